@@ -1,0 +1,1 @@
+"""The producers' side: submit batches, collect results."""

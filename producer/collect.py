@@ -1,0 +1,101 @@
+"""Read a batch's results from its stream as they are recorded, by blocking reads, never by polling.
+
+A cursor is a stream id, or a stream id and how many results of the entry after it were taken: `1700000000000-0+3`. It is
+all that a collector needs to go on where another stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from protocol import keys
+from protocol.connection import ArqRedis
+from protocol.errors import BatchNotFoundError, OptionError
+from protocol.results import Result, decode_entry
+
+# Entries in one read: each holds up to 256 results or about 1 MiB.
+_ENTRIES_A_READ = 16
+# A blocked read returns this often, s, to find out whether the batch is still there.
+_LONGEST_BLOCK = 10.0
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where a collector is: after this entry, and after so many results of the next."""
+
+    entry: str = "0-0"
+    taken: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read what `str()` of a cursor wrote.
+
+        Raises:
+            OptionError: If it is none.
+        """
+        entry, _, taken = text.partition("+")
+        milliseconds, _, number = entry.partition("-")
+        if not (milliseconds.isdigit() and number.isdigit() and (taken or "0").isdigit()):
+            raise OptionError(f"cursor {text!r} cannot be: it is what Batch.cursor was, like '1700000000000-0+3'")
+        return cls(entry, int(taken or 0))
+
+    def __str__(self) -> str:
+        return f"{self.entry}+{self.taken}" if self.taken else self.entry
+
+
+async def read(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
+    """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
+
+    Raises:
+        BatchNotFoundError: If the batch is gone.
+        ProtocolError: If an entry is not ours.
+    """
+    key = keys.results(batch_id)
+    while True:
+        entries = await _next_entries(redis, key, cursor)
+        if not entries:
+            if not await redis.exists(keys.batch(batch_id)):
+                raise BatchNotFoundError(batch_id)
+            if await _ended_before(redis, key, cursor):
+                return
+        for entry_id, entry in entries:
+            if b"end" in entry:
+                return
+            for result in decode_entry(batch_id, entry, key)[cursor.taken :]:
+                cursor.taken += 1
+                yield result
+            cursor.entry, cursor.taken = entry_id.decode(), 0
+
+
+async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=int(_LONGEST_BLOCK * 1000))
+    return streams[0][1] if streams else []
+
+
+async def _ended_before(redis: ArqRedis, key: str, cursor: Cursor) -> bool:
+    # A cursor never stands behind the end entry, but a caller may hand us one that does: that must not wait for ever.
+    last = await redis.xrevrange(key, count=1)
+    return bool(last) and b"end" in last[0][1] and _order(last[0][0].decode()) <= _order(cursor.entry)
+
+
+def _order(entry_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split("-"))
+
+
+async def until(results: AsyncIterator[Result[Any]], timeout: float | None) -> AsyncIterator[Result[Any]]:
+    """Yield what comes within `timeout` seconds in all.
+
+    Raises:
+        TimeoutError: If the time is up before the last result.
+    """
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                result = await anext(results)
+        except StopAsyncIteration:
+            return
+        yield result

@@ -1,0 +1,142 @@
+"""`Producer`: submit batches, find them again."""
+
+from __future__ import annotations
+
+import re
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from uuid import uuid4
+
+from producer.batch import Batch
+from producer.fleet import slots_alive
+from producer.status import read_status
+from producer.submission import Submission
+from protocol import keys
+from protocol.batches import BatchOptions, BatchStatus
+from protocol.batches import options as make_options
+from protocol.connection import RedisClock, Scripts, connect, reach
+from protocol.errors import BatchNotFoundError, OptionError
+from protocol.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
+    from protocol.jobs import JobSpec, JobSpecs
+
+R = TypeVar("R")
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+# Slots come and go with workers; the size of chunks needs no fresher count, s.
+_SLOTS_AGE = 5.0
+
+
+class Producer:
+    """Submit batches to a Redis, and attach to batches that are there. An async context manager.
+
+    Args:
+        url: The Redis; `redis://`, `rediss://`, `unix://` or `memory://`. By default the settings'.
+        queue: The queue to submit to.
+        settings: Read from the environment if not given.
+
+    Raises:
+        RedisUnavailableError: On entry, if Redis does not answer.
+    """
+
+    def __init__(self, url: str | None = None, *, queue: str | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.read()
+        self.url = url or self.settings.redis_url
+        self.queue = queue or self.settings.queue
+        self.redis = connect(self.url)
+        self.scripts = Scripts(self.redis)
+        self.clock = RedisClock()
+        self._slots = 0
+        self._slots_read_at = float("-inf")
+
+    async def __aenter__(self) -> Producer:
+        await reach(self.redis, self.url)
+        sent = time.monotonic()
+        seconds, microseconds = await self.redis.time()
+        self.clock.sync(seconds, microseconds, sent, time.monotonic())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; batches go on."""
+        await self.redis.aclose(close_connection_pool=True)
+
+    @overload
+    async def submit(
+        self, jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]], *, batch_id: str | None = None, **options: Any
+    ) -> Batch[R]: ...
+    @overload
+    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]: ...
+    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]:
+        """Submit a batch: stream its jobs into Redis, and close it.
+
+        Args:
+            jobs: An iterable or async iterable of `JobSpec`; never held whole in memory.
+            batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that was
+                cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
+            **options: See `BatchOptions`.
+
+        Raises:
+            OptionError: If an option cannot be.
+            ArgumentsError: If a job's arguments do not fit its function. The batch stays open with the jobs before it:
+                submit the mended jobs with the same `batch_id` to go on.
+            PayloadTooLargeError: If a job's arguments are over the limit; as above.
+        """
+        made = make_options(**options)
+        batch_id = _checked_id(batch_id)
+        submission = Submission(
+            self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock
+        )
+        await submission.send(jobs, await self._live_slots())
+        return self._batch(batch_id, made)
+
+    async def attach(self, batch_id: str, *, cursor: str | None = None) -> Batch[Any]:
+        """Find a batch again, from any process.
+
+        Args:
+            batch_id: Its id.
+            cursor: Where an earlier collector was (`Batch.cursor`); `as_completed` goes on from there.
+
+        Raises:
+            BatchNotFoundError: If there is none of that id.
+        """
+        encoded = await self.redis.hget(keys.batch(batch_id), "options")
+        if encoded is None:
+            raise BatchNotFoundError(batch_id)
+        return self._batch(batch_id, BatchOptions.model_validate_json(encoded), cursor)
+
+    async def batches(self, limit: int = 50) -> list[BatchStatus]:
+        """List the newest batches that are still kept."""
+        newest = await self.redis.zrevrange(keys.BATCHES, 0, limit - 1)
+        found = []
+        for batch_id in newest:
+            try:
+                found.append(await read_status(self.redis, batch_id.decode()))
+            except BatchNotFoundError:
+                continue
+        return found
+
+    def _batch(self, batch_id: str, options: BatchOptions, cursor: str | None = None) -> Batch[Any]:
+        return Batch(self.scripts, batch_id, self.queue, options, cursor)
+
+    async def _live_slots(self) -> int:
+        if time.monotonic() - self._slots_read_at > _SLOTS_AGE:
+            self._slots = await slots_alive(self.redis, self.queue, self.clock.now())
+            self._slots_read_at = time.monotonic()
+        return self._slots
+
+
+def _checked_id(batch_id: str | None) -> str:
+    if batch_id is None:
+        return uuid4().hex[:16]
+    if not _ID.fullmatch(batch_id):
+        raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
+    return batch_id

@@ -1,0 +1,208 @@
+"""From jobs to chunks in Redis: encoded one by one, cut into chunks, sent many at a time.
+
+Nothing is held but the chunks on their way, so memory is flat in the size of the batch. A chunk is taken by Redis only
+where the batch's jobs end, so a submission that was cut off can be run again from its start: what is there is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import length_hint
+from typing import Any, TypeAlias
+
+from protocol import keys
+from protocol.batches import BatchOptions
+from protocol.connection import Call, RedisClock, Scripts, encode_payload
+from protocol.errors import BatchNotFoundError, UsageError
+from protocol.jobs import JobSpec, encode_chunk, encode_job
+
+Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
+
+LARGEST_CHUNK = 256
+# A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
+_CHUNK_BYTES = 1 << 20
+# Chunks that go out in one trip.
+_CHUNKS_A_TRIP = 16
+# Jobs are read ahead this far to learn the size of a small batch.
+_READ_AHEAD = 1024
+# A slow source's jobs wait this long for company, s, before they travel as a smaller chunk.
+_LINGER = 0.05
+
+
+@dataclass(slots=True)
+class _Chunk:
+    first: int
+    jobs: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def skip(self, count: int) -> None:
+        """Drop jobs from the front."""
+        del self.jobs[:count]
+        self.first += count
+
+
+def chunk_size(total: int | None, slots: int) -> int:
+    """Choose how many jobs travel together, 1 to 256.
+
+    A batch is cut into at least two chunks for every slot there is, so that its end is spread over all workers; one of
+    unknown or boundless size into the largest.
+    """
+    if total is None:
+        return LARGEST_CHUNK
+    return max(1, min(LARGEST_CHUNK, -(-total // (2 * max(1, slots)))))
+
+
+class Submission:
+    """One batch's way into Redis.
+
+    Args:
+        scripts: The scripts of the Redis to submit to.
+        batch_id: The batch's id.
+        queue: The queue's name.
+        options: The batch's options.
+        limit_bytes: Longest arguments of one job, bytes of JSON.
+        clock: Redis' clock.
+    """
+
+    def __init__(
+        self, scripts: Scripts, batch_id: str, queue: str, options: BatchOptions, limit_bytes: int, clock: RedisClock
+    ) -> None:
+        self._scripts = scripts
+        self._batch_id = batch_id
+        self._queue = queue
+        self._options = options
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._encoded_options = options.model_dump_json(exclude_defaults=True)
+
+    async def send(self, jobs: Jobs, slots: int) -> int:
+        """Send all jobs and close the batch.
+
+        Args:
+            jobs: In the batch's order.
+            slots: Slots of the live workers, for the size of the chunks.
+
+        Returns:
+            How many jobs the batch has.
+
+        Raises:
+            ArgumentsError: If a job's arguments do not fit; the batch stays open with the jobs before it.
+            PayloadTooLargeError: If a job's arguments are too large; as above.
+        """
+        waiting: list[_Chunk] = []
+        count = 0
+        async for chunk in self._chunks(jobs, slots):
+            waiting.append(chunk)
+            count += len(chunk.jobs)
+            if len(waiting) == _CHUNKS_A_TRIP:
+                await self._send(waiting, None)
+                waiting = []
+        await self._send(waiting, count)
+        return count
+
+    async def _send(self, chunks: list[_Chunk], total: int | None) -> None:
+        """Send chunks in one trip, again where another producer of the same batch got in between; close if `total`."""
+        while True:
+            calls = [self._call([chunk], None) for chunk in chunks[:-1]]
+            calls.append(self._call(chunks[-1:], total))
+            sent = time.monotonic()
+            replies = await self._scripts.run_all(calls)
+            present, seconds, microseconds, closed = replies[-1]
+            self._clock.sync(seconds, microseconds, sent, time.monotonic())
+            if not closed and chunks and present < chunks[0].first:
+                raise BatchNotFoundError(batch_id=self._batch_id)  # deleted under us, and begun anew by this very call
+            chunks = [chunk for chunk in chunks if chunk.first + len(chunk.jobs) > present]
+            if not chunks or closed:
+                return
+            chunks[0].skip(present - chunks[0].first)
+
+    def _call(self, chunks: list[_Chunk], total: int | None) -> Call:
+        batch_id, options = self._batch_id, self._options
+        args: list[Any] = [
+            batch_id,
+            self._queue,
+            self._encoded_options,
+            int(options.keep_results * 1000),
+            int(keys.OPEN_BATCH_LIFETIME * 1000),
+            keys.BATCHES_KEPT,
+            "" if total is None else total,
+        ]
+        for chunk in chunks:
+            payload = encode_payload(batch_id, chunk.first, len(chunk.jobs), self._clock.now())
+            args += [chunk.first, len(chunk.jobs), payload, encode_chunk(chunk.jobs)]
+        names = (
+            keys.batch(batch_id),
+            keys.chunks(batch_id),
+            keys.queue(self._queue),
+            keys.wake(self._queue),
+            keys.BATCHES,
+            keys.results(batch_id),
+            keys.done(batch_id),
+        )
+        return "submit", names, args
+
+    async def _chunks(self, jobs: Jobs, slots: int) -> AsyncIterator[_Chunk]:
+        """Cut jobs into chunks; those of a slow source leave as they come."""
+        if isinstance(jobs, AsyncIterable):
+            async for chunk in self._chunks_of_stream(jobs):
+                yield chunk
+            return
+        iterator = iter(jobs)
+        known = length_hint(jobs, 0) or None
+        ahead: list[JobSpec[Any]] = []
+        if known is None:
+            ahead = list(islice(iterator, _READ_AHEAD))
+            known = len(ahead) if len(ahead) < _READ_AHEAD else None
+        size = chunk_size(known, slots)
+        chunk = _Chunk(0)
+        for source in (ahead, iterator):
+            for job in source:
+                self._add(chunk, job)
+                if len(chunk.jobs) >= size or chunk.size >= _CHUNK_BYTES:
+                    yield chunk
+                    chunk = _Chunk(chunk.first + len(chunk.jobs))
+        if chunk.jobs:
+            yield chunk
+
+    async def _chunks_of_stream(self, jobs: AsyncIterable[JobSpec[Any]]) -> AsyncIterator[_Chunk]:
+        coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
+        pump = asyncio.create_task(_pump(jobs, coming))
+        try:
+            chunk = _Chunk(0)
+            while (job := await coming.get()) is not None:
+                self._add(chunk, job)
+                is_full = len(chunk.jobs) >= LARGEST_CHUNK or chunk.size >= _CHUNK_BYTES
+                if coming.empty() and not is_full:
+                    await asyncio.sleep(_LINGER)
+                if is_full or coming.empty():
+                    yield chunk
+                    chunk = _Chunk(chunk.first + len(chunk.jobs))
+            if chunk.jobs:
+                yield chunk
+            await pump  # raises what the source raised
+        finally:
+            pump.cancel()
+            await asyncio.wait({pump})
+
+    def _add(self, chunk: _Chunk, job: JobSpec[Any]) -> None:
+        index = chunk.first + len(chunk.jobs)
+        if not isinstance(job, JobSpec):
+            raise UsageError(f"job {index} is {job!r}, not a JobSpec: make one with your_job.spec(...) or JobSpec(...)")
+        try:
+            encoded = encode_job(job, self._limit_bytes)
+        except UsageError as error:
+            raise type(error)(f"job {index}: {error}") from None
+        chunk.jobs.append(encoded)
+        chunk.size += len(encoded)
+
+
+async def _pump(jobs: AsyncIterable[JobSpec[Any]], into: asyncio.Queue[JobSpec[Any] | None]) -> None:
+    try:
+        async for job in jobs:
+            await into.put(job)
+    finally:
+        await into.put(None)

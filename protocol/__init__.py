@@ -1,0 +1,1 @@
+"""What crosses Redis, and nothing else: jobs, results, batches, key names, scripts. Imports neither side."""

@@ -1,0 +1,100 @@
+"""A batch's options, as the producer gives them, and its status, as Redis counts it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from protocol.errors import OptionError, explain
+from protocol.jobs import Seconds
+
+DEFAULT_TIMEOUT = 300.0
+DEFAULT_GRACE = 5.0
+DEFAULT_KEEP_RESULTS = 86_400.0
+
+STATUSES = ("success", "timeout", "failure", "cancelled", "lost")
+
+
+class BatchOptions(BaseModel):
+    """What holds for every job of a batch; a job's own value wins over it, and it wins over `@job`'s.
+
+    Args:
+        timeout: Longest run of one job, s; None leaves it to the function's own, and that to 300.
+        queue_timeout: Longest wait of a job before it starts, s, from its submission.
+        grace: Time for a cancelled job's cleanup, s; 0 allows none.
+        keep_results: Lifetime of all the batch's keys after its last result, s.
+        name: For people.
+        metadata: For people; JSON values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout: Seconds | None = None
+    queue_timeout: Seconds | None = None
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_GRACE
+    keep_results: Seconds = DEFAULT_KEEP_RESULTS
+    name: Annotated[str, Field(max_length=200)] | None = None
+    metadata: dict[str, Any] = {}
+
+
+class BatchStatus(BaseModel):
+    """How far a batch is, by its header in Redis; times are Unix seconds on Redis' clock.
+
+    `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five counts
+    of results they make up `total`, which grows until the batch is `closed`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: str
+    queue: str
+    name: str | None = None
+    metadata: dict[str, Any] = {}
+    total: int
+    closed: bool
+    taken: int = Field(default=0, repr=False, exclude=True)
+    success: int = 0
+    timeout: int = 0
+    failure: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    created_at: float
+    finished_at: float | None = None
+
+    @field_validator("closed", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> Any:
+        return value in (b"1", "1", True)
+
+    @property
+    def done(self) -> int:
+        """Jobs that have their result."""
+        return self.success + self.timeout + self.failure + self.cancelled + self.lost
+
+    @property
+    def running(self) -> int:
+        """Jobs that are with a worker."""
+        return max(0, min(self.taken, self.total) - self.done)
+
+    @property
+    def queued(self) -> int:
+        """Jobs that no worker has taken yet."""
+        return max(0, self.total - self.done - self.running)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the batch is closed and every job of it has its result."""
+        return self.finished_at is not None
+
+
+def options(**given: Any) -> BatchOptions:
+    """Make a batch's options.
+
+    Raises:
+        OptionError: If one is unknown or cannot be; one line.
+    """
+    try:
+        return BatchOptions(**given)
+    except ValidationError as error:
+        raise OptionError(f"batch option {explain(error)}; known are {', '.join(BatchOptions.model_fields)}") from None

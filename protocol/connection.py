@@ -1,0 +1,228 @@
+"""From a Redis URL to a connection, and the one way to run our scripts on it.
+
+One of the two modules that know arq: `arq`'s Redis class and its payload format come from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from arq.connections import ArqRedis
+from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
+from pydantic_core import from_json, to_json
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, RedisError, TimeoutError  # noqa: A004
+
+from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+
+if TYPE_CHECKING:
+    from fakeredis import FakeServer
+
+Call = tuple[str, Sequence[str], Sequence[Any]]
+"""A script's name, its keys and its arguments."""
+
+CHUNK_FUNCTION = "straggler_chunk"
+"""The one arq function that there is: run a chunk."""
+
+SCHEMES = ("redis", "rediss", "unix", "memory")
+
+
+def connect(url: str, *, retries: int = 8) -> ArqRedis:
+    """Make a client for a Redis URL; nothing is sent before its first command.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, or `memory://[name]`: a fakeredis server inside this process.
+        retries: How often a command is tried again, with exponential back-off up to 1 s, while Redis cannot be reached.
+
+    Raises:
+        OptionError: If the URL is of no known kind.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise OptionError(
+            f"{url!r} is no Redis URL: use redis://host:6379/0, rediss://..., unix:///path/to.sock or memory://"
+        )
+    try:
+        pool = _memory_pool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme, retries))
+    except ValueError as error:
+        raise OptionError(f"{url!r} is no Redis URL: {error}") from None
+    return ArqRedis(pool, job_serializer=to_json, job_deserializer=from_json)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[ArqRedis]:
+    """Connect, make sure that Redis answers, and close at the end.
+
+    Raises:
+        RedisUnavailableError: If Redis does not answer.
+    """
+    redis = connect(url)
+    try:
+        await reach(redis, url)
+        yield redis
+    finally:
+        await redis.aclose(close_connection_pool=True)
+
+
+async def reach(redis: ArqRedis, url: str) -> None:
+    """Make sure that Redis answers.
+
+    Raises:
+        RedisUnavailableError: If it does not; says how to get one.
+    """
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        raise RedisUnavailableError(
+            f"no Redis answers at {_without_password(url)} ({error}): start one with 'redis-server', "
+            "or name another with --redis or STRAGGLER_REDIS_URL"
+        ) from None
+
+
+def encode_payload(batch_id: str, first: int, count: int, enqueued_at: float) -> bytes:
+    """Write what arq's queue carries for a chunk: where its jobs stand. In arq's format, as JSON."""
+    enqueued_ms = int(enqueued_at * 1000)
+    return serialize_job(CHUNK_FUNCTION, (batch_id, first, count), {}, None, enqueued_ms, serializer=to_json)
+
+
+def decode_payload(data: bytes, key: str) -> tuple[str, int, int, float]:
+    """Read a chunk's payload: batch id, index of its first job, number of jobs, and when it was enqueued, Unix s.
+
+    Raises:
+        ProtocolError: If these bytes are no payload of ours; names `key`.
+    """
+    try:
+        function, (batch_id, first, count), _, _, enqueued_ms = deserialize_job_raw(data, deserializer=from_json)
+        if function != CHUNK_FUNCTION:
+            raise ProtocolError(key, f"an arq job {function!r}, not one of straggler's")
+        return str(batch_id), int(first), int(count), enqueued_ms / 1000
+    except (DeserializationError, TypeError, ValueError) as error:
+        raise ProtocolError(key, f"no payload of a chunk ({error})") from None
+
+
+class Scripts:
+    """Run our Lua scripts by their hash; Redis is taught one that it does not know.
+
+    Args:
+        redis: Where they run.
+    """
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self.redis = redis
+
+    async def run(self, name: str, script_keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run one script and return its reply."""
+        [reply] = await self.run_all([(name, script_keys, args)])
+        return reply
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in order, in one round trip, and return their replies.
+
+        Raises:
+            redis.exceptions.RedisError: If one of them failed; those after it ran all the same.
+        """
+        replies = await self._send(calls)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            for name in {name for name, _, _ in calls}:
+                await self.redis.script_load(_source(name))
+            # Every script of ours may run twice, so the whole list goes again: their order matters.
+            replies = await self._send(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        if len(calls) == 1:
+            try:
+                return [await self.redis.execute_command(*_command(*calls[0]))]
+            except NoScriptError as error:
+                return [error]
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command(*_command(*call))
+            return await pipe.execute(raise_on_error=False)
+
+
+class RedisClock:
+    """Redis' time, told from the local monotonic clock and the times in Redis' replies."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+        self._error = float("inf")
+        self._read_at = time.monotonic()
+
+    def now(self) -> float:
+        """Unix seconds on Redis' clock."""
+        return self._offset + time.monotonic()
+
+    def at(self, monotonic: float) -> float:
+        """Translate a reading of `time.monotonic()`."""
+        return self._offset + monotonic
+
+    def sync(self, seconds: int, microseconds: int, sent: float, received: float) -> None:
+        """Learn from a reply that was asked for and came at these monotonic times.
+
+        The reply's time lies somewhere between the two, so a shorter trip says more; an old reading counts for less as the
+        clocks may drift (1 ms in 10 s is generous).
+        """
+        error = (received - sent) / 2
+        self._error += 1e-4 * (received - self._read_at)
+        self._read_at = received
+        if error <= self._error:
+            self._offset = seconds + microseconds / 1e6 - (sent + received) / 2
+            self._error = error
+
+
+def _command(name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+    return ("EVALSHA", _sha(name), len(script_keys), *script_keys, *args)
+
+
+@lru_cache
+def _source(name: str) -> str:
+    return files("protocol.scripts").joinpath(f"{name}.lua").read_text()
+
+
+@lru_cache
+def _sha(name: str) -> str:
+    from hashlib import sha1  # noqa: PLC0415  # Redis names scripts by it
+
+    return sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def _options(scheme: str, retries: int) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.02), retries),  # type: ignore[no-untyped-call]
+        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError, OSError],
+        "socket_connect_timeout": 5.0,
+    }
+    if scheme != "unix":
+        options["socket_keepalive"] = True
+    return options
+
+
+def _memory_pool(url: str) -> ConnectionPool:
+    from fakeredis import FakeAsyncRedisConnection  # noqa: PLC0415  # a slow import that only the embedded mode needs
+
+    return ConnectionPool(connection_class=FakeAsyncRedisConnection, server=_memory_server(url))
+
+
+@lru_cache
+def _memory_server(url: str) -> FakeServer:
+    from fakeredis import FakeServer  # noqa: PLC0415
+
+    return FakeServer()
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")
+

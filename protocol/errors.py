@@ -1,0 +1,134 @@
+"""The errors that users meet, as one tree.
+
+    StragglerError
+    ├── UsageError (ValueError)      the caller's input; nothing was lost by it
+    │   ├── OptionError              an option, a setting or a URL that cannot be
+    │   ├── ArgumentsError           a job's parameters do not fit its function
+    │   ├── UnknownFunctionError     no such job, or a name that stands for two
+    │   ├── PayloadTooLargeError     a job's arguments are over the limit
+    │   └── InputError               a row or a file that cannot be read
+    ├── ProtocolError                bytes in Redis that are not ours; names the key
+    ├── BatchNotFoundError           no batch of that id: never submitted, deleted, or past its lifetime
+    ├── RedisUnavailableError        Redis cannot be reached
+    └── UnsuccessfulError            raised by `.unwrap()` and `gather()`: a job that did not succeed; has `.result`
+        ├── JobTimeoutError (TimeoutError)
+        ├── JobFailedError
+        ├── JobCancelledError
+        └── JobLostError
+
+Each message holds the offending value, what was allowed, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class StragglerError(Exception):
+    """Whatever goes wrong in straggler itself."""
+
+
+class UsageError(StragglerError, ValueError):
+    """The caller's input cannot be used."""
+
+
+class OptionError(UsageError):
+    """An option, a setting or a URL that cannot be."""
+
+
+class ArgumentsError(UsageError):
+    """A job's parameters do not fit its function."""
+
+
+class UnknownFunctionError(UsageError):
+    """No job function of that name, or a name that stands for two."""
+
+
+class PayloadTooLargeError(UsageError):
+    """A job's arguments, as JSON, are over the limit."""
+
+
+class InputError(UsageError):
+    """A row or a file that cannot be read."""
+
+
+class ProtocolError(StragglerError):
+    """Bytes in Redis that are not ours.
+
+    Args:
+        key: Where they stand.
+        problem: What is wrong with them.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"unreadable data in Redis key {key!r}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+class BatchNotFoundError(StragglerError):
+    """No batch of that id in Redis."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"no batch {batch_id!r} in this Redis: it was never submitted here, or it is past its lifetime; "
+            "'straggler status' lists the batches that are kept"
+        )
+        self.batch_id = batch_id
+
+
+class RedisUnavailableError(StragglerError):
+    """Redis cannot be reached."""
+
+
+class UnsuccessfulError(StragglerError):
+    """A job that did not succeed, raised where its value was asked for.
+
+    Args:
+        message: What happened to which job.
+        result: The job's result.
+    """
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class JobTimeoutError(UnsuccessfulError, TimeoutError):
+    """The job ran out of one of its clocks."""
+
+
+class JobFailedError(UnsuccessfulError):
+    """The job raised, or returned what cannot be a result."""
+
+
+class JobCancelledError(UnsuccessfulError):
+    """The job was cancelled on request."""
+
+
+class JobLostError(UnsuccessfulError):
+    """The worker died under the job, as often as it may."""
+
+
+def explain(error: ValidationError, limit: int = 3) -> str:
+    """Put pydantic's findings on one line: `name: what is wrong, got value`, at most `limit` of them."""
+    findings = error.errors(include_url=False)
+    told = [_finding(finding) for finding in findings[:limit]]
+    if len(findings) > limit:
+        told.append(f"and {len(findings) - limit} more")
+    return "; ".join(told)
+
+
+def _finding(finding: Any) -> str:
+    where = ".".join(str(part) for part in finding["loc"])
+    text = finding["msg"].removeprefix("Value error, ")
+    got = "" if finding["type"] == "missing" else f", got {shorten(repr(finding['input']))}"
+    return f"{where}: {text}{got}" if where else f"{text}{got}"
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Cut a text that is to stand inside a message."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,140 @@
+"""Jobs as a producer names them, and the chunks in which they travel.
+
+A job on the wire is a JSON object with the fields of `JobSpec` that are not at their default; a chunk is a JSON array of
+such objects. Where the function is at hand its arguments are validated and written by its annotations (`signatures`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from protocol import signatures
+from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError, explain, shorten
+
+R = TypeVar("R")
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Key = Annotated[str, Field(max_length=1024)]
+
+
+class JobSpec(BaseModel, Generic[R]):
+    """One call to make: a function by name, its arguments, and what differs from the batch's options.
+
+    Args:
+        function: The job's name, as `@job` registered it in the workers.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        key: What people call this job; it comes back in the result. Need not be unique.
+        timeout: Longest run, s; wins over the batch's and the function's own.
+        queue_timeout: Longest wait before the job starts, s, from its submission.
+
+    Raises:
+        pydantic.ValidationError: If a field cannot be, e.g. a timeout of 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", ser_json_inf_nan="constants")
+
+    function: Annotated[str, Field(min_length=1, max_length=200)]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    key: Key | None = None
+    timeout: Seconds | None = None
+    queue_timeout: Seconds | None = None
+
+
+class Chunk(BaseModel):
+    """A slice of a batch, which travels as one arq job. No user ever sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_id: str
+    first: int
+    jobs: tuple[JobSpec[Any], ...]
+
+
+_jobs: TypeAdapter[tuple[JobSpec[Any], ...]] = TypeAdapter(tuple[JobSpec[Any], ...])
+
+
+def spec(function: str, args: Sequence[Any], kwargs: dict[str, Any], **options: Any) -> JobSpec[Any]:
+    """Make a JobSpec.
+
+    Raises:
+        OptionError: If an option cannot be; one line, with the value and the cure.
+    """
+    try:
+        return JobSpec(function=function, args=tuple(args), kwargs=kwargs, **options)
+    except ValidationError as error:
+        raise OptionError(f"job {function!r}: {explain(error)}") from None
+
+
+class JobSpecs(Generic[R]):
+    """Many calls of one function, made one by one as they are iterated; `len()` where the arguments have one.
+
+    Args:
+        function: The job's name.
+        arguments: One tuple of positional arguments for each job.
+    """
+
+    def __init__(self, function: str, arguments: Iterable[tuple[Any, ...]], count: int | None) -> None:
+        self._function = function
+        self._arguments = arguments
+        self.count = count
+
+    def __iter__(self) -> Iterator[JobSpec[R]]:
+        function = self._function
+        return (JobSpec(function=function, args=args) for args in self._arguments)
+
+    def __length_hint__(self) -> int:
+        return self.count if self.count is not None else NotImplemented
+
+
+def encode_job(job: JobSpec[Any], limit_bytes: int) -> bytes:
+    """Write one job as JSON.
+
+    Raises:
+        ArgumentsError: If its arguments do not fit its function, or cannot be JSON.
+        PayloadTooLargeError: If its arguments take more than `limit_bytes`.
+    """
+    signature = signatures.known(job.function)
+    members = signature.encode_arguments(job.args, job.kwargs) if signature else _plain_arguments(job)
+    if len(members) > limit_bytes:
+        raise PayloadTooLargeError(
+            f"the arguments of {_called(job)} take {len(members):,} bytes as JSON, at most {limit_bytes:,} may travel: "
+            "pass a path or a URL instead, or raise STRAGGLER_MAX_ARGUMENTS_BYTES"
+        )
+    if job.key is None and job.timeout is None and job.queue_timeout is None:
+        return b'{"function":%b,%b}' % (to_json(job.function), members)
+    rest = job.model_dump_json(exclude={"args", "kwargs"}, exclude_defaults=True).encode()
+    return b"%b,%b}" % (rest[:-1], members)
+
+
+def encode_chunk(jobs: Iterable[bytes]) -> bytes:
+    """Put encoded jobs together."""
+    return b"[%b]" % b",".join(jobs)
+
+
+def decode_chunk(batch_id: str, first: int, data: bytes, key: str) -> Chunk:
+    """Read a chunk's jobs.
+
+    Raises:
+        ProtocolError: If these bytes are no chunk; names `key`.
+    """
+    try:
+        return Chunk.model_construct(batch_id=batch_id, first=first, jobs=_jobs.validate_json(data))
+    except ValidationError as error:
+        raise ProtocolError(key, f"field {first}: {explain(error, 1)}") from None
+
+
+def _plain_arguments(job: JobSpec[Any]) -> bytes:
+    try:
+        return job.model_dump_json(include={"args", "kwargs"}, exclude_defaults=True).encode()[1:-1] or b'"args":[]'
+    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        raise ArgumentsError(f"the arguments of {_called(job)} cannot be written as JSON: {error}") from None
+
+
+def _called(job: JobSpec[Any]) -> str:
+    return f"job {job.function!r}" + (f" (key {shorten(job.key)!r})" if job.key else "")

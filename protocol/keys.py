@@ -1,0 +1,70 @@
+"""The names and lifetimes of all keys in Redis. What each holds is in docs/architecture.md.
+
+A chunk's id is `<batch>:<index of its first job>`, so chunk and job ids tell where they belong without a look-up.
+"""
+
+from __future__ import annotations
+
+PREFIX = "straggler:"
+BATCHES = f"{PREFIX}batches"
+
+# arq's own names, which its worker and its tools expect.
+ARQ_JOB = "arq:job:"
+ARQ_IN_PROGRESS = "arq:in-progress:"
+ARQ_RETRY = "arq:retry:"
+
+# An open batch that nobody touches lives this long; submit, claim and record of a job renew it.
+OPEN_BATCH_LIFETIME = 7 * 86_400.0
+WORKER_LIFETIME = 15.0
+# Ids in `batches` beyond this many are trimmed, oldest first; their batches live on until their own lifetime ends.
+BATCHES_KEPT = 10_000
+
+
+def queue(name: str) -> str:
+    """arq's queue: chunk id by due time, ms."""
+    return f"{PREFIX}queue:{name}"
+
+
+def wake(name: str) -> str:
+    """A list that idle workers wait on."""
+    return f"{PREFIX}wake:{name}"
+
+
+def workers(queue_name: str) -> str:
+    """The live workers of a queue: worker id by the time it was last seen, s."""
+    return f"{PREFIX}workers:{queue_name}"
+
+
+def worker(worker_id: str) -> str:
+    """What one worker says of itself."""
+    return f"{PREFIX}worker:{worker_id}"
+
+
+def health(queue_name: str) -> str:
+    """arq's health key, which `straggler worker --check` and `arq --check` read."""
+    return f"{PREFIX}health:{queue_name}"
+
+
+def batch(batch_id: str) -> str:
+    """A batch's header: options, total, counts, times."""
+    return f"{PREFIX}batch:{batch_id}"
+
+
+def chunks(batch_id: str) -> str:
+    """Index of a chunk's first job -> its jobs."""
+    return f"{PREFIX}batch:{batch_id}:chunks"
+
+
+def done(batch_id: str) -> str:
+    """Bitmap of the jobs that have their result."""
+    return f"{PREFIX}batch:{batch_id}:done"
+
+
+def results(batch_id: str) -> str:
+    """The stream of results."""
+    return f"{PREFIX}batch:{batch_id}:results"
+
+
+def chunk_id(batch_id: str, first: int) -> str:
+    """Name the chunk whose first job has this index."""
+    return f"{batch_id}:{first}"

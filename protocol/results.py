@@ -1,0 +1,194 @@
+"""The five ways in which a job ends, as one union discriminated on `status`, and their form in a batch's stream.
+
+A stream entry holds the results of one group: field `common` is a JSON object of what all of them share (function, worker,
+...), field `rows` a JSON array of objects with what each adds. A batch's last entry has the one field `end`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from protocol import signatures
+from protocol.errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobLostError,
+    JobTimeoutError,
+    ProtocolError,
+    UnsuccessfulError,
+    explain,
+)
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+Phase = Literal["queued", "running", "batch"]
+Stopped = Literal["not started", "cancelled", "interrupted", "abandoned", "killed", "late"]
+
+# A traceback is for people: its last 16 KiB hold the raising frames.
+TRACEBACK_LIMIT = 16 * 1024
+
+
+class JobResult(BaseModel):
+    """What every result says. Times are Unix seconds on Redis' clock, None where it did not happen."""
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", ser_json_inf_nan="constants")
+
+    job_id: str
+    index: int
+    key: str | None = None
+    function: str
+    attempt: int = 1
+    worker: str | None = None
+    enqueued_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the job's start to its end; None for a job that never started."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether one of the job's clocks ran out."""
+        return isinstance(self, TimeoutResult)
+
+    def value_or(self, default: D) -> Any | D:
+        """Return the job's value, or `default` where it did not succeed."""
+        return self.value if isinstance(self, SuccessResult) else default
+
+    def _raise(self, kind: type[UnsuccessfulError], what: str) -> NoReturn:
+        named = f" (key {self.key!r})" if self.key else ""
+        raise kind(f"job {self.job_id} {self.function!r}{named} {what}", self)
+
+
+class SuccessResult(JobResult, Generic[T]):
+    """The job returned a value that fits."""
+
+    status: Literal["success"] = "success"
+    value: T
+
+    def unwrap(self) -> T:
+        """Return the job's value."""
+        return self.value
+
+
+class TimeoutResult(JobResult):
+    """One of the job's clocks ran out.
+
+    Args:
+        limit: The clock, s.
+        phase: Which clock: the wait in the queue, the run, or the whole batch.
+        stopped: How the job was stopped.
+    """
+
+    status: Literal["timeout"] = "timeout"
+    limit: float
+    phase: Phase
+    stopped: Stopped
+
+    def unwrap(self) -> NoReturn:
+        """Raise JobTimeoutError."""
+        self._raise(JobTimeoutError, f"timed out after {self.limit:g} s ({self.phase}, {self.stopped})")
+
+
+class FailureResult(JobResult):
+    """The job raised, or returned what cannot be a result.
+
+    Args:
+        error_type: Qualified name of the exception's class.
+        message: The exception's text.
+        traceback: Its traceback, the last 16 KiB of it.
+    """
+
+    status: Literal["failure"] = "failure"
+    error_type: str
+    message: str
+    traceback: str = ""
+
+    def unwrap(self) -> NoReturn:
+        """Raise JobFailedError."""
+        self._raise(JobFailedError, f"failed: {self.error_type}: {self.message}")
+
+
+class CancelledResult(JobResult):
+    """The job was cancelled on request."""
+
+    status: Literal["cancelled"] = "cancelled"
+    reason: str = ""
+
+    def unwrap(self) -> NoReturn:
+        """Raise JobCancelledError."""
+        self._raise(JobCancelledError, f"was cancelled: {self.reason or 'no reason given'}")
+
+
+class LostResult(JobResult):
+    """The worker died under this job, `attempt` times."""
+
+    status: Literal["lost"] = "lost"
+    reason: str
+
+    def unwrap(self) -> NoReturn:
+        """Raise JobLostError."""
+        self._raise(JobLostError, f"was lost: {self.reason}")
+
+
+Unsuccessful: TypeAlias = TimeoutResult | FailureResult | CancelledResult | LostResult
+Result: TypeAlias = SuccessResult[T] | Unsuccessful
+
+_results: TypeAdapter[list[Any]] = TypeAdapter(
+    list[
+        Annotated[
+            SuccessResult[Any] | TimeoutResult | FailureResult | CancelledResult | LostResult, Field(discriminator="status")
+        ]
+    ]
+)
+
+
+def encode_row(**fields: Any) -> bytes:
+    """Write what one result adds to its group's common fields."""
+    return to_json(fields, inf_nan_mode="constants")
+
+
+def encode_common(function: str, worker: str, attempt: int, enqueued_at: float) -> bytes:
+    """Write what all results of a group share."""
+    return to_json({"function": function, "worker": worker, "attempt": attempt, "enqueued_at": enqueued_at})
+
+
+def decode_entry(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[Result[Any]]:
+    """Read the results of one stream entry, values as the types their functions declare, where these are at hand.
+
+    Raises:
+        ProtocolError: If these bytes are no results; names `key`.
+    """
+    try:
+        common, rows = from_json(entry[b"common"]), from_json(entry[b"rows"])
+        found = _results.validate_python([{**common, **row, "job_id": f"{batch_id}:{row['index']}"} for row in rows])
+    except ValidationError as error:
+        raise ProtocolError(key, explain(error, 1)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(key, f"an entry that holds no results ({type(error).__name__}: {error})") from None
+    return list(_typed(found, key))
+
+
+def _typed(results: list[Result[Any]], key: str) -> Iterator[Result[Any]]:
+    for result in results:
+        signature = signatures.known(result.function)
+        if signature is None or signature.returns_plain_json or not isinstance(result, SuccessResult):
+            yield result
+            continue
+        try:
+            yield result.model_copy(update={"value": signature.decode_value(result.value)})
+        except ValidationError as error:
+            raise ProtocolError(
+                key,
+                f"the value of job {result.job_id} does not fit what {result.function!r} returns here "
+                f"({explain(error, 1)}); have the workers another version of it?",
+            ) from None

@@ -1,0 +1,55 @@
+"""Settings: `STRAGGLER_*` variables or a `.env`, read once at the start and handed on as plain values."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from protocol.errors import OptionError, explain
+
+_PREFIX = "STRAGGLER_"
+
+
+class Settings(BaseSettings):
+    """What an environment may say of straggler.
+
+    Args:
+        redis_url: The Redis to work with.
+        queue: The queue to submit to and to work on.
+        jobs: Modules whose jobs a worker runs, separated by commas.
+        concurrency: Jobs that a worker process runs at a time.
+        shutdown_wait: How long a worker lets running jobs finish after SIGTERM, s.
+        lease: How long a worker holds a chunk without a sign of life, s.
+        max_arguments_bytes: Longest arguments of one job, bytes of JSON.
+        max_result_bytes: Longest value of one job, bytes of JSON.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    redis_url: str = "redis://localhost:6379"
+    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "default"
+    jobs: str = ""
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = 100
+    shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    max_arguments_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+
+    @classmethod
+    def read(cls) -> Settings:
+        """Read the environment.
+
+        Raises:
+            OptionError: If a value cannot be, or a `STRAGGLER_*` variable is unknown.
+        """
+        known = {f"{_PREFIX}{name}".upper() for name in cls.model_fields}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(_PREFIX) and name.upper() not in known)
+        if unknown:
+            raise OptionError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        try:
+            return cls()
+        except ValidationError as error:
+            raise OptionError(f"setting {explain(error)} (as {_PREFIX}...)") from None

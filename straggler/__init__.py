@@ -1,0 +1,82 @@
+"""straggler: batches of jobs on a pool of workers, each job inside a timeout of its own.
+
+Everything that users import stands here; each name is loaded when it is first used, so importing costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producer.batch import ALL_COMPLETED as ALL_COMPLETED
+    from producer.batch import FIRST_COMPLETED as FIRST_COMPLETED
+    from producer.batch import FIRST_EXCEPTION as FIRST_EXCEPTION
+    from producer.batch import RAISE as RAISE
+    from producer.batch import Batch as Batch
+    from producer.producer import Producer as Producer
+    from protocol.batches import BatchOptions as BatchOptions
+    from protocol.batches import BatchStatus as BatchStatus
+    from protocol.errors import ArgumentsError as ArgumentsError
+    from protocol.errors import BatchNotFoundError as BatchNotFoundError
+    from protocol.errors import InputError as InputError
+    from protocol.errors import JobCancelledError as JobCancelledError
+    from protocol.errors import JobFailedError as JobFailedError
+    from protocol.errors import JobLostError as JobLostError
+    from protocol.errors import JobTimeoutError as JobTimeoutError
+    from protocol.errors import OptionError as OptionError
+    from protocol.errors import PayloadTooLargeError as PayloadTooLargeError
+    from protocol.errors import ProtocolError as ProtocolError
+    from protocol.errors import RedisUnavailableError as RedisUnavailableError
+    from protocol.errors import StragglerError as StragglerError
+    from protocol.errors import UnknownFunctionError as UnknownFunctionError
+    from protocol.errors import UnsuccessfulError as UnsuccessfulError
+    from protocol.errors import UsageError as UsageError
+    from protocol.jobs import JobSpec as JobSpec
+    from protocol.results import CancelledResult as CancelledResult
+    from protocol.results import FailureResult as FailureResult
+    from protocol.results import LostResult as LostResult
+    from protocol.results import Result as Result
+    from protocol.results import SuccessResult as SuccessResult
+    from protocol.results import TimeoutResult as TimeoutResult
+    from protocol.settings import Settings as Settings
+    from straggler.embedded import embedded as embedded
+    from workers.context import current_job as current_job
+    from workers.local import with_result as with_result
+    from workers.local import with_timeout as with_timeout
+    from workers.registry import job as job
+
+_HOMES = {
+    "producer.batch": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "RAISE", "Batch"),
+    "producer.producer": ("Producer",),
+    "protocol.batches": ("BatchOptions", "BatchStatus"),
+    "protocol.errors": (
+        "ArgumentsError", "BatchNotFoundError", "InputError", "JobCancelledError", "JobFailedError", "JobLostError",
+        "JobTimeoutError", "OptionError", "PayloadTooLargeError", "ProtocolError", "RedisUnavailableError",
+        "StragglerError", "UnknownFunctionError", "UnsuccessfulError", "UsageError",
+    ),
+    "protocol.jobs": ("JobSpec",),
+    "protocol.results": (
+        "CancelledResult", "FailureResult", "LostResult", "Result", "SuccessResult", "TimeoutResult",
+    ),
+    "protocol.settings": ("Settings",),
+    "straggler.embedded": ("embedded",),
+    "workers.context": ("current_job",),
+    "workers.local": ("with_result", "with_timeout"),
+    "workers.registry": ("job",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # built from the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'straggler' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,40 @@
+"""All of straggler in one process: a Redis in memory, a worker and a producer on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+from producer.producer import Producer
+from protocol.connection import connect
+from protocol.settings import Settings
+from workers.crew import WorkerOptions
+from workers.worker import StragglerWorker
+
+
+@asynccontextmanager
+async def embedded(settings: Settings | None = None) -> AsyncIterator[Producer]:
+    """Yield a producer whose jobs run in this very process; nothing is left behind.
+
+    Args:
+        settings: Read from the environment if not given.
+    """
+    settings = settings or Settings.read()
+    url = f"memory://{uuid4().hex}"
+    options = WorkerOptions(
+        queue=settings.queue,
+        concurrency=settings.concurrency,
+        shutdown_wait=0.0,
+        max_result_bytes=settings.max_result_bytes,
+    )
+    worker = StragglerWorker(connect(url), options, handle_signals=False)
+    running = asyncio.create_task(worker.main(), name="straggler-worker")
+    try:
+        async with Producer(url, settings=settings) as producer:
+            yield producer
+    finally:
+        worker.stop()
+        await running
+        await worker.close()

@@ -1,0 +1,222 @@
+"""Run one chunk: every job of it in its own timeout, every result to the recorder.
+
+This module decides when a job starts; `workers.timeouts` decides how long it may run and what it ends in. A chunk may run
+twice (its worker died); the recorder keeps the first result of each job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from protocol import keys
+from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.connection import RedisClock
+from protocol.errors import ProtocolError, UsageError, explain
+from protocol.jobs import JobSpec, decode_chunk
+from protocol.results import encode_common
+from workers import registry
+from workers.context import CurrentJob, enter
+from workers.recorder import Group, Recorder
+from workers.registry import Job
+from workers.rows import Row, Rows
+from workers.slots import Slots
+from workers.timeouts import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A chunk as it was claimed.
+
+    Args:
+        chunk_id: Its name.
+        batch_id: Its batch.
+        first: Index of its first job.
+        count: How many jobs it has.
+        attempt: How often it was claimed, this time included.
+        enqueued_at: Unix s.
+        options: The batch's options, JSON.
+        jobs: Its jobs, JSON; None if they are gone.
+        done: The batch's done bits, from the byte that holds the first job's.
+    """
+
+    chunk_id: str
+    batch_id: str
+    first: int
+    count: int
+    attempt: int
+    enqueued_at: float
+    options: bytes
+    jobs: bytes | None
+    done: bytes
+
+    def is_done(self, index: int) -> bool:
+        """Whether a job had its result when the chunk was claimed."""
+        byte = index // 8 - self.first // 8
+        return byte < len(self.done) and bool(self.done[byte] & (0x80 >> index % 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What all chunks of a worker share.
+
+    Args:
+        worker_id: For the results.
+        slots: Jobs that may run at a time.
+        recorder: Where results go.
+        clock: Redis' clock.
+        result_limit: Longest value of one job, bytes of JSON.
+    """
+
+    worker_id: str
+    slots: Slots
+    recorder: Recorder
+    clock: RedisClock
+    result_limit: int
+
+
+class ChunkRun:
+    """One run of one chunk.
+
+    Args:
+        claimed: The chunk.
+        runner: The worker's slots, recorder and clock.
+    """
+
+    def __init__(self, claimed: Claimed, runner: Runner) -> None:
+        self._claimed = claimed
+        self._runner = runner
+        self._runs: dict[Run, None] = {}
+        self._unrecorded = 0
+        self._handed_back = False
+        self._all_succeeded = True
+        self._idle = asyncio.Event()
+
+    async def run(self) -> str:
+        """Run all jobs that have no result yet, to their ends.
+
+        Returns:
+            What becomes of the chunk: `succeeded`, `ended` or `again` (see release.lua).
+        """
+        try:
+            options, jobs = self._read()
+        except ProtocolError as error:
+            logger.exception("chunk %s cannot be read", self._claimed.chunk_id, extra={"event": "chunk.unreadable"})
+            self._fail_all(error)
+        else:
+            await self._start_all(options, jobs)
+        return await self.finish()
+
+    async def finish(self) -> str:
+        """Wait until all that was started has ended and is recorded; returns what becomes of the chunk."""
+        while self._runs or self._unrecorded:
+            self._idle.clear()
+            await self._idle.wait()
+        if self._handed_back:
+            return "again"
+        return "succeeded" if self._all_succeeded else "ended"
+
+    def hand_back(self) -> None:
+        """Stop all jobs that run, start no more; what has no result yet runs elsewhere."""
+        self._handed_back = True
+        for run in list(self._runs):
+            run.hand_back()
+
+    def _read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
+        claimed, key = self._claimed, keys.chunks(self._claimed.batch_id)
+        if claimed.jobs is None:
+            raise ProtocolError(key, f"field {claimed.first} is gone, and with it its jobs")
+        try:
+            options = BatchOptions.model_validate_json(claimed.options)
+        except ValidationError as error:
+            raise ProtocolError(keys.batch(claimed.batch_id), f"field options: {explain(error, 1)}") from None
+        jobs = decode_chunk(claimed.batch_id, claimed.first, claimed.jobs, key).jobs
+        if len(jobs) != claimed.count:
+            raise ProtocolError(key, f"field {claimed.first} holds {len(jobs)} jobs instead of {claimed.count}")
+        return options, jobs
+
+    def _describe_group(self, function: str) -> None:
+        claimed, runner = self._claimed, self._runner
+        common = encode_common(function, runner.worker_id, claimed.attempt, claimed.enqueued_at)
+        self._group = Group(claimed.batch_id, common, self._count_recorded)
+        self._rows = Rows(function, runner.clock, runner.result_limit)
+
+    def _fail_all(self, error: ProtocolError) -> None:
+        unknown: JobSpec[Any] = JobSpec(function="unknown")
+        self._describe_group(unknown.function)
+        for index in range(self._claimed.first, self._claimed.first + self._claimed.count):
+            self._put(self._rows.failed(index, unknown, error))
+
+    async def _start_all(self, options: BatchOptions, jobs: Sequence[JobSpec[Any]]) -> None:
+        self._describe_group(jobs[0].function)
+        for index, job in enumerate(jobs, start=self._claimed.first):
+            if self._handed_back:
+                break
+            if not self._claimed.is_done(index):
+                await self._start(index, job, options)
+
+    async def _start(self, index: int, job: JobSpec[Any], options: BatchOptions) -> None:
+        try:
+            function = registry.find(job.function)
+            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+        except UsageError as error:
+            self._put(self._rows.failed(index, job, error))
+            return
+        await self._runner.recorder.room()
+        await self._runner.slots.take()
+        waited = self._runner.clock.now() - self._claimed.enqueued_at
+        longest = job.queue_timeout or options.queue_timeout
+        if self._handed_back:
+            self._runner.slots.give()
+        elif longest is not None and waited > longest:
+            self._runner.slots.give()
+            self._put(self._rows.not_started(index, job, longest, "queued"))
+        else:
+            limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
+            self._launch(index, job, function, function.coroutine(args, kwargs), limit, options.grace)
+
+    def _launch(
+        self,
+        index: int,
+        job: JobSpec[Any],
+        function: Job[..., Any, Any],
+        call: Coroutine[Any, Any, Any],
+        limit: float,
+        grace: float,
+    ) -> None:
+        batch_id, attempt = self._claimed.batch_id, self._claimed.attempt
+
+        def on_start(run: Run) -> None:
+            enter(CurrentJob(batch_id, index, job.key, attempt, run.deadline))
+
+        def on_end(run: Run) -> None:
+            del self._runs[run]
+            self._runner.slots.give()
+            row = self._rows.ended(index, job, function, run)
+            if row is not None:
+                self._put(row)
+            self._wake_if_idle()
+
+        name = f"job {batch_id}:{index} {job.function}"
+        run = Run(call, limit=limit, grace=grace, name=name, on_start=on_start, on_end=on_end)
+        self._runs[run] = None
+
+    def _put(self, row: Row) -> None:
+        self._all_succeeded = self._all_succeeded and row[1] == "success"
+        self._unrecorded += 1
+        self._runner.recorder.put(self._group, row)
+
+    def _count_recorded(self, count: int) -> None:
+        self._unrecorded -= count
+        self._wake_if_idle()
+
+    def _wake_if_idle(self) -> None:
+        if not self._runs and not self._unrecorded:
+            self._idle.set()

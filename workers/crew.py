@@ -1,0 +1,104 @@
+"""What a worker works with: connection, slots, recorder, leases, and the chunks in progress.
+
+Both kinds of worker have one crew: ours (`workers.worker`), and arq's own with `workers.settings.WorkerSettings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from protocol.connection import ArqRedis, RedisClock, Scripts
+from workers.chunks import ChunkRun, Claimed, Runner
+from workers.leases import Leased, Leases
+from workers.recorder import Recorder
+from workers.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Args:
+        queue: The queue it takes chunks from.
+        concurrency: Its slots: jobs that run at a time.
+        lease: How long a chunk is held without a sign of life, s.
+        shutdown_wait: How long running jobs may finish after SIGTERM, s.
+        max_result_bytes: Longest value of one job, bytes of JSON.
+        burst: Whether to leave once the queue is empty.
+    """
+
+    queue: str = "default"
+    concurrency: int = 100
+    lease: float = 10.0
+    shutdown_wait: float = 10.0
+    max_result_bytes: int = 1 << 20
+    burst: bool = False
+
+
+class Crew:
+    """Run leased chunks and let go of them.
+
+    Args:
+        redis: The worker's connection.
+        options: How the worker works.
+    """
+
+    def __init__(self, redis: ArqRedis, options: WorkerOptions) -> None:
+        self.options = options
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self.scripts = Scripts(redis)
+        self.clock = RedisClock()
+        self.recorder = Recorder(self.scripts)
+        self.slots = Slots(options.concurrency)
+        self.leases = Leases(
+            self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
+        )
+        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes)
+        self.chunks: dict[str, ChunkRun] = {}
+
+    async def start(self) -> None:
+        """Start to record and to renew, and tell the producers of our slots."""
+        self.recorder.start()
+        self.leases.start()
+
+    async def close(self) -> None:
+        """Record what is held, then let go."""
+        await self.recorder.close()
+        await self.leases.close()
+
+    async def run(self, claimed: Claimed) -> str:
+        """Run a chunk that this worker has leased; returns what became of it."""
+        started = time.monotonic()
+        leased = Leased(claimed.chunk_id, claimed.batch_id, claimed.first, claimed.count)
+        self.leases.hold(leased)
+        chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner)
+        try:
+            outcome = await chunk.run()
+        except asyncio.CancelledError:  # arq's own worker shuts down so
+            chunk.hand_back()
+            await self.leases.release(leased, await chunk.finish())
+            raise
+        finally:
+            del self.chunks[claimed.chunk_id]
+        await self.leases.release(leased, outcome)
+        logger.info(
+            "chunk %s %s in %.3f s", claimed.chunk_id, outcome, time.monotonic() - started,
+            extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": claimed.batch_id, "outcome": outcome},
+        )  # fmt: skip
+        return outcome
+
+    def _describe(self) -> dict[str, Any]:
+        return {"slots": self.slots.total, "running": self.slots.used}
+
+    def _stop_chunk(self, chunk_id: str) -> None:
+        if chunk_id in self.chunks:
+            self.chunks[chunk_id].hand_back()

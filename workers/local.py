@@ -1,0 +1,92 @@
+"""`with_timeout` and `with_result`: the workers' timeout wrapper for calls of one's own, without Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from protocol.batches import DEFAULT_GRACE
+from protocol.errors import OptionError
+from protocol.results import FailureResult, SuccessResult, TimeoutResult
+from workers.failures import describe
+from workers.timeouts import Raised, Returned, Run, TimedOut
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, default: D = None, *, grace: float = DEFAULT_GRACE) -> T | D:  # type: ignore[assignment]  # D is None's type then
+    """Await a coroutine for at most `timeout` seconds; past that, cancel it and return `default`.
+
+    Only our own deadline gives the default: whatever the coroutine raises, its own TimeoutError too, is raised here.
+
+    Args:
+        call: The coroutine; it is always awaited or closed.
+        timeout: Seconds, above 0.
+        default: What to return in place of the value.
+        grace: Seconds for the coroutine's cleanup once it was cancelled; then it is left behind.
+
+    Raises:
+        OptionError: If the timeout or the grace cannot be.
+    """
+    run = await _finish(call, timeout, grace)
+    match run.outcome:
+        case Returned(value):
+            return value  # type: ignore[no-any-return]  # what the coroutine returned
+        case Raised(error):
+            raise error
+        case _:
+            return default
+
+
+async def with_result(
+    call: Coroutine[Any, Any, T], timeout: float, *, grace: float = DEFAULT_GRACE
+) -> SuccessResult[T] | TimeoutResult | FailureResult:
+    """Await a coroutine for at most `timeout` seconds and return what it ended in, as the workers would record it.
+
+    Args:
+        call: The coroutine; it is always awaited or closed.
+        timeout: Seconds, above 0.
+        grace: Seconds for the coroutine's cleanup once it was cancelled; then it is left behind.
+
+    Raises:
+        OptionError: If the timeout or the grace cannot be.
+    """
+    run = await _finish(call, timeout, grace)
+    offset = time.time() - time.monotonic()
+    common: dict[str, Any] = {
+        "job_id": "local:0",
+        "index": 0,
+        "function": run.name,
+        "started_at": run.started + offset,
+        "finished_at": run.finished + offset,
+    }
+    match run.outcome:
+        case Returned(value):
+            return SuccessResult.model_construct(**common, value=value)
+        case Raised(error):
+            return FailureResult(**common, **describe(error))
+        case TimedOut(limit, phase, stopped):
+            return TimeoutResult(**common, limit=limit, phase=phase, stopped=stopped)
+        case other:  # pragma: no cover  # nobody but our own caller can cancel the run, and then we raise
+            raise AssertionError(other)
+
+
+async def _finish(call: Coroutine[Any, Any, Any], timeout: float, grace: float) -> Run:
+    if not asyncio.iscoroutine(call):
+        raise OptionError(f"with_timeout and with_result take a coroutine, got {call!r}: call the async function first")
+    if not 0 < timeout < float("inf") or not 0 <= grace < float("inf"):
+        call.close()
+        raise OptionError(f"timeout={timeout}, grace={grace}: a timeout is a finite number of seconds above 0, grace from 0")
+    ended = asyncio.Event()
+    run = Run(call, limit=timeout, grace=grace, name=call.__qualname__, on_end=lambda _: ended.set())
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        run.cancel("the caller was cancelled")
+        # Its cleanup ends before ours goes on; a second cancel of the caller does not wait.
+        await ended.wait()
+        raise
+    return run

@@ -1,0 +1,184 @@
+"""`@job`: make a function a job, and find it again by its name.
+
+A decorated function stays what it was when called; besides, it makes `JobSpec`s for producers. Importing a module is what
+registers its jobs, so workers are told modules to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sized
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from protocol import signatures
+from protocol.errors import InputError, OptionError, UnknownFunctionError
+from protocol.jobs import JobSpec, JobSpecs, spec
+from protocol.signatures import Signature
+
+P = ParamSpec("P")
+C = TypeVar("C", covariant=True)
+R = TypeVar("R", covariant=True)
+
+_jobs: dict[str, Job[..., Any, Any]] = {}
+
+
+class Job(Generic[P, C, R]):
+    """A function that workers can run by its name.
+
+    Args:
+        function: The function; `async def`, or plain, which runs in a thread.
+        name: What producers call it.
+        timeout: Longest run, s, where neither the job nor its batch says another.
+    """
+
+    def __init__(self, function: Callable[P, C], name: str, timeout: float | None) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.timeout = timeout
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = Signature(name, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        """Call the function, here and now."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<job {self.name}>"
+
+    def spec(
+        self,
+        *args: Any,
+        key: str | None = None,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> JobSpec[R]:
+        """Describe one call of the function; a parameter of its own named `key` needs `JobSpec(...)` instead.
+
+        Raises:
+            OptionError: If an option cannot be.
+        """
+        return spec(self.name, args, kwargs, key=key, timeout=timeout, queue_timeout=queue_timeout)
+
+    def map(self, arguments: Iterable[Any]) -> JobSpecs[R]:
+        """Describe one call for each argument, lazily."""
+        return JobSpecs(self.name, ((argument,) for argument in arguments), _length(arguments))
+
+    def starmap(self, arguments: Iterable[Iterable[Any]]) -> JobSpecs[R]:
+        """Describe one call for each tuple of arguments, lazily."""
+        return JobSpecs(self.name, (tuple(several) for several in arguments), _length(arguments))
+
+    def coroutine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Start a call that can be awaited; a plain function's in a thread."""
+        if self.is_async:
+            return cast("Coroutine[Any, Any, Any]", self.function(*args, **kwargs))
+        return asyncio.to_thread(self.function, *args, **kwargs)
+
+
+@overload
+def job(function: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, Coroutine[Any, Any, R], R]: ...
+@overload
+def job(function: Callable[P, R], /) -> Job[P, R, R]: ...
+@overload
+def job(*, name: str | None = None, timeout: float | None = None) -> _Decorator: ...
+def job(function: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+    """Make a function a job: `@job`, or `@job(timeout=3)`.
+
+    Args:
+        function: `async def`, or plain.
+        name: What producers call it; the function's own name by default.
+        timeout: Longest run, s, where neither the job nor its batch says another; else 300.
+
+    Raises:
+        OptionError: If the timeout is not a finite number above 0, or the name is taken by another function.
+    """
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise OptionError(f"@job(timeout={timeout}): a timeout is a finite number of seconds above 0")
+
+    def register(function: Callable[..., Any]) -> Job[..., Any, Any]:
+        made = Job(function, name or function.__name__, timeout)
+        taken = _jobs.get(made.name)
+        if taken is not None and _home(taken.function) != _home(function):
+            raise OptionError(
+                f"two jobs are named {made.name!r}: {_home(taken.function)} and {_home(function)}; "
+                "give one of them another name with @job(name=...)"
+            )
+        _jobs[made.name] = made
+        signatures.learn(made.signature)
+        return made
+
+    return register if function is None else register(function)
+
+
+class _Decorator:
+    """The type of `job(...)`, for type checkers."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Job[P, R, R]: ...
+    def __call__(self, function: Any, /) -> Any:
+        raise NotImplementedError
+
+
+def names() -> list[str]:
+    """Name all jobs that this process knows."""
+    return sorted(_jobs)
+
+
+def find(name: str) -> Job[..., Any, Any]:
+    """Find a job by its name; a ready-made one is imported when it is first asked for.
+
+    Raises:
+        UnknownFunctionError: If there is none; names those that are alike.
+    """
+    if name not in _jobs and "." in name:
+        _load_ready_made(name.partition(".")[0])
+    try:
+        return _jobs[name]
+    except KeyError:
+        alike = difflib.get_close_matches(name, _jobs, n=3)
+        known = f"did you mean {' or '.join(alike)}?" if alike else f"known are {', '.join(names()) or 'none'}"
+        raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
+
+
+def load(module: str) -> None:
+    """Import a module (`jobs`, `package.jobs`) or a file (`path/jobs.py`), so that its jobs are known.
+
+    Raises:
+        InputError: If there is none, or its import fails.
+    """
+    path = Path(module)
+    is_file = module.endswith(".py")
+    if is_file and not path.is_file():
+        raise InputError(f"no file {module!r} here ({Path.cwd()})")
+    home = str(path.parent.resolve()) if is_file else str(Path.cwd())
+    if home not in sys.path:
+        sys.path.insert(0, home)
+    try:
+        importlib.import_module(path.stem if is_file else module)
+    except Exception as error:
+        raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _load_ready_made(module: str) -> None:
+    if module.isidentifier() and importlib.util.find_spec(f"workers.library.{module}") is not None:
+        importlib.import_module(f"workers.library.{module}")
+
+
+def _home(function: Callable[..., Any]) -> str:
+    # A file that is run as a script and imported as a module defines the same jobs twice.
+    module = inspect.getsourcefile(function) or function.__module__
+    return f"{module}:{function.__qualname__}"
+
+
+def _length(arguments: Iterable[Any]) -> int | None:
+    return len(arguments) if isinstance(arguments, Sized) else None

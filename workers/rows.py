@@ -1,0 +1,85 @@
+"""What a job's run ended in, as the row that is recorded for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.connection import RedisClock
+from protocol.jobs import JobSpec
+from protocol.results import Phase, encode_row
+from workers.failures import describe
+from workers.registry import Job
+from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
+
+Row = tuple[int, str, bytes]
+"""A job's index, its result's status, and what the result adds to its group's common fields, as JSON."""
+
+
+class UnusableValueError(ValueError):
+    """A job returned a value that does not fit its declared type, cannot be JSON, or is too large."""
+
+
+class Rows:
+    """Write rows for the jobs of one chunk.
+
+    Args:
+        function: The function that most of them call: it stands in the group's common fields.
+        clock: Redis' clock.
+        result_limit: Longest value of one job, bytes of JSON.
+    """
+
+    def __init__(self, function: str, clock: RedisClock, result_limit: int) -> None:
+        self._function = function
+        self._clock = clock
+        self._result_limit = result_limit
+
+    def ended(self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run) -> Row | None:
+        """Write down what a run ended in; None if it was handed back and runs elsewhere."""
+        match run.outcome:
+            case Returned(value):
+                return self._returned(index, job, function, run, value)
+            case Raised(error):
+                return self.failed(index, job, error, run)
+            case TimedOut(limit, phase, stopped):
+                return self._row(index, job, "timeout", run, limit=limit, phase=phase, stopped=stopped)
+            case Cancelled(reason):
+                return self._row(index, job, "cancelled", run, reason=reason)
+            case _:
+                return None
+
+    def failed(self, index: int, job: JobSpec[Any], error: BaseException, run: Run | None = None) -> Row:
+        """Write down a failure; without a run, one that kept the job from starting."""
+        return self._row(index, job, "failure", run, **describe(error))
+
+    def not_started(self, index: int, job: JobSpec[Any], limit: float, phase: Phase) -> Row:
+        """Write down that a clock ran out before the job could start."""
+        return self._row(index, job, "timeout", None, limit=limit, phase=phase, stopped="not started")
+
+    def _returned(self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, value: Any) -> Row:
+        try:
+            encoded = function.signature.encode_value(value)
+        except Exception as error:  # noqa: BLE001  # a value's own validators and serialisers may raise anything
+            text = f"{job.function!r} returned what cannot be its result: {error}"
+            return self.failed(index, job, UnusableValueError(text), run)
+        if len(encoded) > self._result_limit:
+            text = (
+                f"the value takes {len(encoded):,} bytes as JSON, at most {self._result_limit:,} may be kept: "
+                "return a path or a URL instead, or raise STRAGGLER_MAX_RESULT_BYTES"
+            )
+            return self.failed(index, job, UnusableValueError(text), run)
+        _, _, row = self._row(index, job, "success", run)
+        return index, "success", b"%b,%b" % (row[:-1], encoded[1:])
+
+    def _row(self, index: int, job: JobSpec[Any], status: str, run: Run | None, **own: Any) -> Row:
+        fields: dict[str, Any] = {"index": index, "status": status}
+        if job.function != self._function:
+            fields["function"] = job.function
+        if job.key is not None:
+            fields["key"] = job.key
+        if run is not None:
+            # Microseconds are as fine as Redis' clock is; more digits would only take room.
+            fields["started_at"] = round(self._clock.at(run.started), 6)
+            fields["finished_at"] = round(self._clock.at(run.finished), 6)
+        else:
+            fields["finished_at"] = round(self._clock.now(), 6)
+        return index, status, encode_row(**fields, **own)

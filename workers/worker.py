@@ -1,0 +1,228 @@
+"""The worker: arq's, with a one-step claim, a wake-up in place of polling, and slots counted per job.
+
+One of the two modules that know arq. `StragglerWorker` keeps arq's life cycle, counters, health key and queue format;
+`WorkerSettings` (in `workers.settings`) runs the same chunks on arq's own worker, only slower to notice them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from arq.connections import ArqRedis
+from arq.worker import Function, Worker, func
+from redis.exceptions import RedisError
+
+from protocol import keys
+from protocol.connection import CHUNK_FUNCTION, decode_payload
+from protocol.errors import ProtocolError
+from workers.chunks import Claimed
+from workers.crew import Crew, WorkerOptions
+
+logger = logging.getLogger(__name__)
+
+# A claim brings at most this many jobs and chunks, so that the script is short.
+_JOBS_A_CLAIM = 1000
+_CHUNKS_A_CLAIM = 16
+# An idle worker looks by itself this often, s: a wake-up token can be lost with the worker that took it.
+_LONGEST_SLEEP = 5.0
+
+
+class StragglerWorker(Worker):
+    """A worker process's heart.
+
+    Args:
+        redis: The connection, from `protocol.connection.connect`; closed with the worker.
+        options: How it works.
+        handle_signals: Whether SIGTERM and SIGINT stop it; needs the main thread.
+    """
+
+    def __init__(self, redis: ArqRedis, options: WorkerOptions, *, handle_signals: bool = True) -> None:
+        super().__init__(
+            [chunk_function()],
+            queue_name=keys.queue(options.queue),
+            redis_pool=redis,
+            burst=options.burst,
+            handle_signals=False,
+            job_timeout=None,  # type: ignore[arg-type]  # no clock of arq's over a chunk: each job has its own
+            poll_delay=0,
+            keep_result=0,
+            health_check_interval=options.lease,
+            health_check_key=health_key(options.queue),
+            job_serializer=redis.job_serializer,
+            job_deserializer=redis.job_deserializer,
+        )
+        self.options = options
+        self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def main(self) -> None:
+        """Claim and run chunks until told to stop, or in burst mode until the queue is empty."""
+        self.crew = Crew(self.pool, self.options)
+        for signum in self._signals:
+            self.loop.add_signal_handler(signum, self.stop)
+        await self.crew.start()
+        logger.info(
+            "worker %s takes jobs from queue %r, %d at a time",
+            self.crew.worker_id, self.options.queue, self.options.concurrency,
+            extra={"event": "worker.started", "worker": self.crew.worker_id},
+        )  # fmt: skip
+        try:
+            while not self._stopping.is_set():
+                await self._poll_iteration()
+                if self.burst and not self.tasks and not await self.pool.zcard(self.queue_name):
+                    break
+            await self._drain()
+        finally:
+            await self.crew.close()
+
+    def stop(self) -> None:
+        """Take nothing new, let running jobs finish for a while, hand back the rest; a second call hurries."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+        self.allow_pick_jobs = False
+
+    async def close(self) -> None:
+        """Take leave of Redis."""
+        if self._pool is not None:
+            await self.pool.delete(self.health_check_key)
+            await self.pool.aclose(close_connection_pool=True)
+            self._pool = None
+
+    async def _poll_iteration(self) -> None:
+        """Claim what fits, start it, and wait until there may be more."""
+        if not self.crew.slots.free:
+            await self._unless_stopping(self.crew.slots.wait_free(1))
+            if self._stopping.is_set():
+                return
+        try:
+            claimed, next_due, did_not_fit = await self._claim()
+        except (RedisError, OSError) as error:
+            logger.warning("no chunks can be claimed: %s", error, extra={"event": "worker.claim_failed"})
+            await self._unless_stopping(asyncio.sleep(1.0))
+            return
+        for chunk in claimed:
+            self._start_chunk(chunk)
+        await self.heart_beat()
+        if not claimed:
+            await self._unless_stopping(self._wait_for_work(next_due, did_not_fit))
+
+    def _start_chunk(self, chunk: Claimed) -> None:
+        task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
+        self.tasks[chunk.chunk_id] = task
+        task.add_done_callback(lambda task: self._chunk_ended(chunk.chunk_id, task))
+
+    def _chunk_ended(self, chunk_id: str, task: asyncio.Task[str]) -> None:
+        if self.tasks.get(chunk_id) is task:
+            del self.tasks[chunk_id]
+        if task.cancelled() or task.exception() is not None:
+            self.jobs_failed += 1
+            logger.error("chunk %s broke", chunk_id, exc_info=None if task.cancelled() else task.exception())
+        else:
+            self.jobs_complete += 1
+
+    async def _claim(self) -> tuple[list[Claimed], float, int]:
+        """Lease due chunks: returns them, ms until the next is due (-1: none), jobs of one that did not fit (0: all did)."""
+        slots = self.crew.slots
+        # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
+        may_exceed = int(slots.free >= max(1, slots.total // 2))
+        lifetime_ms = int(keys.OPEN_BATCH_LIFETIME * 1000)
+        sent = time.monotonic()
+        seconds, microseconds, next_due, did_not_fit, *chunks = await self.crew.scripts.run(
+            "claim",
+            (self.queue_name, keys.wake(self.options.queue)),
+            (
+                self.crew.worker_id, self.crew.leases.lease_ms, slots.free, may_exceed,
+                _CHUNKS_A_CLAIM, _JOBS_A_CLAIM, lifetime_ms,
+            ),  # fmt: skip
+        )
+        self.crew.clock.sync(seconds, microseconds, sent, time.monotonic())
+        return [c for c in [await self._read(*chunk) for chunk in chunks] if c is not None], next_due, did_not_fit
+
+    async def _read(
+        self, chunk_id: bytes, payload: bytes, attempt: int, options: bytes, jobs: bytes | None, done: bytes | None
+    ) -> Claimed | None:
+        name = chunk_id.decode(errors="replace")
+        try:
+            batch_id, first, count, enqueued_at = decode_payload(payload, keys.ARQ_JOB + name)
+        except ProtocolError:
+            logger.exception("chunk %s is dropped from the queue", name, extra={"event": "chunk.unreadable"})
+            await self.pool.zrem(self.queue_name, chunk_id)
+            return None
+        return Claimed(name, batch_id, first, count, attempt, enqueued_at, options, jobs, done or b"")
+
+    async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
+        if did_not_fit:
+            half = max(1, self.crew.slots.total // 2)
+            await self.crew.slots.wait_free(min(did_not_fit, half))
+            return
+        if self.burst:
+            await asyncio.sleep(0.02)
+            return
+        sleep = _LONGEST_SLEEP if next_due < 0 else min(_LONGEST_SLEEP, max(0.001, next_due / 1000))
+        try:
+            await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)
+        except (RedisError, OSError) as error:
+            logger.warning("no wake-up can be had: %s", error, extra={"event": "worker.wake_failed"})
+            await asyncio.sleep(1.0)
+
+    async def _unless_stopping(self, wanted: Coroutine[Any, Any, Any]) -> None:
+        """Wait for something, but no longer than until the worker is told to stop."""
+        waiting = self.loop.create_task(wanted)
+        stopping = self.loop.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, stopping):
+                task.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        """Let running chunks end for `shutdown_wait`, then hand the rest back."""
+        tasks = set(self.tasks.values())
+        if not tasks:
+            return
+        logger.info("worker stops: %d chunks in progress", len(tasks), extra={"event": "worker.draining"})
+        hurry = self.loop.create_task(self._hurry.wait())
+        ending = asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait({hurry, ending}, timeout=self.options.shutdown_wait, return_when=asyncio.FIRST_COMPLETED)
+        for chunk in list(self.crew.chunks.values()):
+            chunk.hand_back()
+        hurry.cancel()
+        await asyncio.gather(ending, hurry, return_exceptions=True)
+
+
+def health_key(queue: str) -> str:
+    """Name this host's health key: replicas of a service have hosts of their own."""
+    return keys.health(f"{queue}:{socket.gethostname()}")
+
+
+def chunk_function() -> Function:
+    """Make the arq function that runs a chunk on arq's own worker."""
+    return func(run_chunk, name=CHUNK_FUNCTION, max_tries=1_000_000, keep_result=0)
+
+
+async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int) -> str:
+    """Run a chunk that arq's own worker has taken: make its in-progress key a lease of ours, then as in our worker."""
+    crew: Crew = ctx["crew"]
+    redis = crew.scripts.redis
+    chunk_id = keys.chunk_id(batch_id, first)
+    await redis.set(keys.ARQ_IN_PROGRESS + chunk_id, crew.worker_id, px=crew.leases.lease_ms)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.hget(keys.batch(batch_id), "options")
+        pipe.hget(keys.chunks(batch_id), str(first))
+        pipe.getrange(keys.done(batch_id), first // 8, (first + count) // 8)
+        options, jobs, done = await pipe.execute()
+    if options is None:
+        return "no such batch"
+    if ctx["job_try"] == 1:
+        await redis.hincrby(keys.batch(batch_id), "taken", count)
+    enqueued_at = ctx["enqueue_time"].timestamp()
+    return await crew.run(Claimed(chunk_id, batch_id, first, count, ctx["job_try"], enqueued_at, options, jobs, done))
