@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 from producer.producer import Producer
@@ -23,12 +24,7 @@ async def embedded(settings: Settings | None = None) -> AsyncIterator[Producer]:
     """
     settings = settings or Settings.read()
     url = f"memory://{uuid4().hex}"
-    options = WorkerOptions(
-        queue=settings.queue,
-        concurrency=settings.concurrency,
-        shutdown_wait=0.0,
-        max_result_bytes=settings.max_result_bytes,
-    )
+    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
     running = asyncio.create_task(worker.main(), name="straggler-worker")
     try:

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from protocol.connection import ArqRedis, RedisClock, Scripts
+from protocol.settings import Settings
 from workers.chunks import ChunkRun, Claimed, Runner
 from workers.leases import Leased, Leases
 from workers.recorder import Recorder
@@ -42,6 +43,18 @@ class WorkerOptions:
     shutdown_wait: float = 10.0
     max_result_bytes: int = 1 << 20
     burst: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, *, burst: bool = False) -> WorkerOptions:
+        """Take what the settings say of workers."""
+        return cls(
+            queue=settings.queue,
+            concurrency=settings.concurrency,
+            lease=settings.lease,
+            shutdown_wait=settings.shutdown_wait,
+            max_result_bytes=settings.max_result_bytes,
+            burst=burst,
+        )
 
 
 class Crew:

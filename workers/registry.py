@@ -169,6 +169,13 @@ def load(module: str) -> None:
         raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def load_all(modules: str) -> None:
+    """Import several modules, their names separated by commas."""
+    for module in modules.split(","):
+        if module.strip():
+            load(module.strip())
+
+
 def _load_ready_made(module: str) -> None:
     if module.isidentifier() and importlib.util.find_spec(f"workers.library.{module}") is not None:
         importlib.import_module(f"workers.library.{module}")

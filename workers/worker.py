@@ -14,8 +14,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from arq.connections import ArqRedis
-from arq.worker import Function, Worker, func
+from arq.connections import ArqRedis, RedisSettings
+from arq.worker import Worker, func
+from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
 from protocol import keys
@@ -44,18 +45,10 @@ class StragglerWorker(Worker):
 
     def __init__(self, redis: ArqRedis, options: WorkerOptions, *, handle_signals: bool = True) -> None:
         super().__init__(
-            [chunk_function()],
-            queue_name=keys.queue(options.queue),
             redis_pool=redis,
-            burst=options.burst,
             handle_signals=False,
-            job_timeout=None,  # type: ignore[arg-type]  # no clock of arq's over a chunk: each job has its own
             poll_delay=0,
-            keep_result=0,
-            health_check_interval=options.lease,
-            health_check_key=health_key(options.queue),
-            job_serializer=redis.job_serializer,
-            job_deserializer=redis.job_deserializer,
+            **_arq_options(options),
         )
         self.options = options
         self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
@@ -199,14 +192,41 @@ class StragglerWorker(Worker):
         await asyncio.gather(ending, hurry, return_exceptions=True)
 
 
-def health_key(queue: str) -> str:
-    """Name this host's health key: replicas of a service have hosts of their own."""
-    return keys.health(f"{queue}:{socket.gethostname()}")
+def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
+    """Make what arq's own command line runs a worker by."""
+
+    async def on_startup(ctx: dict[str, Any]) -> None:
+        ctx["crew"] = Crew(ctx["redis"], options)
+        await ctx["crew"].start()
+
+    async def on_shutdown(ctx: dict[str, Any]) -> None:
+        await ctx["crew"].close()
+
+    return {
+        "redis_settings": RedisSettings.from_dsn(url),
+        "on_startup": on_startup,
+        "on_shutdown": on_shutdown,
+        "max_jobs": options.concurrency,
+        "job_completion_wait": options.shutdown_wait,
+        **_arq_options(options),
+    }
 
 
-def chunk_function() -> Function:
-    """Make the arq function that runs a chunk on arq's own worker."""
-    return func(run_chunk, name=CHUNK_FUNCTION, max_tries=1_000_000, keep_result=0)
+def _arq_options(options: WorkerOptions) -> dict[str, Any]:
+    return {
+        "functions": [func(run_chunk, name=CHUNK_FUNCTION, max_tries=1_000_000, keep_result=0)],
+        "queue_name": keys.queue(options.queue),
+        "burst": options.burst,
+        # No clock of arq's over a chunk, as each job has its own. With a single function arq's in-progress key then lives
+        # for 10 s, so even a chunk whose worker dies before it could make the key a lease of ours is soon free again.
+        "job_timeout": None,
+        "keep_result": 0,
+        "health_check_interval": options.lease,
+        # Replicas of a service have hosts of their own, so each can be asked after its own health.
+        "health_check_key": keys.health(f"{options.queue}:{socket.gethostname()}"),
+        "job_serializer": to_json,
+        "job_deserializer": from_json,
+    }
 
 
 async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int) -> str:
