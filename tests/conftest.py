@@ -1,0 +1,274 @@
+"""Fixtures for all tests: a Redis of our own, workers in this process and in others, and guards against leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fakeredis
+import pytest
+from redis import Redis
+
+from producer.producer import Producer
+from protocol import connection, signatures
+from protocol.settings import Settings
+from tests.redis_server import BINARY, RedisServer
+from workers import registry
+from workers.crew import WorkerOptions
+from workers.worker import StragglerWorker
+
+ROOT = Path(__file__).parent.parent
+NO_BINARY = "no redis-server binary on this machine: it needs processes, or what only a real Redis does"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("REQUIRE_REDIS") == "1" and BINARY is None:
+        raise pytest.UsageError("REQUIRE_REDIS=1, but there is no redis-server binary on this machine")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"redis: {BINARY}" if BINARY else "redis: NO redis-server binary; fakeredis where it will do, others skipped"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if BINARY is None:
+        for item in items:
+            if "redis" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=NO_BINARY))
+
+
+# ---- Redis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer | None]:
+    """Start the session's one server, where there is a binary."""
+    if BINARY is None:
+        yield None
+        return
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer | None) -> Iterator[str]:
+    """Give the URL of an empty Redis; at the end, every key in it must have a lifetime."""
+    url = redis_server.url if redis_server else f"memory://{uuid4().hex}"
+    with blocking_client(url) as client:
+        client.flushall()
+        yield url
+        immortal = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    assert not immortal, f"keys without a lifetime: {immortal}"
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Look into the test's Redis from outside, with a blocking client."""
+    with blocking_client(redis_url) as client:
+        yield client
+
+
+@contextmanager
+def blocking_client(url: str) -> Iterator[Redis]:
+    is_memory = url.startswith("memory:")
+    client = fakeredis.FakeRedis(server=connection._memory_server(url)) if is_memory else Redis.from_url(url)
+    with client:
+        yield client
+
+
+# ---- producers and workers
+
+StartWorker = Callable[..., AbstractAsyncContextManager[StragglerWorker]]
+
+
+@pytest.fixture
+async def producer(redis_url: str) -> AsyncIterator[Producer]:
+    """Give a producer on the test's Redis."""
+    async with Producer(redis_url, settings=Settings()) as producer:
+        yield producer
+
+
+@pytest.fixture
+def worker(redis_url: str) -> StartWorker:
+    """Give what starts a worker on this event loop: `async with worker(concurrency=10): ...`, as `WorkerOptions`."""
+
+    @asynccontextmanager
+    async def start(**options: Any) -> AsyncIterator[StragglerWorker]:
+        made = WorkerOptions(**{"shutdown_wait": 0.0, **options})
+        worker = StragglerWorker(connection.connect(redis_url), made, handle_signals=False)
+        running = asyncio.create_task(worker.main(), name="worker-of-a-test")
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await asyncio.wait({running}, timeout=20)
+            await worker.close()
+            running.result()
+
+    return start
+
+
+class WorkerProcess:
+    """A worker in a process of its own.
+
+    Args:
+        command: What starts it.
+        environment: Besides ours.
+        log: Where its output goes.
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self, timeout: float = 20) -> int:
+        """Wait for its end and return the exit code."""
+        return self.process.wait(timeout)
+
+    def wait_for_output(self, text: str, timeout: float = 20) -> None:
+        """Wait until its output holds a text."""
+        deadline = time.monotonic() + timeout
+        while text not in self.output:
+            assert self.process.poll() is None, f"the worker has ended:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.output}"
+            time.sleep(0.01)
+
+
+StartProcess = Callable[..., WorkerProcess]
+
+_RUN = """
+import asyncio, logging
+from protocol.connection import connect
+from protocol.settings import Settings
+from workers import registry
+from workers.crew import WorkerOptions
+from workers.worker import StragglerWorker
+async def main():
+    logging.basicConfig(level=logging.INFO)
+    settings = Settings.read()
+    registry.load_all(settings.jobs)
+    worker = StragglerWorker(connect(settings.redis_url), WorkerOptions.of(settings))
+    await worker.main()
+    await worker.close()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def worker_process(redis_url: str, tmp_path: Path) -> Iterator[StartProcess]:
+    """Start workers as processes: `worker_process("tests.jobs", concurrency=10)`, options as the settings' names.
+
+    Returns once the worker takes jobs. `command` starts another program with the same settings.
+    """
+    started: list[WorkerProcess] = []
+
+    def start(
+        jobs: str = "tests.jobs", command: list[str] | None = None, ready: str = "takes jobs from", **settings: Any
+    ) -> WorkerProcess:
+        given = {"redis_url": redis_url, "jobs": jobs, **settings}
+        environment = {f"STRAGGLER_{name.upper()}": str(value) for name, value in given.items()}
+        log = tmp_path / f"worker-{len(started)}.log"
+        process = WorkerProcess(command or [sys.executable, "-c", _RUN], environment, log)
+        started.append(process)
+        if ready:
+            process.wait_for_output(ready)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.kill()
+
+
+async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.005)
+
+
+# ---- guards
+
+
+@pytest.fixture(autouse=True)
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail a test that leaves asyncio tasks behind."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(10):  # what was cancelled needs a step or two to end
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            break
+        await asyncio.sleep(0.001)
+    for task in left:
+        task.cancel()
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_processes(redis_server: RedisServer | None) -> Iterator[None]:
+    """Fail a test that leaves child processes behind."""
+    before = _children()
+    yield
+    left = _children() - before
+    assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_jobs() -> Iterator[None]:
+    """Forget the jobs that a test has defined inside itself, so that others may use their names."""
+    yield
+    for name, job in list(registry._jobs.items()):
+        if "<locals>" in job.function.__qualname__:
+            del registry._jobs[name]
+            signatures._known.pop(name, None)
+
+
+@pytest.fixture
+def no_warnings_at_collection() -> Iterator[None]:
+    """Fail a test whose garbage warns, e.g. of a coroutine that was never awaited."""
+    yield
+    gc.collect()
+
+
+def _children() -> set[str]:
+    """Name our child processes, as `/proc` knows them; nothing where there is none."""
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        for pid in task.read_text().split():
+            command = Path(f"/proc/{pid}/cmdline")
+            name = command.read_bytes().replace(b"\0", b" ").decode(errors="replace") if command.exists() else ""
+            if "resource_tracker" not in name:  # multiprocessing's own, one for the whole session
+                found.add(f"{pid} {name}")
+    return found

@@ -1,0 +1,69 @@
+"""Jobs for tests, importable by worker processes as `tests.jobs`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from straggler import current_job, job
+
+
+@job
+async def echo(value: object) -> object:
+    return value
+
+
+@job
+async def square(number: int) -> int:
+    return number * number
+
+
+@job
+async def nap(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@job
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+@job
+async def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@job
+async def stubborn(seconds: float) -> None:
+    """Ignore every cancellation for this long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(end - time.monotonic())
+        except asyncio.CancelledError:
+            continue
+
+
+@job
+def plain_square(number: int) -> int:
+    return number * number
+
+
+@job
+async def append_line(path: Path, line: str, seconds: float = 0.0) -> int:
+    """Leave a trace of each run: process id, attempt and the line; then sleep."""
+    with path.open("a") as file:
+        file.write(f"{os.getpid()} {current_job().attempt} {line}\n")
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@job
+async def wait_for_file(path: Path) -> int:
+    """Run until the file is there."""
+    while not path.exists():  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+    return os.getpid()

@@ -1,0 +1,73 @@
+"""Redis servers for tests: real ones, started and ended by us, and never the one on port 6379."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+BINARY = shutil.which("redis-server")
+
+
+class RedisServer:
+    """One redis-server on a unix socket in a directory of its own; nothing of it reaches the network.
+
+    Args:
+        directory: Where socket, log and, after a restart with `save`, data stand; a fresh one by default.
+        arguments: More of redis-server's own.
+    """
+
+    def __init__(self, *arguments: str, directory: Path | None = None) -> None:
+        # pytest's own directories are too deep: a socket's path may take 107 bytes.
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="straggler-redis-"))
+        self.socket = self.directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> RedisServer:
+        """Start the server and wait until it answers."""
+        assert BINARY is not None
+        command = [BINARY, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
+        command += ["--save", "", "--appendonly", "no", "--logfile", str(self.directory / "log"), *self._arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"redis-server did not start:\n{(self.directory / 'log').read_text()}")
+            time.sleep(0.01)
+        return self
+
+    def client(self) -> Redis:
+        """Make a blocking client."""
+        return Redis(unix_socket_path=str(self.socket))
+
+    def stop(self) -> None:
+        """End the server and remove its directory."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End the server at once, as a power cut would; `start` starts it again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except (RedisError, OSError):
+            return False
