@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from producer.collect import Cursor, read, until
 from producer.status import read_status
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
 from protocol.errors import OptionError
-from protocol.results import Result, SuccessResult
+from protocol.results import Result
 
 R = TypeVar("R")
 
@@ -95,9 +95,7 @@ class Batch(Generic[R]):
             OptionError: If `return_when` is none of the three.
         """
         if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
-            raise OptionError(
-                f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED"
-            )
+            raise OptionError(f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED")
         done: list[Result[R]] = []
         try:
             async for result in until(read(self._redis, self.id, Cursor()), timeout):
@@ -126,7 +124,7 @@ class Batch(Generic[R]):
         results = await self.results()
         if default is RAISE:
             return [result.unwrap() for result in results]
-        return [cast("SuccessResult[R]", result).value if result.status == "success" else default for result in results]
+        return [result.value if result.status == "success" else default for result in results]
 
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are; one step, however large the batch is.

@@ -1,7 +1,7 @@
 """Read a batch's results from its stream as they are recorded, by blocking reads, never by polling.
 
-A cursor is a stream id, or a stream id and how many results of the entry after it were taken: `1700000000000-0+3`. It is
-all that a collector needs to go on where another stopped.
+A cursor is a stream id, or a stream id and how many results of the entry after it were taken: `1700000000000-0+3`. It
+is all that a collector needs to go on where another stopped.
 """
 
 from __future__ import annotations

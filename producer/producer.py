@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
 from producer.batch import Batch
-from producer.fleet import slots_alive
+from producer.fleet import slots_alive, workers_alive
 from producer.status import read_status
 from producer.submission import Submission
 from protocol import keys
@@ -53,7 +53,7 @@ class Producer:
         self._slots = 0
         self._slots_read_at = float("-inf")
 
-    async def __aenter__(self) -> Producer:
+    async def __aenter__(self) -> Self:
         await reach(self.redis, self.url)
         sent = time.monotonic()
         seconds, microseconds = await self.redis.time()
@@ -71,7 +71,11 @@ class Producer:
 
     @overload
     async def submit(
-        self, jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]], *, batch_id: str | None = None, **options: Any
+        self,
+        jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]],
+        *,
+        batch_id: str | None = None,
+        **options: Any,
     ) -> Batch[R]: ...
     @overload
     async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]: ...
@@ -92,9 +96,7 @@ class Producer:
         """
         made = make_options(**options)
         batch_id = _checked_id(batch_id)
-        submission = Submission(
-            self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock
-        )
+        submission = Submission(self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock)
         await submission.send(jobs, await self._live_slots())
         return self._batch(batch_id, made)
 
@@ -108,7 +110,7 @@ class Producer:
         Raises:
             BatchNotFoundError: If there is none of that id.
         """
-        encoded = await self.redis.hget(keys.batch(batch_id), "options")
+        encoded = await self.redis.hget(keys.batch(batch_id), "options")  # type: ignore[misc]  # typed for both clients
         if encoded is None:
             raise BatchNotFoundError(batch_id)
         return self._batch(batch_id, BatchOptions.model_validate_json(encoded), cursor)
@@ -123,6 +125,10 @@ class Producer:
             except BatchNotFoundError:
                 continue
         return found
+
+    async def workers(self) -> list[str]:
+        """Name the live workers of the producer's queue."""
+        return await workers_alive(self.redis, self.queue, self.clock.now())
 
     def _batch(self, batch_id: str, options: BatchOptions, cursor: str | None = None) -> Batch[Any]:
         return Batch(self.scripts, batch_id, self.queue, options, cursor)

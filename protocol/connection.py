@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from arq.connections import ArqRedis
+from arq.connections import ArqRedis as ArqRedis
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
@@ -143,7 +143,8 @@ class Scripts:
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         if len(calls) == 1:
             try:
-                return [await self.redis.execute_command(*_command(*calls[0]))]
+                reply = await self.redis.execute_command(*_command(*calls[0]))  # type: ignore[no-untyped-call]
+                return [reply]
             except NoScriptError as error:
                 return [error]
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -225,4 +226,3 @@ def _memory_server(url: str) -> FakeServer:
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")
-

@@ -21,7 +21,7 @@ BATCHES_KEPT = 10_000
 
 
 def queue(name: str) -> str:
-    """arq's queue: chunk id by due time, ms."""
+    """Name arq's queue: chunk id by due time, ms."""
     return f"{PREFIX}queue:{name}"
 
 
@@ -41,7 +41,7 @@ def worker(worker_id: str) -> str:
 
 
 def health(queue_name: str) -> str:
-    """arq's health key, which `straggler worker --check` and `arq --check` read."""
+    """Name arq's health key, which `straggler worker --check` and `arq --check` read."""
     return f"{PREFIX}health:{queue_name}"
 
 

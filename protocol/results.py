@@ -146,7 +146,8 @@ Result: TypeAlias = SuccessResult[T] | Unsuccessful
 _results: TypeAdapter[list[Any]] = TypeAdapter(
     list[
         Annotated[
-            SuccessResult[Any] | TimeoutResult | FailureResult | CancelledResult | LostResult, Field(discriminator="status")
+            SuccessResult[Any] | TimeoutResult | FailureResult | CancelledResult | LostResult,
+            Field(discriminator="status"),
         ]
     ]
 )

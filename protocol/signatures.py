@@ -61,7 +61,9 @@ class Signature:
         if not args:
             return dict(kwargs)
         if len(args) > len(self._positional):
-            raise ArgumentsError(f"{self.name} takes at most {len(self._positional)} positional arguments, got {len(args)}")
+            raise ArgumentsError(
+                f"{self.name} takes at most {len(self._positional)} positional arguments, got {len(args)}"
+            )
         bound = dict(zip(self._positional, args, strict=False))
         for name in kwargs:
             if name in bound:
@@ -80,13 +82,17 @@ class Signature:
                 arguments = model.model_dump(mode="json", exclude_unset=True)
                 bound = self._bound(arguments)
                 return b'"args":%b,"kwargs":%b' % (to_json(bound.args), to_json(bound.kwargs))
-            return b'"kwargs":' + self._arguments.__pydantic_serializer__.to_json(model, by_alias=True, exclude_unset=True)
+            return b'"kwargs":' + self._arguments.__pydantic_serializer__.to_json(
+                model, by_alias=True, exclude_unset=True
+            )
         except ValidationError as error:
             raise ArgumentsError(f"{self.name}: {explain(error)}") from None
         except (PydanticSerializationError, UnicodeDecodeError) as error:
             raise ArgumentsError(f"{self.name}: the arguments cannot be written as JSON: {error}") from None
 
-    def decode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode_arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Turn JSON values into what the function is to be called with: `function(*args, **kwargs)`.
 
         Raises:
@@ -111,7 +117,8 @@ class Signature:
             PydanticSerializationError: If it cannot be JSON.
         """
         model = self._returned.__pydantic_validator__.validate_python({"value": value})
-        return self._returned.__pydantic_serializer__.to_json(model)
+        encoded: bytes = self._returned.__pydantic_serializer__.to_json(model)
+        return encoded
 
     def decode_value(self, value: Any) -> Any:
         """Turn a JSON value back into the declared return type.
@@ -146,11 +153,12 @@ class Signature:
     def _arguments(self) -> type[BaseModel]:
         fields: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
-            annotation, default = self._hints.get(name, Any), PydanticUndefined
+            annotation: Any = self._hints.get(name, Any)
+            default: Any = PydanticUndefined
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                annotation, default = tuple[annotation, ...], None  # type: ignore[valid-type]  # built at run time
+                annotation, default = tuple[annotation, ...], None
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                annotation, default = dict[str, annotation], None  # type: ignore[valid-type]  # built at run time
+                annotation, default = dict[str, annotation], None
             elif parameter.default is not inspect.Parameter.empty:
                 default = None  # never read: only what was given is passed on, the function fills in its own default
             fields[self._fields[name]] = (annotation, Field(default, alias=name))
@@ -180,7 +188,7 @@ class Signature:
             raise ArgumentsError(f"{self.name}: {error}") from None
 
     def _bound(self, arguments: dict[str, Any]) -> inspect.BoundArguments:
-        return inspect.BoundArguments(inspect.signature(self.function), arguments)  # type: ignore[arg-type]  # any dict
+        return inspect.BoundArguments(inspect.signature(self.function), arguments)
 
 
 _known: dict[str, Signature] = {}

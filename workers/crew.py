@@ -102,6 +102,7 @@ class Crew:
             raise
         finally:
             del self.chunks[claimed.chunk_id]
+            self.leases.forget(leased)
         await self.leases.release(leased, outcome)
         logger.info(
             "chunk %s %s in %.3f s", claimed.chunk_id, outcome, time.monotonic() - started,

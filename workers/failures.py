@@ -14,7 +14,11 @@ def describe(error: BaseException) -> dict[str, str]:
     """Tell an exception's type, message and traceback, whatever its own methods do."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return {"error_type": name, "message": _text(error)[:MESSAGE_LIMIT], "traceback": _traceback(error)[-TRACEBACK_LIMIT:]}
+    return {
+        "error_type": name,
+        "message": _text(error)[:MESSAGE_LIMIT],
+        "traceback": _traceback(error)[-TRACEBACK_LIMIT:],
+    }
 
 
 def _text(error: BaseException) -> str:

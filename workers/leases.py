@@ -84,9 +84,13 @@ class Leases:
         """Renew this chunk's lease from now on."""
         self._held[leased.chunk_id] = leased
 
+    def forget(self, leased: Leased) -> None:
+        """Renew this chunk's lease no longer: it lapses, unless it is released."""
+        self._held.pop(leased.chunk_id, None)
+
     async def release(self, leased: Leased, outcome: str) -> None:
         """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua)."""
-        self._held.pop(leased.chunk_id, None)
+        self.forget(leased)
         chunk = [leased.chunk_id, leased.batch_id, leased.first, leased.count, outcome]
         lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
         try:

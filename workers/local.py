@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from protocol.batches import DEFAULT_GRACE
 from protocol.errors import OptionError
@@ -17,7 +17,13 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, default: D = None, *, grace: float = DEFAULT_GRACE) -> T | D:  # type: ignore[assignment]  # D is None's type then
+@overload
+async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, *, grace: float = ...) -> T | None: ...
+@overload
+async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, default: D, *, grace: float = ...) -> T | D: ...
+async def with_timeout(
+    call: Coroutine[Any, Any, Any], timeout: float, default: Any = None, *, grace: float = DEFAULT_GRACE
+) -> Any:
     """Await a coroutine for at most `timeout` seconds; past that, cancel it and return `default`.
 
     Only our own deadline gives the default: whatever the coroutine raises, its own TimeoutError too, is raised here.
@@ -34,7 +40,7 @@ async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, default: D 
     run = await _finish(call, timeout, grace)
     match run.outcome:
         case Returned(value):
-            return value  # type: ignore[no-any-return]  # what the coroutine returned
+            return value
         case Raised(error):
             raise error
         case _:
@@ -67,7 +73,7 @@ async def with_result(
         case Returned(value):
             return SuccessResult.model_construct(**common, value=value)
         case Raised(error):
-            return FailureResult(**common, **describe(error))
+            return FailureResult(**{**common, **describe(error)})
         case TimedOut(limit, phase, stopped):
             return TimeoutResult(**common, limit=limit, phase=phase, stopped=stopped)
         case other:  # pragma: no cover  # nobody but our own caller can cancel the run, and then we raise
@@ -79,9 +85,11 @@ async def _finish(call: Coroutine[Any, Any, Any], timeout: float, grace: float) 
         raise OptionError(f"with_timeout and with_result take a coroutine, got {call!r}: call the async function first")
     if not 0 < timeout < float("inf") or not 0 <= grace < float("inf"):
         call.close()
-        raise OptionError(f"timeout={timeout}, grace={grace}: a timeout is a finite number of seconds above 0, grace from 0")
+        raise OptionError(
+            f"timeout={timeout}, grace={grace}: a timeout is a finite number of seconds above 0, grace from 0"
+        )
     ended = asyncio.Event()
-    run = Run(call, limit=timeout, grace=grace, name=call.__qualname__, on_end=lambda _: ended.set())
+    run = Run(call, limit=timeout, grace=grace, name=getattr(call, "__qualname__", "coroutine"), on_end=lambda _: ended.set())
     try:
         await ended.wait()
     except asyncio.CancelledError:

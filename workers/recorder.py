@@ -108,7 +108,7 @@ class Recorder:
             self._written.set()
 
     def _gather(self) -> list[tuple[Group, list[Row]]]:
-        pieces = []
+        pieces: list[tuple[Group, list[Row]]] = []
         for group in list(self._groups):
             if len(pieces) == _CALLS_A_TRIP:
                 break

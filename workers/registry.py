@@ -23,8 +23,8 @@ from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
 
 P = ParamSpec("P")
-C = TypeVar("C", covariant=True)
-R = TypeVar("R", covariant=True)
+C = TypeVar("C")
+R = TypeVar("R")
 
 _jobs: dict[str, Job[..., Any, Any]] = {}
 
@@ -104,7 +104,7 @@ def job(function: Any = None, /, *, name: str | None = None, timeout: float | No
         raise OptionError(f"@job(timeout={timeout}): a timeout is a finite number of seconds above 0")
 
     def register(function: Callable[..., Any]) -> Job[..., Any, Any]:
-        made = Job(function, name or function.__name__, timeout)
+        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout)
         taken = _jobs.get(made.name)
         if taken is not None and _home(taken.function) != _home(function):
             raise OptionError(

@@ -122,7 +122,7 @@ class StragglerWorker(Worker):
             self.jobs_complete += 1
 
     async def _claim(self) -> tuple[list[Claimed], float, int]:
-        """Lease due chunks: returns them, ms until the next is due (-1: none), jobs of one that did not fit (0: all did)."""
+        """Lease due chunks; returns them, ms until the next is due (-1: none), and the jobs of one that did not fit."""
         slots = self.crew.slots
         # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
         may_exceed = int(slots.free >= max(1, slots.total // 2))
@@ -132,9 +132,14 @@ class StragglerWorker(Worker):
             "claim",
             (self.queue_name, keys.wake(self.options.queue)),
             (
-                self.crew.worker_id, self.crew.leases.lease_ms, slots.free, may_exceed,
-                _CHUNKS_A_CLAIM, _JOBS_A_CLAIM, lifetime_ms,
-            ),  # fmt: skip
+                self.crew.worker_id,
+                self.crew.leases.lease_ms,
+                slots.free,
+                may_exceed,
+                _CHUNKS_A_CLAIM,
+                _JOBS_A_CLAIM,
+                lifetime_ms,
+            ),
         )
         self.crew.clock.sync(seconds, microseconds, sent, time.monotonic())
         return [c for c in [await self._read(*chunk) for chunk in chunks] if c is not None], next_due, did_not_fit
@@ -161,7 +166,7 @@ class StragglerWorker(Worker):
             return
         sleep = _LONGEST_SLEEP if next_due < 0 else min(_LONGEST_SLEEP, max(0.001, next_due / 1000))
         try:
-            await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)
+            await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)  # type: ignore[misc, arg-type]
         except (RedisError, OSError) as error:
             logger.warning("no wake-up can be had: %s", error, extra={"event": "worker.wake_failed"})
             await asyncio.sleep(1.0)
@@ -243,6 +248,6 @@ async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int) 
     if options is None:
         return "no such batch"
     if ctx["job_try"] == 1:
-        await redis.hincrby(keys.batch(batch_id), "taken", count)
+        await redis.hincrby(keys.batch(batch_id), "taken", count)  # type: ignore[misc]  # typed for both clients
     enqueued_at = ctx["enqueue_time"].timestamp()
     return await crew.run(Claimed(chunk_id, batch_id, first, count, ctx["job_try"], enqueued_at, options, jobs, done))
