@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from producer.collect import Cursor, read, until
+from producer.collect import Cursor, read
 from producer.status import read_status
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
@@ -64,7 +64,7 @@ class Batch(Generic[R]):
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return str(self._cursor)
 
-    async def as_completed(self, timeout: float | None = None) -> AsyncIterator[Result[R]]:
+    def as_completed(self, timeout: float | None = None) -> AsyncIterator[Result[R]]:
         """Yield results as they are recorded, until the batch is complete.
 
         Every result comes once: a second loop over the same handle goes on where the first was left (`cursor`).
@@ -77,8 +77,7 @@ class Batch(Generic[R]):
             TimeoutError: If the time is up; the batch goes on.
             BatchNotFoundError: If the batch is gone.
         """
-        async for result in until(read(self._redis, self.id, self._cursor), timeout):
-            yield result
+        return read(self._redis, self.id, self._cursor, timeout)
 
     async def wait(
         self,
@@ -98,7 +97,7 @@ class Batch(Generic[R]):
             raise OptionError(f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED")
         done: list[Result[R]] = []
         try:
-            async for result in until(read(self._redis, self.id, Cursor()), timeout):
+            async for result in read(self._redis, self.id, Cursor(), timeout):
                 done.append(result)
                 if _is_reached(return_when, result):
                     break

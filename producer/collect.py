@@ -46,20 +46,28 @@ class Cursor:
         return f"{self.entry}+{self.taken}" if self.taken else self.entry
 
 
-async def read(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
+async def read(
+    redis: ArqRedis, batch_id: str, cursor: Cursor, timeout: float | None = None
+) -> AsyncIterator[Result[Any]]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
+    Args:
+        redis: Where the batch is.
+        batch_id: Its id.
+        cursor: Where to begin.
+        timeout: Longest time in all, s.
+
     Raises:
+        TimeoutError: If the time is up before the last result.
         BatchNotFoundError: If the batch is gone.
         ProtocolError: If an entry is not ours.
     """
     key = keys.results(batch_id)
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     while True:
-        entries = await _next_entries(redis, key, cursor)
-        if not entries:
-            if not await redis.exists(keys.batch(batch_id)):
-                raise BatchNotFoundError(batch_id)
-            if await _ended_before(redis, key, cursor):
+        async with asyncio.timeout_at(deadline):
+            entries = await _next_entries(redis, key, cursor)
+            if not entries and await _is_over(redis, batch_id, cursor):
                 return
         for entry_id, entry in entries:
             if b"end" in entry:
@@ -75,27 +83,13 @@ async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor) -> list[tuple
     return streams[0][1] if streams else []
 
 
-async def _ended_before(redis: ArqRedis, key: str, cursor: Cursor) -> bool:
-    # A cursor never stands behind the end entry, but a caller may hand us one that does: that must not wait for ever.
-    last = await redis.xrevrange(key, count=1)
+async def _is_over(redis: ArqRedis, batch_id: str, cursor: Cursor) -> bool:
+    """Find out why nothing comes: the batch is gone, or the cursor stands behind the end (a caller may hand us one)."""
+    if not await redis.exists(keys.batch(batch_id)):
+        raise BatchNotFoundError(batch_id)
+    last = await redis.xrevrange(keys.results(batch_id), count=1)
     return bool(last) and b"end" in last[0][1] and _order(last[0][0].decode()) <= _order(cursor.entry)
 
 
 def _order(entry_id: str) -> tuple[int, ...]:
     return tuple(int(part) for part in entry_id.split("-"))
-
-
-async def until(results: AsyncIterator[Result[Any]], timeout: float | None) -> AsyncIterator[Result[Any]]:
-    """Yield what comes within `timeout` seconds in all.
-
-    Raises:
-        TimeoutError: If the time is up before the last result.
-    """
-    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline):
-                result = await anext(results)
-        except StopAsyncIteration:
-            return
-        yield result

@@ -40,7 +40,7 @@ class JobSpec(BaseModel, Generic[R]):
 
     function: Annotated[str, Field(min_length=1, max_length=200)]
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     key: Key | None = None
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None

@@ -26,7 +26,7 @@ from workers.recorder import Group, Recorder
 from workers.registry import Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
-from workers.timeouts import Run
+from workers.timeouts import Deadlines, Run
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Runner:
         recorder: Where results go.
         clock: Redis' clock.
         result_limit: Longest value of one job, bytes of JSON.
+        deadlines: Who watches the jobs' clocks.
     """
 
     worker_id: str
@@ -80,6 +81,44 @@ class Runner:
     recorder: Recorder
     clock: RedisClock
     result_limit: int
+    deadlines: Deadlines
+
+
+class JobRun(Run):
+    """A run of one job of a chunk."""
+
+    __slots__ = ("chunk", "function", "index", "job")
+
+    def __init__(
+        self,
+        call: Coroutine[Any, Any, Any],
+        limit: float,
+        grace: float,
+        chunk: ChunkRun,
+        index: int,
+        job: JobSpec[Any],
+        function: Job[..., Any, Any],
+    ) -> None:
+        super().__init__(call, limit, grace, chunk.runner.deadlines)
+        self.chunk = chunk
+        self.index = index
+        self.job = job
+        self.function = function
+
+    @property
+    def name(self) -> str:
+        return f"job {self.chunk.claimed.batch_id}:{self.index} {self.job.function}"
+
+    def began(self) -> None:
+        enter(self)
+
+    def ended(self) -> None:
+        self.chunk.conclude(self)
+
+    def current_job(self) -> CurrentJob:
+        """Tell the job what it may ask."""
+        claimed = self.chunk.claimed
+        return CurrentJob(claimed.batch_id, self.index, self.job.key, claimed.attempt, self.deadline)
 
 
 class ChunkRun:
@@ -91,9 +130,9 @@ class ChunkRun:
     """
 
     def __init__(self, claimed: Claimed, runner: Runner) -> None:
-        self._claimed = claimed
-        self._runner = runner
-        self._runs: dict[Run, None] = {}
+        self.claimed = claimed
+        self.runner = runner
+        self._runs: dict[JobRun, None] = {}
         self._unrecorded = 0
         self._handed_back = False
         self._all_succeeded = True
@@ -108,7 +147,7 @@ class ChunkRun:
         try:
             options, jobs = self._read()
         except ProtocolError as error:
-            logger.exception("chunk %s cannot be read", self._claimed.chunk_id, extra={"event": "chunk.unreadable"})
+            logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
             self._fail_all(error)
         else:
             await self._start_all(options, jobs)
@@ -130,7 +169,7 @@ class ChunkRun:
             run.hand_back()
 
     def _read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
-        claimed, key = self._claimed, keys.chunks(self._claimed.batch_id)
+        claimed, key = self.claimed, keys.chunks(self.claimed.batch_id)
         if claimed.jobs is None:
             raise ProtocolError(key, f"field {claimed.first} is gone, and with it its jobs")
         try:
@@ -143,7 +182,7 @@ class ChunkRun:
         return options, jobs
 
     def _describe_group(self, function: str) -> None:
-        claimed, runner = self._claimed, self._runner
+        claimed, runner = self.claimed, self.runner
         common = encode_common(function, runner.worker_id, claimed.attempt, claimed.enqueued_at)
         self._group = Group(claimed.batch_id, common, self._count_recorded)
         self._rows = Rows(function, runner.clock, runner.result_limit)
@@ -151,15 +190,15 @@ class ChunkRun:
     def _fail_all(self, error: ProtocolError) -> None:
         unknown: JobSpec[Any] = JobSpec(function="unknown")
         self._describe_group(unknown.function)
-        for index in range(self._claimed.first, self._claimed.first + self._claimed.count):
+        for index in range(self.claimed.first, self.claimed.first + self.claimed.count):
             self._put(self._rows.failed(index, unknown, error))
 
     async def _start_all(self, options: BatchOptions, jobs: Sequence[JobSpec[Any]]) -> None:
         self._describe_group(jobs[0].function)
-        for index, job in enumerate(jobs, start=self._claimed.first):
+        for index, job in enumerate(jobs, start=self.claimed.first):
             if self._handed_back:
                 break
-            if not self._claimed.is_done(index):
+            if not self.claimed.is_done(index):
                 await self._start(index, job, options)
 
     async def _start(self, index: int, job: JobSpec[Any], options: BatchOptions) -> None:
@@ -169,49 +208,33 @@ class ChunkRun:
         except UsageError as error:
             self._put(self._rows.failed(index, job, error))
             return
-        await self._runner.recorder.room()
-        await self._runner.slots.take()
-        waited = self._runner.clock.now() - self._claimed.enqueued_at
+        await self.runner.recorder.room()
+        await self.runner.slots.take()
+        waited = self.runner.clock.now() - self.claimed.enqueued_at
         longest = job.queue_timeout or options.queue_timeout
         if self._handed_back:
-            self._runner.slots.give()
+            self.runner.slots.give()
         elif longest is not None and waited > longest:
-            self._runner.slots.give()
+            self.runner.slots.give()
             self._put(self._rows.not_started(index, job, longest, "queued"))
         else:
             limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-            self._launch(index, job, function, function.coroutine(args, kwargs), limit, options.grace)
+            run = JobRun(function.coroutine(args, kwargs), limit, options.grace, self, index, job, function)
+            self._runs[run] = None
 
-    def _launch(
-        self,
-        index: int,
-        job: JobSpec[Any],
-        function: Job[..., Any, Any],
-        call: Coroutine[Any, Any, Any],
-        limit: float,
-        grace: float,
-    ) -> None:
-        batch_id, attempt = self._claimed.batch_id, self._claimed.attempt
-
-        def on_start(run: Run) -> None:
-            enter(CurrentJob(batch_id, index, job.key, attempt, run.deadline))
-
-        def on_end(run: Run) -> None:
-            del self._runs[run]
-            self._runner.slots.give()
-            row = self._rows.ended(index, job, function, run)
-            if row is not None:
-                self._put(row)
-            self._wake_if_idle()
-
-        name = f"job {batch_id}:{index} {job.function}"
-        run = Run(call, limit=limit, grace=grace, name=name, on_start=on_start, on_end=on_end)
-        self._runs[run] = None
+    def conclude(self, run: JobRun) -> None:
+        """Give back the slot of a run that has ended, and record what it ended in."""
+        del self._runs[run]
+        self.runner.slots.give()
+        row = self._rows.ended(run.index, run.job, run.function, run)
+        if row is not None:
+            self._put(row)
+        self._wake_if_idle()
 
     def _put(self, row: Row) -> None:
         self._all_succeeded = self._all_succeeded and row[1] == "success"
         self._unrecorded += 1
-        self._runner.recorder.put(self._group, row)
+        self.runner.recorder.put(self._group, row)
 
     def _count_recorded(self, count: int) -> None:
         self._unrecorded -= count

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from protocol.errors import StragglerError
 
-_current: ContextVar[CurrentJob] = ContextVar("straggler_current_job")
+_current: ContextVar[RunsJob] = ContextVar("straggler_current_job")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,13 @@ class CurrentJob:
         return max(0.0, self.deadline - time.monotonic())
 
 
+class RunsJob(Protocol):
+    """A run that can tell which job it runs; asked only if the job asks, as most never do."""
+
+    def current_job(self) -> CurrentJob:
+        """Describe the job."""
+
+
 def current_job() -> CurrentJob:
     """Return the job that is running here.
 
@@ -46,11 +54,12 @@ def current_job() -> CurrentJob:
         StragglerError: If it is not called from inside a job.
     """
     try:
-        return _current.get()
+        run = _current.get()
     except LookupError:
         raise StragglerError("current_job() was called outside a job; only a worker runs jobs") from None
+    return run.current_job()
 
 
-def enter(job: CurrentJob) -> None:
-    """Let `current_job()` return this job for the rest of the current task."""
-    _current.set(job)
+def enter(run: RunsJob) -> None:
+    """Let `current_job()` return this run's job for the rest of the current task."""
+    _current.set(run)

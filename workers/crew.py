@@ -1,4 +1,4 @@
-"""What a worker works with: connection, slots, recorder, leases, and the chunks in progress.
+"""What a worker works with: connection, slots, recorder, leases, what jobs share, and the chunks in progress.
 
 Both kinds of worker have one crew: ours (`workers.worker`), and arq's own with `workers.settings.WorkerSettings`.
 """
@@ -19,7 +19,9 @@ from protocol.settings import Settings
 from workers.chunks import ChunkRun, Claimed, Runner
 from workers.leases import Leased, Leases
 from workers.recorder import Recorder
+from workers.resources import Resources
 from workers.slots import Slots
+from workers.timeouts import Deadlines
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,8 @@ class Crew:
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )
-        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes)
+        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes, Deadlines())
+        self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
 
     async def start(self) -> None:
@@ -84,13 +87,16 @@ class Crew:
         self.leases.start()
 
     async def close(self) -> None:
-        """Record what is held, then let go."""
+        """Record what is held, then let go of it and of what the jobs shared."""
         await self.recorder.close()
+        self.runner.deadlines.close()
         await self.leases.close()
+        await self.resources.close()
 
     async def run(self, claimed: Claimed) -> str:
         """Run a chunk that this worker has leased; returns what became of it."""
         started = time.monotonic()
+        self.resources.enter()
         leased = Leased(claimed.chunk_id, claimed.batch_id, claimed.first, claimed.count)
         self.leases.hold(leased)
         chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner)

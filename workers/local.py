@@ -11,7 +11,7 @@ from protocol.batches import DEFAULT_GRACE
 from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
 from workers.failures import describe
-from workers.timeouts import Raised, Returned, Run, TimedOut
+from workers.timeouts import Deadlines, Raised, Returned, Run, TimedOut
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -88,13 +88,26 @@ async def _finish(call: Coroutine[Any, Any, Any], timeout: float, grace: float) 
         raise OptionError(
             f"timeout={timeout}, grace={grace}: a timeout is a finite number of seconds above 0, grace from 0"
         )
-    ended = asyncio.Event()
-    run = Run(call, limit=timeout, grace=grace, name=getattr(call, "__qualname__", "coroutine"), on_end=lambda _: ended.set())
+    deadlines = Deadlines()
+    run = _LocalRun(call, timeout, grace, deadlines)
     try:
-        await ended.wait()
+        await run.done.wait()
     except asyncio.CancelledError:
         run.cancel("the caller was cancelled")
         # Its cleanup ends before ours goes on; a second cancel of the caller does not wait.
-        await ended.wait()
+        await run.done.wait()
         raise
+    finally:
+        deadlines.close()
     return run
+
+
+class _LocalRun(Run):
+    __slots__ = ("done",)
+
+    def __init__(self, call: Coroutine[Any, Any, Any], limit: float, grace: float, deadlines: Deadlines) -> None:
+        super().__init__(call, limit, grace, deadlines)
+        self.done = asyncio.Event()
+
+    def ended(self) -> None:
+        self.done.set()

@@ -67,6 +67,10 @@ class Rows:
                 "return a path or a URL instead, or raise STRAGGLER_MAX_RESULT_BYTES"
             )
             return self.failed(index, job, UnusableValueError(text), run)
+        if job.key is None and job.function == self._function:
+            # The same bytes as below, in a third of the time: most rows are like this one.
+            times = (index, self._clock.at(run.started), self._clock.at(run.finished), encoded[1:])
+            return index, "success", b'{"index":%d,"status":"success","started_at":%.6f,"finished_at":%.6f,%b' % times
         _, _, row = self._row(index, job, "success", run)
         return index, "success", b"%b,%b" % (row[:-1], encoded[1:])
 

@@ -1,32 +1,42 @@
 -- record: keep the first result of each job, for ever. Safe to call twice: what has its result is passed over.
 -- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks
--- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, then for each result: index, status, row (JSON)
+-- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
+--      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
 
 -- One BITFIELD sets the bits of the whole group and tells which were set before (a SETBIT a job was most of the cost).
-local set = {}
-for at = 3, #ARGV, 3 do
-  table.insert(set, 'SET')
-  table.insert(set, 'u1')
-  table.insert(set, '#' .. ARGV[at])
-  table.insert(set, 1)
+local set, jobs = {}, 0
+for index in string.gmatch(ARGV[3], '%d+') do
+  set[jobs * 4 + 1], set[jobs * 4 + 2], set[jobs * 4 + 3], set[jobs * 4 + 4] = 'SET', 'u1', '#' .. index, 1
+  jobs = jobs + 1
 end
 local was_set = redis.call('BITFIELD', KEYS[2], unpack(set))
 
-local rows, counts = {}, {}
-for job = 1, #was_set do
+local counts, new, job = {}, 0, 0
+for status in string.gmatch(ARGV[4], '%a+') do
+  job = job + 1
   if was_set[job] == 0 then
-    local status = ARGV[job * 3 + 1]
+    new = new + 1
     counts[status] = (counts[status] or 0) + 1
-    table.insert(rows, ARGV[job * 3 + 2])
   end
 end
-if #rows == 0 then return 0 end
+if new == 0 then return 0 end
 
-redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. table.concat(rows, ',') .. ']')
+local rows = ARGV[5]
+if new < jobs then
+  local kept, from = {}, 1
+  for at = 1, jobs do
+    local till = string.find(rows, ',\n', from, true) or #rows + 1
+    if was_set[at] == 0 then kept[#kept + 1] = string.sub(rows, from, till - 1) end
+    from = till + 2
+  end
+  rows = table.concat(kept, ',\n')
+end
+
+redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. rows .. ']')
 for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
-local done = redis.call('HINCRBY', KEYS[1], 'done', #rows)
+local done = redis.call('HINCRBY', KEYS[1], 'done', new)
 local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'keep_ms')
 local lifetime = ARGV[2]
 if header[2] == '1' and done == tonumber(header[1]) then
@@ -39,4 +49,4 @@ if header[2] == '1' and done == tonumber(header[1]) then
 end
 redis.call('PEXPIRE', KEYS[2], lifetime)
 redis.call('PEXPIRE', KEYS[3], lifetime)
-return #rows
+return new
