@@ -1,0 +1,27 @@
+# A worker, a producer or a command line, as the command says. The first stage builds a virtual environment of pinned
+# versions; the second takes nothing else over: no pip, no build backend, no cache.
+FROM python:3.13-slim AS build
+WORKDIR /src
+RUN python -m venv --without-pip /opt/straggler
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+COPY pyproject.toml constraints.txt ./
+# The dependencies are a layer of their own, which a change of code leaves alone.
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && pip --python /opt/straggler/bin/python install -r requirements.txt \
+    && pip install hatchling
+COPY . .
+# As in the Makefile the build is not isolated, so that the pins hold for its backend too.
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/straggler/bin/python install --no-deps /wheels/*.whl
+
+FROM python:3.13-slim
+RUN groupadd --gid 10001 straggler \
+    && useradd --uid 10001 --gid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin straggler
+COPY --from=build /opt/straggler /opt/straggler
+# pip has compiled what it installed, so nothing need be written at run time, when the file system may be read-only.
+ENV PATH=/opt/straggler/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /app
+COPY examples examples
+USER 10001:10001
+CMD ["straggler", "--help"]

@@ -1,0 +1,71 @@
+# What people and CI run; `make help` lists it. Needs git, make and a Python of at least 3.11, nothing else: each target first
+# sets up a virtual environment of its own, once, and again when what it is made from has changed.
+#
+#   make test PYTHON=python3.13 VENV=.venv313     # with another Python, in another environment
+#   make test ARGS='-k timeout -x'                # further words for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN = $(VENV)/bin
+# The stamp carries the version: another PYTHON with the same VENV makes the environment anew.
+READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types layers coverage bench clean
+
+help:
+	@sed -nE 's/^([a-z]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-16s%s\n", $$1, $$2 }'
+
+setup: $(READY) ## set up the virtual environment (all others do it themselves)
+	@:
+
+demo: $(READY) ## 1,000 pages of which 10 hang, fetched with a timeout of 3 s
+	@$(BIN)/python examples/demo.py
+
+test: $(READY) ## all tests; those that need Redis where there is a redis-server, on servers of their own
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types layers coverage ## the gate: format, lint, types, layers, tests, coverage
+
+format: $(READY) ## put the code into shape
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+lint: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+layers: $(READY)
+	@$(BIN)/lint-imports --no-logo
+
+coverage: $(READY)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+bench: $(READY) ## how fast: no-op jobs beside asyncio.gather, and the latency of a lone job
+	@$(BIN)/python benchmarks/throughput.py
+
+clean: ## remove the virtual environment, caches and what a build leaves
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# An environment that is ready for this Python is brought up to date; any other (none, half made, of another Python) is made
+# anew. The build backend is installed first and the build not isolated, so that the pins hold for it with every pip.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "straggler needs Python 3.11 or newer; '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1)." \
+	        "Name another one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@[ -e $@ ] || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $@
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
