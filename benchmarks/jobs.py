@@ -17,3 +17,11 @@ async def noop(number: int) -> int:
 async def nap(seconds: float) -> None:
     """Wait, as a call to somewhere does."""
     await asyncio.sleep(seconds)
+
+
+@job
+async def work(number: int, *, hangs: bool = False) -> int:
+    """Return at once, or never."""
+    if hangs:
+        await asyncio.Event().wait()
+    return number
