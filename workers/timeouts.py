@@ -186,11 +186,19 @@ class Run:
         own: Outcome
         try:
             own = Returned(await self._call)
-        except GeneratorExit:  # the loop is gone, and with it whoever waits for us
-            raise
+        except GeneratorExit as error:
+            if not self._is_current():  # the loop is gone, and with it whoever waits for us
+                raise
+            own = Raised(error)
         except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
             own = Raised(error)
         self._end(own)
+
+    def _is_current(self) -> bool:
+        try:
+            return asyncio.current_task() is self.task
+        except RuntimeError:  # no loop runs
+            return False
 
     def _stop(self) -> None:
         self.task.cancel()

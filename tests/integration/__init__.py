@@ -1,0 +1,1 @@
+"""Tests of a batch's whole way."""

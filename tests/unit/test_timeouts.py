@@ -1,0 +1,406 @@
+"""What a run ends in: one test for each row of the order of precedence, and for each pair of rows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from protocol.results import Phase
+from workers import timeouts
+from workers.timeouts import Cancelled, Deadlines, HandedBack, Outcome, Raised, Returned, Run, TimedOut
+
+LIMIT = 0.03
+LONG = 60.0
+
+Call = Coroutine[Any, Any, Any]
+Meanwhile = Callable[[Run], Awaitable[None]]
+
+
+class WatchedRun(Run):
+    """A run that tells of its beginning and its end."""
+
+    def __init__(self, call: Call, limit: float = LONG, grace: float = LONG, phase: Phase = "running") -> None:
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self.ends: list[Outcome | None] = []
+        super().__init__(call, limit, grace, Deadlines(), phase)
+
+    def began(self) -> None:
+        self.begun.set()
+
+    def ended(self) -> None:
+        self.ends.append(self.outcome)
+        self.over.set()
+
+
+async def ended(
+    call: Call, meanwhile: Meanwhile | None = None, limit: float = LONG, grace: float = LONG, phase: Phase = "running"
+) -> WatchedRun:
+    """Run a coroutine to its outcome, and let something happen meanwhile."""
+    run = WatchedRun(call, limit, grace, phase)
+    async with asyncio.timeout(10):
+        if meanwhile is not None:
+            await run.begun.wait()
+            await meanwhile(run)
+        await run.over.wait()
+    return run
+
+
+async def outcome(
+    call: Call, meanwhile: Meanwhile | None = None, limit: float = LONG, grace: float = LONG
+) -> Outcome | None:
+    return (await ended(call, meanwhile, limit, grace)).outcome
+
+
+def timed_out(stopped: Any) -> TimedOut:
+    return TimedOut(LIMIT, "running", stopped)
+
+
+async def cancel(run: Run) -> None:
+    run.cancel("enough")
+
+
+async def hand_back(run: Run) -> None:
+    run.hand_back()
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def swallow(then: Callable[[], Any]) -> Any:
+    """Hang, swallow the cancellation, then do something else."""
+    try:
+        await hang()
+    except asyncio.CancelledError:
+        return then()
+
+
+def raise_error() -> None:
+    raise ValueError("in cleanup")
+
+
+def raise_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+# ---- row 5: it returned
+
+
+async def test_a_job_that_returns_in_time_ends_in_its_value() -> None:
+    async def call() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    run = await ended(call(), limit=LIMIT)
+    assert run.outcome == Returned(7)
+    assert 0 <= run.finished - run.started < LIMIT
+
+
+# ---- row 4: it raised, whatever it raised
+
+
+class UnpicklableError(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("no pickle of me")
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        TimeoutError("the library's own"),
+        asyncio.CancelledError("the job's own"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        StopAsyncIteration(),
+        BaseExceptionGroup("many", [KeyboardInterrupt()]),
+        UnpicklableError(),
+        UnspeakableError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_a_job_raises_in_time_is_its_own_failure(error: BaseException) -> None:
+    async def call() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    found = await outcome(call())
+    assert isinstance(found, Raised)
+    assert found.error is error
+
+
+async def test_a_job_that_cancels_itself_has_failed() -> None:
+    async def call() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await hang()
+
+    found = await outcome(call())
+    assert isinstance(found, Raised)
+    assert isinstance(found.error, asyncio.CancelledError)
+
+
+async def test_a_timeout_that_a_job_sets_itself_is_its_own_failure() -> None:
+    async def call() -> None:
+        async with asyncio.timeout(0.001):
+            await hang()
+
+    found = await outcome(call())
+    assert isinstance(found, Raised)
+    assert isinstance(found.error, TimeoutError)
+
+
+@pytest.mark.usefixtures("no_warnings_at_collection")
+def test_a_loop_that_ends_under_a_job_leaves_no_complaint() -> None:
+    async def leave() -> None:
+        run = WatchedRun(hang())
+        await run.begun.wait()
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(leave())
+    loop.run_forever()
+    loop.close()
+    assert task.done()
+
+
+# ---- row 3: our deadline passed
+
+
+async def test_a_job_that_hangs_is_cancelled_at_its_deadline() -> None:
+    run = await ended(hang(), limit=LIMIT)
+    assert run.outcome == timed_out("cancelled")
+    assert LIMIT <= run.finished - run.started < LIMIT + 0.25
+
+
+@pytest.mark.parametrize("then", [lambda: "a value", raise_error, raise_cancelled])
+async def test_what_comes_out_after_the_deadline_is_a_timeout_all_the_same(then: Callable[[], Any]) -> None:
+    assert await outcome(swallow(then), limit=LIMIT) == timed_out("cancelled")
+
+
+async def test_a_job_that_swallows_its_cancellation_and_awaits_again_is_a_timeout() -> None:
+    async def call() -> str:
+        await swallow(lambda: None)
+        await asyncio.sleep(0.001)
+        return "late"
+
+    assert await outcome(call(), limit=LIMIT) == timed_out("cancelled")
+
+
+@pytest.mark.parametrize("then", [lambda: "a value", raise_error])
+async def test_a_job_that_blocks_past_its_deadline_and_ends_without_awaiting_is_late(then: Callable[[], Any]) -> None:
+    async def call() -> Any:
+        time.sleep(LIMIT * 1.5)
+        return then()
+
+    assert await outcome(call(), limit=LIMIT) == timed_out("late")
+
+
+async def test_a_job_that_blocks_past_its_deadline_and_then_awaits_is_cancelled_there() -> None:
+    async def call() -> None:
+        time.sleep(LIMIT * 1.5)
+        await asyncio.sleep(LONG)
+
+    assert await outcome(call(), limit=LIMIT) == timed_out("cancelled")
+
+
+async def test_a_timeout_names_the_clock_that_ran_out() -> None:
+    run = await ended(hang(), limit=LIMIT, phase="batch")
+    assert run.outcome == TimedOut(LIMIT, "batch", "cancelled")
+
+
+# ---- cleanup and grace
+
+
+async def test_cleanup_runs_to_its_end_within_grace() -> None:
+    trace: list[str] = []
+
+    class Resource:
+        async def __aenter__(self) -> None:
+            trace.append("opened")
+
+        async def __aexit__(self, *_: object) -> None:
+            await asyncio.sleep(0.01)
+            trace.append("closed")
+
+    async def commit() -> None:
+        await asyncio.sleep(LIMIT * 2)
+        trace.append("committed")
+
+    async def call() -> None:
+        section = asyncio.ensure_future(commit())
+        try:
+            async with Resource():
+                await asyncio.shield(section)
+        finally:
+            await section
+            trace.append("cleaned up")
+
+    assert await outcome(call(), limit=LIMIT) == timed_out("cancelled")
+    assert trace == ["opened", "closed", "committed", "cleaned up"]
+
+
+async def ignore_cancellation_until(end: asyncio.Event) -> str:
+    while not end.is_set():
+        try:
+            await end.wait()
+        except asyncio.CancelledError:
+            continue
+    return "at last"
+
+
+async def test_a_job_that_ignores_its_cancellation_is_abandoned_after_grace() -> None:
+    end = asyncio.Event()
+    run = await ended(ignore_cancellation_until(end), limit=LIMIT, grace=LIMIT)
+    assert run.outcome == timed_out("abandoned")
+    assert 2 * LIMIT <= run.finished - run.started < 2 * LIMIT + 0.25
+    assert run in timeouts._left_behind
+    end.set()
+    await run.task
+    assert run.outcome == timed_out("abandoned"), "what comes out of an abandoned job changes nothing"
+    assert run not in timeouts._left_behind
+
+
+async def test_a_hanging_job_without_grace_is_over_at_its_deadline() -> None:
+    run = await ended(hang(), limit=LIMIT, grace=0)
+    assert isinstance(run.outcome, TimedOut)
+    assert run.finished - run.started < LIMIT + 0.25
+
+
+async def test_a_cancelled_job_that_ignores_it_is_left_behind_as_cancelled() -> None:
+    end = asyncio.Event()
+    run = await ended(ignore_cancellation_until(end), cancel, grace=LIMIT)
+    assert run.outcome == Cancelled("enough")
+    end.set()
+    await run.task
+
+
+# ---- row 1: a cancel was requested; row 2: the worker is shutting down; each over all below
+
+
+@pytest.mark.parametrize("then", [lambda: "a value", raise_error, raise_cancelled])
+@pytest.mark.parametrize(("meanwhile", "expected"), [(cancel, Cancelled("enough")), (hand_back, HandedBack())])
+async def test_a_request_wins_over_what_comes_out(
+    meanwhile: Meanwhile, expected: Outcome, then: Callable[[], Any]
+) -> None:
+    assert await outcome(swallow(then), meanwhile) == expected
+
+
+@pytest.mark.parametrize(("ask", "expected"), [(cancel, Cancelled("enough")), (hand_back, HandedBack())])
+async def test_a_request_wins_over_a_deadline_that_passed_before_it(ask: Meanwhile, expected: Outcome) -> None:
+    cleaning = asyncio.Event()
+
+    async def call() -> None:
+        try:
+            await hang()
+        finally:
+            cleaning.set()
+            await asyncio.sleep(0.01)
+
+    async def meanwhile(run: Run) -> None:
+        await cleaning.wait()
+        await ask(run)
+
+    assert await outcome(call(), meanwhile, limit=LIMIT) == expected
+
+
+@pytest.mark.parametrize(("ask", "expected"), [(cancel, Cancelled("enough")), (hand_back, HandedBack())])
+async def test_a_request_wins_over_a_deadline_that_passes_after_it(ask: Meanwhile, expected: Outcome) -> None:
+    async def call() -> None:
+        try:
+            await hang()
+        finally:
+            await asyncio.sleep(LIMIT * 2)
+
+    assert await outcome(call(), ask, limit=LIMIT) == expected
+
+
+async def test_a_cancel_wins_over_a_shutdown_in_either_order() -> None:
+    async def cancel_first(run: Run) -> None:
+        run.cancel("enough")
+        run.hand_back()
+
+    async def cancel_last(run: Run) -> None:
+        run.hand_back()
+        run.cancel("enough")
+
+    assert await outcome(hang(), cancel_first) == Cancelled("enough")
+    assert await outcome(hang(), cancel_last) == Cancelled("enough")
+
+
+async def test_the_first_reason_of_a_cancel_stands() -> None:
+    async def twice(run: Run) -> None:
+        run.cancel("first")
+        run.cancel("second")
+
+    assert await outcome(hang(), twice) == Cancelled("first")
+
+
+async def test_a_request_after_the_end_changes_nothing() -> None:
+    run = await ended(asyncio.sleep(0, "done"))
+    run.cancel("too late")
+    run.hand_back()
+    assert run.outcome == Returned("done")
+
+
+@pytest.mark.usefixtures("no_warnings_at_collection")
+@pytest.mark.parametrize("ask", [cancel, hand_back])
+async def test_a_job_that_is_stopped_before_its_first_step_never_starts(ask: Meanwhile) -> None:
+    run = WatchedRun(hang(), LIMIT)
+    await ask(run)
+    await asyncio.wait({run.task})
+    assert run.outcome in (Cancelled("enough"), HandedBack())
+    assert run.ends == [run.outcome]
+    assert not run.begun.is_set()
+
+
+async def test_the_end_is_told_once_and_the_clock_stops() -> None:
+    run = await ended(asyncio.sleep(0, "done"), limit=LIMIT, grace=LIMIT)
+    await asyncio.sleep(LIMIT * 3)  # both clocks would have run out by now
+    assert run.ends == [Returned("done")]
+
+
+async def test_the_limit_counts_from_the_first_step_not_from_the_wait_for_the_loop() -> None:
+    run = WatchedRun(asyncio.sleep(0, "in time"), LIMIT)
+    time.sleep(LIMIT * 2)
+    await run.over.wait()
+    assert run.outcome == Returned("in time")
+    assert run.deadline == pytest.approx(run.started + LIMIT)
+
+
+# ---- one timer for many deadlines
+
+
+async def test_each_of_many_runs_expires_at_its_own_deadline_whatever_their_order() -> None:
+    limits = [0.06, 0.02, 0.04, LONG, 0.02]
+    deadlines = Deadlines()
+    runs = [Run(hang(), limit, LONG, deadlines) for limit in limits]
+    done, _ = await asyncio.wait({run.task for run in runs[:3] + runs[4:]}, timeout=10)
+    assert len(done) == 4
+    for run in runs[:3] + runs[4:]:
+        assert run.outcome == TimedOut(run.limit, "running", "cancelled")
+        assert run.limit <= run.finished - run.started < run.limit + 0.25
+    assert runs[3].outcome is None
+    runs[3].cancel("enough")
+    await asyncio.wait({runs[3].task})
+    deadlines.close()
+
+
+async def test_a_run_that_ends_leaves_the_clock_of_the_others_alone() -> None:
+    deadlines = Deadlines()
+    first, second = Run(asyncio.sleep(0), 0.01, LONG, deadlines), Run(hang(), 0.05, LONG, deadlines)
+    await first.task
+    await asyncio.wait({second.task}, timeout=10)
+    assert (first.outcome, second.outcome) == (Returned(None), TimedOut(0.05, "running", "cancelled"))
