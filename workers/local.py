@@ -18,12 +18,16 @@ D = TypeVar("D")
 
 
 @overload
-async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, *, grace: float = ...) -> T | None: ...
+def with_timeout(
+    call: Coroutine[Any, Any, T], timeout: float, *, grace: float = ...
+) -> Coroutine[Any, Any, T | None]: ...
 @overload
-async def with_timeout(call: Coroutine[Any, Any, T], timeout: float, default: D, *, grace: float = ...) -> T | D: ...
-async def with_timeout(
+def with_timeout(
+    call: Coroutine[Any, Any, T], timeout: float, default: D, *, grace: float = ...
+) -> Coroutine[Any, Any, T | D]: ...
+def with_timeout(
     call: Coroutine[Any, Any, Any], timeout: float, default: Any = None, *, grace: float = DEFAULT_GRACE
-) -> Any:
+) -> Coroutine[Any, Any, Any]:
     """Await a coroutine for at most `timeout` seconds; past that, cancel it and return `default`.
 
     Only our own deadline gives the default: whatever the coroutine raises, its own TimeoutError too, is raised here.
@@ -37,7 +41,11 @@ async def with_timeout(
     Raises:
         OptionError: If the timeout or the grace cannot be.
     """
-    run = await _finish(call, timeout, grace)
+    return _with_timeout(_Kept(call), timeout, default, grace)
+
+
+async def _with_timeout(kept: _Kept, timeout: float, default: Any, grace: float) -> Any:
+    run = await _finish(kept, timeout, grace)
     match run.outcome:
         case Returned(value):
             return value
@@ -47,9 +55,9 @@ async def with_timeout(
             return default
 
 
-async def with_result(
+def with_result(
     call: Coroutine[Any, Any, T], timeout: float, *, grace: float = DEFAULT_GRACE
-) -> SuccessResult[T] | TimeoutResult | FailureResult:
+) -> Coroutine[Any, Any, SuccessResult[T] | TimeoutResult | FailureResult]:
     """Await a coroutine for at most `timeout` seconds and return what it ended in, as the workers would record it.
 
     Args:
@@ -60,7 +68,11 @@ async def with_result(
     Raises:
         OptionError: If the timeout or the grace cannot be.
     """
-    run = await _finish(call, timeout, grace)
+    return _with_result(_Kept(call), timeout, grace)
+
+
+async def _with_result(kept: _Kept, timeout: float, grace: float) -> SuccessResult[Any] | TimeoutResult | FailureResult:
+    run = await _finish(kept, timeout, grace)
     offset = time.time() - time.monotonic()
     common: dict[str, Any] = {
         "job_id": "local:0",
@@ -80,13 +92,32 @@ async def with_result(
             raise AssertionError(other)
 
 
-async def _finish(call: Coroutine[Any, Any, Any], timeout: float, grace: float) -> Run:
+class _Kept:
+    """A coroutine that is closed if nobody takes it: our caller's task may be cancelled before its first step."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Coroutine[Any, Any, Any]) -> None:
+        self._call: Coroutine[Any, Any, Any] | None = call
+
+    def __del__(self) -> None:
+        if asyncio.iscoroutine(self._call):
+            self._call.close()
+
+    def take(self) -> Coroutine[Any, Any, Any]:
+        call, self._call = self._call, None
+        assert call is not None  # noqa: S101  # taken once
+        return call
+
+
+async def _finish(kept: _Kept, timeout: float, grace: float) -> Run:
+    call = kept.take()
     if not asyncio.iscoroutine(call):
         raise OptionError(f"with_timeout and with_result take a coroutine, got {call!r}: call the async function first")
-    if not 0 < timeout < float("inf") or not 0 <= grace < float("inf"):
+    if not (_is_time(timeout) and timeout > 0 and _is_time(grace)):
         call.close()
         raise OptionError(
-            f"timeout={timeout}, grace={grace}: a timeout is a finite number of seconds above 0, grace from 0"
+            f"timeout={timeout!r}, grace={grace!r}: a timeout is a finite number of seconds above 0, grace from 0"
         )
     deadlines = Deadlines()
     run = _LocalRun(call, timeout, grace, deadlines)
@@ -100,6 +131,10 @@ async def _finish(call: Coroutine[Any, Any, Any], timeout: float, grace: float) 
     finally:
         deadlines.close()
     return run
+
+
+def _is_time(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and 0 <= seconds < float("inf")
 
 
 class _LocalRun(Run):
