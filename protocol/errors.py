@@ -124,9 +124,13 @@ def explain(error: ValidationError, limit: int = 3) -> str:
 
 def _finding(finding: Any) -> str:
     where = ".".join(str(part) for part in finding["loc"])
-    text = finding["msg"].removeprefix("Value error, ")
-    got = "" if finding["type"] == "missing" else f", got {shorten(repr(finding['input']))}"
+    text = _on_one_line(finding["msg"].removeprefix("Value error, "))
+    got = "" if finding["type"] == "missing" else f", got {shorten(_on_one_line(repr(finding['input'])))}"
     return f"{where}: {text}{got}" if where else f"{text}{got}"
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from protocol import signatures
 from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError, explain, shorten
@@ -132,7 +132,7 @@ def decode_chunk(batch_id: str, first: int, data: bytes, key: str) -> Chunk:
 def _plain_arguments(job: JobSpec[Any]) -> bytes:
     try:
         return job.model_dump_json(include={"args", "kwargs"}, exclude_defaults=True).encode()[1:-1] or b'"args":[]'
-    except (PydanticSerializationError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a circle, too deep, or a type that is no JSON
         raise ArgumentsError(f"the arguments of {_called(job)} cannot be written as JSON: {error}") from None
 
 

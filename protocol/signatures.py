@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import PydanticSerializationError, PydanticUndefined, to_json
+from pydantic_core import PydanticUndefined, to_json
 
 from protocol.errors import ArgumentsError, explain
 
@@ -87,7 +87,9 @@ class Signature:
             )
         except ValidationError as error:
             raise ArgumentsError(f"{self.name}: {explain(error)}") from None
-        except (PydanticSerializationError, UnicodeDecodeError) as error:
+        except ArgumentsError:
+            raise
+        except (ValueError, RecursionError) as error:  # no UTF-8, a circle, too deep, or a type that is no JSON
             raise ArgumentsError(f"{self.name}: the arguments cannot be written as JSON: {error}") from None
 
     def decode_arguments(
