@@ -38,6 +38,7 @@ _FAILURES_TOLD = 5
 # Kinds of failure beyond this many are counted by their error's type alone.
 _KINDS_KEPT = 1000
 _MESSAGE_LENGTH = 200
+_URL = re.compile(r"\bhttps?://\S+")
 # Every bucket of the histogram is 1 % wider than the one before, which is how exact a percentile is; from 1 us on.
 _LOG_STEP = math.log(1.01)
 _SHORTEST = 1e-6
@@ -71,7 +72,7 @@ class Durations:
 
 @dataclass(slots=True)
 class Failures:
-    """Failures of one kind: the same type of error, and the same message but for its numbers."""
+    """Failures of one kind: the same type of error, and the same message but for its URLs and numbers."""
 
     error_type: str
     message: str
@@ -120,7 +121,8 @@ class Tally:
         return [(duration, key, status) for duration, _, key, status in sorted(self._slowest, reverse=True)]
 
     def _add_failure(self, error_type: str, message: str) -> None:
-        pattern = re.sub(r"\d+", "#", message)
+        general = _URL.sub("URL", message)
+        pattern = re.sub(r"\d+", "#", general)
         kind = self._failures.get((error_type, pattern))
         if kind is None and len(self._failures) >= _KINDS_KEPT:
             pattern = message = "(various messages)"
@@ -128,7 +130,7 @@ class Tally:
         if kind is None:
             kind = self._failures[error_type, pattern] = Failures(error_type, message)
         elif kind.message != message:
-            kind.message = pattern
+            kind.message = general if _URL.sub("URL", kind.message) == general else pattern
         kind.count += 1
 
     @staticmethod
@@ -163,7 +165,7 @@ def _outcomes(tally: Tally, total: int, elapsed: float) -> Table:
     if tally.total < total:
         table.add_row(Text("no result yet", "dim"), f"{total - tally.total:,}", _share(total - tally.total, total), "")
     table.add_section()
-    rate = f", {tally.total / elapsed:,.0f} a second" if elapsed > 0 and tally.total else ""
+    rate = f", {tally.total / elapsed:,.0f} a second" if elapsed >= 1 and tally.total else ""
     table.add_row("all", f"{total:,}", "", f"in {seconds(elapsed)}{rate}")
     return table
 
