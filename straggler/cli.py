@@ -48,7 +48,10 @@ app = typer.Typer(
 def run(
     function: Annotated[
         str,
-        typer.Argument(help="file.py:function, package.module:function, or a ready-made job such as http.fetch."),
+        typer.Argument(
+            metavar="FUNCTION",
+            help="file.py:function, package.module:function, or a ready-made job such as http.fetch.",
+        ),
     ],
     rows: Rows,
     *,
@@ -124,7 +127,10 @@ def worker(
 @app.command()
 def submit(
     function: Annotated[
-        str, typer.Argument(help="The job's name as the workers know it, or file.py:function, module:function.")
+        str,
+        typer.Argument(
+            metavar="FUNCTION", help="The job's name as the workers know it, or file.py:function, module:function."
+        ),
     ],
     rows: Rows,
     *,
@@ -214,7 +220,7 @@ def collect(
 
 @app.command()
 def status(
-    batch: Annotated[str | None, typer.Argument(metavar="[BATCH]", help="Its id; default: the newest ones.")] = None,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="Its id; default: the newest ones.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many batches to list.")] = 20,

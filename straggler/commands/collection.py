@@ -96,7 +96,8 @@ class Collection:
             self._status = await self.batch.status()
         status = self._status
         total = self.tally.total if status is None or self._resumed else status.total
-        notes.print(summarize(self.tally, total, self._elapsed()))
+        if total:
+            notes.print(summarize(self.tally, total, self._elapsed()))
         if status is None:
             return SUCCEEDED if self.tally.counts["success"] == self.tally.total else SOME_DID_NOT_SUCCEED
         return SUCCEEDED if status.success == status.total else SOME_DID_NOT_SUCCEED
