@@ -214,7 +214,7 @@ def seconds(duration: float) -> str:
     """Write a duration for people: `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
     if duration < 0.9995:
         return f"{duration * 1000:.3g} ms"
-    if duration < 60:
+    if duration < 59.995:
         return f"{duration:.2f} s"
     minutes, rest = divmod(round(duration), 60)
     if minutes < 60:

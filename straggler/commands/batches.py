@@ -118,7 +118,7 @@ async def _report(place: Place, producer: Producer, order: Order) -> None:
     order.feed.conclude()
     if order.feed.count and not await producer.workers():
         worker = place.command("worker", "--jobs", "MODULE", *_queue_words(place))
-        say(f"no worker is alive on queue {producer.queue!r}: the jobs wait for one, start it with: {worker}")
+        say(f"no worker is alive on queue {producer.queue!r}: the jobs wait for one, as started by\n  {worker}")
 
 
 def _queue_words(place: Place) -> tuple[str, ...]:

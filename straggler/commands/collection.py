@@ -113,7 +113,7 @@ class Collection:
                 return
 
     def _elapsed(self) -> float:
-        if self._status is not None and self._status.finished_at is not None:
+        if self._status is not None and self._status.finished_at is not None and not self._resumed:
             return self._status.finished_at - self._status.created_at
         return time.monotonic() - self._began
 

@@ -68,7 +68,7 @@ class Place:
         except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
             at = () if collection.cursor == "0-0" else ("--cursor", collection.cursor)
             to = ("--out", out) if out else ()
-            say(f"batch {batch.id} goes on; collect the rest with: {self.command('collect', batch.id, *at, *to)}")
+            say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
             if isinstance(error, TimeoutError):
                 raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
             raise

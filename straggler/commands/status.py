@@ -7,18 +7,19 @@ import sys
 import time
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from producer.summary import LABELS, seconds
 from protocol.batches import STATUSES, BatchStatus
+from protocol.errors import shorten
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop
 
-# A table in a pipe or a log is not to be cut to a terminal's width.
-_PIPE_WIDTH = 200
+# A narrow terminal, a pipe or a log gets whole lines, which may wrap; nothing is cut out of the table.
+_WIDTH = 300
+_LONGEST_NAME = 30
 
 
 def status(place: Place, batch_id: str | None, *, as_json: bool, limit: int) -> int:
@@ -37,7 +38,7 @@ async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: i
         json.dump(rows if batch_id is None else rows[0], sys.stdout, indent=2)
         sys.stdout.write("\n")
         return SUCCEEDED
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = Console(highlight=False, width=_WIDTH)
     if batch_id is not None:
         console.print(_card(found[0]))
     elif found:
@@ -79,18 +80,40 @@ def _card(batch: BatchStatus) -> Table:
 
 
 def _table(batches: list[BatchStatus]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in ("batch", "name", "queue", "created", "state"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("jobs", "queued", "running", *(LABELS[name][0] for name in STATUSES)):
-        table.add_column(heading, justify="right")
-    for batch in batches:
-        counts = [batch.total, batch.queued, batch.running, *(getattr(batch, name) for name in STATUSES)]
-        table.add_row(
-            batch.batch_id, Text(batch.name or ""), batch.queue, _when(batch.created_at), _state(batch),
-            *(Text(f"{count:,}", "" if count else "dim") for count in counts),
-        )  # fmt: skip
+    """Draw a line for each batch, without the columns that tell nothing, so that it fits a terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    words = {
+        "batch": [batch.batch_id for batch in batches],
+        "name": [shorten(batch.name or "", _LONGEST_NAME) for batch in batches],
+        "queue": [batch.queue for batch in batches] if len({batch.queue for batch in batches}) > 1 else [],
+        "age": [_age(batch.created_at) for batch in batches],
+        "state": [_state(batch) for batch in batches],
+    }
+    numbers = {
+        "jobs": [batch.total for batch in batches],
+        "queued": [batch.queued for batch in batches],
+        "running": [batch.running for batch in batches],
+        **{LABELS[name][0]: [getattr(batch, name) for batch in batches] for name in STATUSES},
+    }
+    told = {heading: cells for heading, cells in words.items() if any(cells)}
+    counted = {heading: cells for heading, cells in numbers.items() if any(cells) or heading == "jobs"}
+    for heading in told:
+        table.add_column(heading, no_wrap=True)
+    for heading in counted:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number in range(len(batches)):
+        cells = [Text(column[number]) for column in told.values()]
+        counts = [Text(f"{column[number]:,}", "" if column[number] else "dim") for column in counted.values()]
+        table.add_row(*cells, *counts)
     return table
+
+
+def _age(moment: float) -> str:
+    age = max(0.0, time.time() - moment)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if age >= 2 * length:
+            return f"{age / length:.0f} {unit}"
+    return f"{age:.0f} s"
 
 
 def _state(batch: BatchStatus) -> str:
