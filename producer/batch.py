@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from producer.collect import Cursor, read
+from producer.collect import Cursor, read, read_present
 from producer.status import read_status
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
@@ -96,13 +96,14 @@ class Batch(Generic[R]):
         if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
             raise OptionError(f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED")
         done: list[Result[R]] = []
+        cursor = Cursor()
         try:
-            async for result in read(self._redis, self.id, Cursor(), timeout):
+            async for result in read(self._redis, self.id, cursor, timeout):
                 done.append(result)
                 if _is_reached(return_when, result):
                     break
-        except TimeoutError:
-            pass
+        except TimeoutError:  # what was recorded in time is told, even with no time to wait at all
+            done += [result async for result in read_present(self._redis, self.id, cursor)]
         total = (await self.status()).total
         return Waited(done, sorted(set(range(total)) - {result.index for result in done}))
 

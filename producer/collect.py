@@ -7,19 +7,24 @@ is all that a collector needs to go on where another stopped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from protocol import keys
 from protocol.connection import ArqRedis
 from protocol.errors import BatchNotFoundError, OptionError
 from protocol.results import Result, decode_entry
 
+Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
+
 # Entries in one read: each holds up to 256 results or about 1 MiB.
 _ENTRIES_A_READ = 16
 # A blocked read returns this often, s, to find out whether the batch is still there.
 _LONGEST_BLOCK = 10.0
+
+_CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")
 
 
 @dataclass(slots=True)
@@ -36,10 +41,9 @@ class Cursor:
         Raises:
             OptionError: If it is none.
         """
-        entry, _, taken = text.partition("+")
-        milliseconds, _, number = entry.partition("-")
-        if not (milliseconds.isdigit() and number.isdigit() and (taken or "0").isdigit()):
+        if not _CURSOR.fullmatch(text):
             raise OptionError(f"cursor {text!r} cannot be: it is what Batch.cursor was, like '1700000000000-0+3'")
+        entry, _, taken = text.partition("+")
         return cls(entry, int(taken or 0))
 
     def __str__(self) -> str:
@@ -69,18 +73,39 @@ async def read(
             entries = await _next_entries(redis, key, cursor)
             if not entries and await _is_over(redis, batch_id, cursor):
                 return
-        for entry_id, entry in entries:
-            if b"end" in entry:
-                return
-            for result in decode_entry(batch_id, entry, key)[cursor.taken :]:
-                cursor.taken += 1
-                yield result
-            cursor.entry, cursor.taken = entry_id.decode(), 0
+        for result in _take(entries, batch_id, cursor):
+            yield result
+        if _is_end(entries):
+            return
 
 
-async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=int(_LONGEST_BLOCK * 1000))
+async def read_present(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
+    """Yield each result after the cursor that is recorded already, and wait for none; moves the cursor."""
+    while entries := await _next_entries(redis, keys.results(batch_id), cursor, block=False):
+        for result in _take(entries, batch_id, cursor):
+            yield result
+        if _is_end(entries):
+            return
+
+
+async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor, *, block: bool = True) -> list[Entry]:
+    block_ms = int(_LONGEST_BLOCK * 1000) if block else None
+    streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=block_ms)
     return streams[0][1] if streams else []
+
+
+def _take(entries: list[Entry], batch_id: str, cursor: Cursor) -> Iterator[Result[Any]]:
+    for entry_id, entry in entries:
+        if b"end" in entry:
+            return
+        for result in decode_entry(batch_id, entry, keys.results(batch_id))[cursor.taken :]:
+            cursor.taken += 1
+            yield result
+        cursor.entry, cursor.taken = entry_id.decode(), 0
+
+
+def _is_end(entries: list[Entry]) -> bool:
+    return bool(entries) and b"end" in entries[-1][1]
 
 
 async def _is_over(redis: ArqRedis, batch_id: str, cursor: Cursor) -> bool:

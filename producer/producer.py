@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 from producer.batch import Batch
 from producer.fleet import slots_alive, workers_alive
 from producer.status import read_status
@@ -16,7 +18,7 @@ from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.batches import options as make_options
 from protocol.connection import RedisClock, Scripts, connect, reach
-from protocol.errors import BatchNotFoundError, OptionError
+from protocol.errors import BatchNotFoundError, OptionError, ProtocolError, explain
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,11 +111,16 @@ class Producer:
 
         Raises:
             BatchNotFoundError: If there is none of that id.
+            ProtocolError: If its options cannot be read.
         """
         encoded = await self.redis.hget(keys.batch(batch_id), "options")  # type: ignore[misc]  # typed for both clients
         if encoded is None:
             raise BatchNotFoundError(batch_id)
-        return self._batch(batch_id, BatchOptions.model_validate_json(encoded), cursor)
+        try:
+            found = BatchOptions.model_validate_json(encoded)
+        except ValidationError as error:
+            raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
+        return self._batch(batch_id, found, cursor)
 
     async def batches(self, limit: int = 50) -> list[BatchStatus]:
         """List the newest batches that are still kept."""

@@ -225,6 +225,14 @@ def worker_process(redis_url: str, tmp_path: Path) -> Iterator[StartProcess]:
             process.kill()
 
 
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Path]:
+    """Name a file that lets jobs go on (`wait_for_file`) once it is there."""
+    path = tmp_path / "door"
+    yield path
+    path.touch()
+
+
 async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(timeout):

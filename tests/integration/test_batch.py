@@ -1,0 +1,217 @@
+"""Collecting: each result once, as it is recorded, by whoever asks, for as long as they like to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer import collect
+from producer.batch import Batch
+from producer.producer import Producer
+from protocol import keys
+from protocol.errors import (
+    BatchNotFoundError,
+    OptionError,
+    ProtocolError,
+)
+from protocol.settings import Settings
+from tests.conftest import StartWorker, until
+from tests.jobs import fail, hang, nap, square, wait_for_file
+
+
+async def collected(batch: Batch[Any], count: int | None = None, timeout: float | None = 10) -> list[int]:
+    """Take results from `as_completed`, at most `count`, and tell their indexes."""
+    indexes: list[int] = []
+    async for result in batch.as_completed(timeout):
+        indexes.append(result.index)
+        if len(indexes) == count:
+            break
+    return indexes
+
+
+# ---- as_completed
+
+
+async def test_results_come_in_the_order_of_completion(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.submit(nap.map([0.2, 0.0, 0.1]))
+        assert await collected(batch) == [1, 2, 0]
+
+
+async def test_a_result_comes_while_others_still_run(producer: Producer, worker: StartWorker, door: Path) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([wait_for_file.spec(door), square.spec(3)])
+        seen = []
+        async for result in batch.as_completed(10):
+            seen.append(result.index)
+            door.touch()
+        assert seen == [1, 0]
+
+
+async def test_two_collectors_both_get_all(producer: Producer, redis_url: str, worker: StartWorker) -> None:
+    async with Producer(redis_url, settings=Settings()) as other:
+        batch = await producer.submit(square.map(range(2000)))
+        second, third = await other.attach(batch.id), await other.attach(batch.id)
+        async with worker():
+            found = await asyncio.gather(collected(batch), collected(second), collected(third))
+    for indexes in found:
+        assert sorted(indexes) == list(range(2000))
+
+
+async def test_a_collector_goes_on_from_a_cursor_in_the_middle_of_a_group(
+    producer: Producer, redis: Any, worker: StartWorker
+) -> None:
+    async with worker():
+        batch = await producer.submit(square.map(range(1000)))
+        await batch.wait()
+    assert redis.xlen(keys.results(batch.id)) < 500, "results are grouped"
+    seen: list[int] = []
+    cursor = "0-0"
+    while len(seen) < 1000:  # a new process each time, each gone after 7 results
+        attached = await producer.attach(batch.id, cursor=cursor)
+        seen += await collected(attached, 7)
+        cursor = attached.cursor
+    assert sorted(seen) == list(range(1000)), "each once"
+    assert await collected(await producer.attach(batch.id, cursor=cursor)) == []
+
+
+async def test_a_second_loop_goes_on_where_the_first_was_left(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.submit(square.map(range(100)))
+        first = await collected(batch, 30)
+        assert sorted(first + await collected(batch)) == list(range(100))
+        assert await collected(batch) == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "1-", "-1", "1-2+x", "1-2-3", "1-2+-3", "٣-0", "²-0"])
+async def test_a_cursor_that_cannot_be_is_refused(producer: Producer, cursor: str) -> None:
+    await producer.submit([], batch_id="b")
+    with pytest.raises(OptionError, match=r"cursor .* cannot be"):
+        await producer.attach("b", cursor=cursor)
+
+
+async def test_a_cursor_behind_the_end_ends_the_loop(
+    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "_LONGEST_BLOCK", 0.05)
+    async with worker():
+        batch = await producer.submit(square.map(range(3)))
+        await batch.wait()
+    assert await collected(await producer.attach(batch.id, cursor="99999999999999-0")) == []
+
+
+async def test_a_timeout_of_the_collector_leaves_the_batch_usable(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([square.spec(2), wait_for_file.spec(door)])
+        assert await collected(batch, 1) == [0]
+        with pytest.raises(TimeoutError):
+            await collected(batch, timeout=0.1)
+        door.touch()
+        assert await collected(batch) == [1]
+
+
+async def test_a_cancelled_collector_leaves_the_connection_usable(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([wait_for_file.spec(door)])
+        for _ in range(5):
+            collecting = asyncio.create_task(collected(batch))
+            await asyncio.sleep(0.01)
+            collecting.cancel()
+            await asyncio.wait({collecting})
+        door.touch()
+        assert await collected(batch) == [0]
+
+
+@pytest.mark.redis
+async def test_a_waiting_collector_sends_nothing(producer: Producer, redis: Any) -> None:
+    batch = await producer.submit([hang.spec()])
+    waiting = asyncio.create_task(batch.wait(timeout=1))
+    await asyncio.sleep(0.1)
+    redis.config_resetstat()
+    await asyncio.sleep(0.5)
+    sent = {name for name in redis.info("commandstats") if not name.startswith(("cmdstat_config", "cmdstat_info"))}
+    assert sent == set()
+    await waiting
+
+
+# ---- status, attach, and batches that are gone
+
+
+async def test_status_counts_jobs_by_where_they_are(producer: Producer, worker: StartWorker, door: Path) -> None:
+    jobs = [square.spec(1), fail.spec("no"), hang.spec(timeout=0.1), wait_for_file.spec(door), wait_for_file.spec(door)]
+    batch: Batch[Any] = await producer.submit(jobs, name="for people", metadata={"a": 1})
+    status = await batch.status()
+    assert (status.total, status.queued, status.running, status.done, status.complete) == (5, 5, 0, 0, False)
+    assert (status.name, status.metadata, status.closed) == ("for people", {"a": 1}, True)
+    async with worker():
+        async for result in batch.as_completed(10):
+            if result.is_timeout:
+                break
+        status = await batch.status()
+        assert (status.queued, status.running, status.success, status.failure, status.timeout) == (0, 2, 1, 1, 1)
+        door.touch()
+        await batch.wait()
+    status = await batch.status()
+    assert (status.queued, status.running, status.success, status.done, status.complete) == (0, 0, 3, 5, True)
+    assert status.finished_at is not None
+    assert status.finished_at >= status.created_at
+    assert [found.batch_id for found in await producer.batches()] == [batch.id]
+
+
+async def test_what_is_not_there_is_not_found(producer: Producer) -> None:
+    with pytest.raises(BatchNotFoundError, match="no batch 'nowhere' in this Redis"):
+        await producer.attach("nowhere")
+    assert await producer.batches() == []
+
+
+async def test_a_batch_that_vanishes_under_a_waiting_collector_is_an_error_not_a_hang(
+    producer: Producer, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "_LONGEST_BLOCK", 0.1)
+    batch = await producer.submit([hang.spec()])
+    waiting = asyncio.create_task(batch.results())
+    await asyncio.sleep(0.05)
+    redis.flushall()
+    with pytest.raises(BatchNotFoundError):
+        await asyncio.wait_for(waiting, 5)
+    with pytest.raises(BatchNotFoundError):
+        await batch.status()
+    with pytest.raises(BatchNotFoundError):
+        await batch.wait()
+
+
+async def test_bytes_that_are_no_results_are_said_so(producer: Producer, redis: Any) -> None:
+    batch = await producer.submit([hang.spec()])
+    redis.xadd(keys.results(batch.id), {"common": "{}", "rows": "?"})
+    redis.pexpire(keys.results(batch.id), 10_000)
+    with pytest.raises(ProtocolError, match=f"straggler:batch:{batch.id}:results"):
+        await batch.results()
+
+
+@pytest.mark.parametrize(("field", "value"), [("options", "?"), ("total", "many"), ("options", "[]")])
+async def test_a_header_that_is_not_ours_is_said_so(producer: Producer, redis: Any, field: str, value: str) -> None:
+    batch = await producer.submit([hang.spec()])
+    redis.hset(keys.batch(batch.id), field, value)
+    with pytest.raises(ProtocolError, match=f"straggler:batch:{batch.id}'"):
+        await batch.status()
+    if field == "options":
+        with pytest.raises(ProtocolError, match=f"straggler:batch:{batch.id}'"):
+            await producer.attach(batch.id)
+
+
+async def test_all_keys_of_a_batch_are_gone_once_its_results_are_no_longer_kept(
+    producer: Producer, redis: Any, worker: StartWorker
+) -> None:
+    async with worker():
+        batch = await producer.submit([square.spec(1), fail.spec("no")], keep_results=0.3)
+        assert len(await batch.results()) == 2
+        await until(lambda: not redis.keys(f"*{batch.id}*"))
+    with pytest.raises(BatchNotFoundError):
+        await producer.attach(batch.id)

@@ -1,0 +1,113 @@
+"""`wait`, `gather` and `results`: the batch as a whole, for as long as one likes to wait."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer.batch import Batch
+from producer.producer import Producer
+from protocol.errors import JobFailedError, JobTimeoutError, OptionError
+from straggler import FailureResult, SuccessResult, TimeoutResult
+from tests.conftest import StartWorker
+from tests.jobs import fail, hang, nap, square, wait_for_file
+
+
+async def test_wait_for_all_returns_done_in_order_of_completion(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.submit(nap.map([0.1, 0.0]))
+        done, pending = await batch.wait()
+    assert ([result.index for result in done], pending) == ([1, 0], [])
+
+
+async def test_wait_never_raises_for_a_slow_job_and_cancels_nothing(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([square.spec(2), wait_for_file.spec(door), wait_for_file.spec(door)])
+        done, pending = await batch.wait(timeout=0.2)
+        assert ([result.index for result in done], pending) == ([0], [1, 2])
+        door.touch()
+        assert (await batch.wait()).pending == []
+
+
+async def test_wait_without_time_tells_what_is_done(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.submit(square.map(range(6000)))
+        assert (await batch.wait()).pending == []
+    done, pending = await batch.wait(timeout=0)
+    assert (len(done), pending) == (6000, [])
+
+
+async def test_wait_for_the_first_completed(producer: Producer, worker: StartWorker, door: Path) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([wait_for_file.spec(door), fail.spec("no")])
+        done, pending = await batch.wait(return_when="FIRST_COMPLETED")
+        assert ([result.index for result in done], pending) == ([1], [0])
+
+
+async def test_wait_for_the_first_that_does_not_succeed(producer: Producer, worker: StartWorker, door: Path) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([wait_for_file.spec(door), square.spec(1), hang.spec(timeout=0.2)])
+        done, pending = await batch.wait(return_when="FIRST_EXCEPTION")
+        assert ([result.status for result in done], pending) == (["success", "timeout"], [0])
+
+
+async def test_wait_knows_three_modes(producer: Producer) -> None:
+    batch: Batch[Any] = await producer.submit([])
+    with pytest.raises(OptionError, match="return_when='SOME': use FIRST_COMPLETED"):
+        await batch.wait(return_when="SOME")  # type: ignore[arg-type]  # the point
+
+
+async def test_gather_and_results_are_in_order_of_submission(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.submit(nap.map([0.1, 0.05, 0.0]))
+        assert [result.index for result in await batch.results()] == [0, 1, 2]
+        assert await batch.gather() == [0.1, 0.05, 0.0]
+
+
+async def test_gather_gives_the_default_for_what_did_not_succeed(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([square.spec(1), hang.spec(), fail.spec("no")], timeout=0.1)
+        assert await batch.gather(default="none") == [1, "none", "none"]
+        assert await batch.gather(default=None) == [1, None, None]
+
+
+@pytest.mark.parametrize(("first", "error"), [(hang.spec(), JobTimeoutError), (fail.spec("no"), JobFailedError)])
+async def test_gather_raises_for_the_first_that_did_not_succeed(
+    producer: Producer, worker: StartWorker, first: Any, error: type[Exception]
+) -> None:
+    async with worker():
+        batch: Batch[Any] = await producer.submit([square.spec(1), first, fail.spec("later")], timeout=0.1)
+        with pytest.raises(error, match=f"job {batch.id}:1 "):
+            await batch.gather()
+
+
+async def test_a_result_tells_where_and_when_its_job_ran(producer: Producer, redis: Any, worker: StartWorker) -> None:
+    before = time.time()
+    async with worker() as running:
+        batch: Batch[Any] = await producer.submit(
+            [nap.spec(0.05, key="a"), hang.spec(timeout=0.1), fail.spec("no", key="c")]
+        )
+        success, timeout, failure = await batch.results()
+    for index, result in enumerate([success, timeout, failure]):
+        assert (result.job_id, result.index, result.attempt) == (f"{batch.id}:{index}", index, 1)
+        assert result.worker == running.crew.worker_id
+        assert result.enqueued_at is not None
+        assert result.started_at is not None
+        assert result.finished_at is not None
+        # Stamps are written on hosts whose clocks may differ a little.
+        assert before - 0.1 < result.enqueued_at < result.started_at + 0.1
+        assert result.started_at <= result.finished_at < time.time() + 0.1
+    assert [r.key for r in (success, timeout, failure)] == ["a", None, "c"]
+    assert [r.function for r in (success, timeout, failure)] == ["nap", "hang", "fail"]
+    assert isinstance(success, SuccessResult)
+    assert success.duration is not None
+    assert 0.05 <= success.duration < 0.3
+    assert isinstance(timeout, TimeoutResult)
+    assert (timeout.limit, timeout.phase, timeout.stopped) == (0.1, "running", "cancelled")
+    assert isinstance(failure, FailureResult)
+    assert (failure.error_type, failure.message) == ("ValueError", "no")
