@@ -69,9 +69,10 @@ class Export:
         """Empty the file, or go to its end, and write a csv's header where there is none."""
         if self._file is None:
             return
-        if not self._append:
+        path = Path(self.target)
+        if path.is_file() and not self._append:  # a pipe or a device has no end to go back from
             self._file.truncate(0)
-        if self._encode is _csv_row and self._file.tell() == 0:
+        if self._encode is _csv_row and not (path.is_file() and path.stat().st_size):
             self._put(_csv_line(COLUMNS))
 
     def write(self, result: Result[Any]) -> None:

@@ -74,6 +74,12 @@ def test_file_is_emptied_only_when_the_batch_begins(tmp_path: Path) -> None:
         assert path.read_text() == ""
 
 
+def test_overwritten_csv_has_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    export(path, [success(1)])
+    assert [row["value"] for row in csv.DictReader(export(path, [success(2)]).splitlines())] == ["2"]
+
+
 def test_appended_csv_has_one_header(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     export(path, [success(1)], append=True)

@@ -1,0 +1,505 @@
+"""The command line as people and scripts meet it: real processes, exit codes, what is on stdout and on stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+JOBS = """
+import asyncio, time
+from straggler import job
+
+@job
+async def fetch(user_id: int, delay: float = 0.0) -> str:
+    if user_id == 7:
+        await asyncio.sleep(60)
+    if user_id == 8:
+        raise ValueError("user 8 is [not] there")
+    await asyncio.sleep(delay)
+    return f"user_{user_id}"
+
+@job(name="renamed")
+async def named(x: str) -> str:
+    return x.upper()
+
+@job
+async def stubborn(x: str) -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+@job
+def block(x: str) -> None:
+    time.sleep(60)
+
+async def plain(x: str) -> str:
+    print("hello from", x)
+    return x.upper()
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a jobs file and an input of ten rows."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("STRAGGLER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("jobs.py").write_text(JOBS)
+    Path("ids.txt").write_text("".join(f"{number}\n" for number in range(10)))
+    return tmp_path
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "straggler.cli", *words]
+
+
+def straggler(*words: str, stdin: str = "", timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextmanager
+def started(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command with pipes for all three streams; kill it in the end if it is still there."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(*words), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(condition: Callable[[], Any], timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def rows_of(path: str) -> list[dict[str, Any]]:
+    found = Path(path)
+    return [json.loads(line) for line in found.read_text().splitlines()] if found.exists() else []
+
+
+def statuses(path: str) -> Counter[str]:
+    return Counter(row["status"] for row in rows_of(path))
+
+
+# ---- help
+
+
+def test_help_names_the_commands_and_is_fast() -> None:
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        done = straggler("--help")
+        times.append(time.monotonic() - began)
+    for name in ("run", "worker", "submit", "collect", "status"):
+        assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    assert min(times) < 0.5  # 0.1 s on an idle machine; with redis or pydantic imported it would be 0.4 s
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("redis", "pydantic", "rich", "aiohttp", "arq")
+    code = f"import sys, straggler.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["run", "worker", "submit", "collect", "status"])
+def test_every_command_takes_a_redis_url(name: str) -> None:
+    assert "--redis URL" in straggler(name, "--help").stdout
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert straggler("run").returncode == 2
+    assert straggler("run", "a", "b", "--concurrency", "0").returncode == 2
+    assert straggler("submit", "f", "ids.txt", "--out", "r.jsonl").returncode == 2
+
+
+# ---- run
+
+
+def test_run_needs_no_redis_and_tells_every_outcome() -> None:
+    done = straggler("run", "jobs.py:fetch", "ids.txt", "--timeout", "0.3", "--out", "r.jsonl")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    assert statuses("r.jsonl") == {"success": 8, "timeout": 1, "failure": 1}
+    assert {row["key"] for row in rows_of("r.jsonl")} == set("0123456789")
+    assert re.search(r"timed out +1 .*1 while running", done.stderr)
+    assert "1x ValueError: user 8 is [not] there" in done.stderr
+    assert re.search(r"slowest +3\d\d ms +7 +timed out", done.stderr)
+
+
+def test_run_of_jobs_that_all_succeed_is_exit_code_0() -> None:
+    done = straggler("run", "jobs.py:named", "ids.txt", "--out", "r.csv", "--name", "x", "--queue-timeout", "9")
+    assert done.returncode == 0, done.stderr
+    with Path("r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["value"] for row in rows} == {f'"{number}"' for number in range(10)}
+    assert {row["function"] for row in rows} == {"renamed"}
+
+
+def test_run_overwrites_what_an_earlier_run_wrote() -> None:
+    Path("r.jsonl").write_text("old\n")
+    assert straggler("run", "jobs.py:named", "ids.txt", "--out", "r.jsonl").returncode == 0
+    assert len(rows_of("r.jsonl")) == 10
+
+
+def test_plain_function_of_a_module_runs_without_job_decorator() -> None:
+    done = straggler("run", "jobs:plain", "-", "--out", "-", stdin="a\n")
+    assert done.returncode == 0, done.stderr
+    said, row = done.stdout.splitlines()
+    assert said == "hello from a"
+    assert json.loads(row)["value"] == "A"
+
+
+def test_run_takes_its_concurrency() -> None:
+    Path("naps.csv").write_text("user_id,delay\n" + "1,0.2\n" * 4)
+    straggler("run", "jobs.py:fetch", "naps.csv", "--concurrency", "1", "--out", "r.jsonl")
+    times = sorted((row["started_at"], row["finished_at"]) for row in rows_of("r.jsonl"))
+    assert all(end <= start for (_, end), (start, _) in pairwise(times))
+
+
+def test_key_names_the_job_and_is_no_argument() -> None:
+    Path("users.csv").write_text("name,user_id\nann,1\nbob,2\n")
+    done = straggler("run", "jobs.py:fetch", "users.csv", "--key", "name", "--out", "r.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert {(row["key"], row["value"]) for row in rows_of("r.jsonl")} == {("ann", "user_1"), ("bob", "user_2")}
+
+
+def test_run_shows_results_of_a_pipe_while_it_is_open() -> None:
+    with started("run", "jobs.py:fetch", "-", "--out", "-") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in ("1", "2"):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["value"] == f"user_{number}"
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def test_empty_input_is_a_batch_without_jobs() -> None:
+    Path("empty.csv").write_text("")
+    done = straggler("run", "jobs.py:fetch", "empty.csv", "--out", "r.jsonl")
+    assert done.returncode == 0
+    assert done.stderr == "empty.csv holds no jobs: the batch is empty\n"
+    assert Path("r.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["stubborn", "block"])
+def test_job_that_cannot_be_stopped_does_not_keep_the_process(name: str) -> None:
+    Path("one.txt").write_text("a\n")
+    began = time.monotonic()
+    options = ("--timeout", "0.3", "--grace", "0.2", "--out", "r.jsonl")
+    done = straggler("run", f"jobs.py:{name}", "one.txt", *options)
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - began < 10
+    assert statuses("r.jsonl") == {"timeout": 1}
+
+
+def test_ctrl_c_stops_a_run_and_keeps_what_it_has() -> None:
+    with started("run", "jobs.py:fetch", "ids.txt", "--out", "r.jsonl") as process:
+        until(lambda: len(rows_of("r.jsonl")) == 9)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert statuses("r.jsonl") == {"success": 8, "failure": 1}
+    assert re.search(r"no result yet +1 ", said)
+    assert "Traceback" not in said
+
+
+def test_killed_run_keeps_what_it_had() -> None:
+    with started("run", "jobs.py:fetch", "ids.txt", "--out", "r.csv") as process:
+        until(lambda: Path("r.csv").exists() and len(Path("r.csv").read_text().splitlines()) == 10)
+        process.kill()
+        process.wait()
+    assert len(list(csv.DictReader(Path("r.csv").read_text().splitlines()))) == 9
+
+
+# ---- bad rows and other errors
+
+
+def test_bad_row_of_a_file_is_found_before_anything_runs() -> None:
+    Path("u.jsonl").write_text('{"user_id": 1}\n{"user_id": "abc"}\n')
+    Path("r.jsonl").write_text("old\n")
+    done = straggler("run", "jobs.py:fetch", "u.jsonl", "--out", "r.jsonl")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: u.jsonl line 2: fetch: user_id: Input should be a valid integer")
+    assert done.stderr.endswith("got 'abc' (--skip-bad-rows goes on without such rows)\n")
+    assert done.stderr.count("\n") == 1
+    assert Path("r.jsonl").read_text() == "old\n"
+
+
+def test_skipped_rows_are_told_and_counted_and_the_rest_runs() -> None:
+    Path("ids.txt").write_text("x\n" * 20 + "1\n2\n")
+    done = straggler("run", "jobs.py:fetch", "ids.txt", "--skip-bad-rows", "--out", "r.jsonl")
+    assert done.returncode == 0
+    assert done.stderr.count("skipped: ids.txt line ") == 5
+    assert "skipped: 20 bad rows in all" in done.stderr
+    assert statuses("r.jsonl") == {"success": 2}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("run", "nope.py:fetch", "ids.txt"), "no file 'nope.py' here"),
+        (("run", "jobs.py:nope", "ids.txt"), "jobs.py has no 'nope'; its jobs are block, fetch, named, stubborn"),
+        (("run", "jobs.py:number", "ids.txt"), "'number' in jobs.py is no job: put @job"),
+        (("run", "http.nope", "ids.txt"), "no job 'http.nope' here"),
+        (("run", "jobs.py:fetch", "no.txt"), "no.txt cannot be read: No such file or directory"),
+        (("run", "jobs.py:fetch", "ids.txt", "--timeout", "0"), "timeout: Input should be greater than 0, got 0.0"),
+        (("run", "jobs.py:fetch", "ids.txt", "--out", "ids.txt"), "--out ids.txt is the input itself"),
+        (("run", "jobs.py:fetch", "ids.txt", "--out", "r.xml"), "--out r.xml: results are written as .jsonl or .csv"),
+        (
+            ("run", "sub/json.py:fetch", "ids.txt"),
+            "sub/json.py cannot be imported, as Python has another module named 'json'",
+        ),
+        (("status", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
+        (("worker", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
+        (("worker", "--check", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
+        (("worker", "--jobs", "nope"), "module 'nope' cannot be imported: ModuleNotFoundError"),
+        (("submit", "jobs.py:plain", "ids.txt"), "'plain' in jobs.py is no job: put @job"),
+        (("collect", "x", "--redis", "http://localhost"), "'http://localhost' is no Redis URL"),
+    ],
+)
+def test_error_is_one_line_and_exit_code_1(words: tuple[str, ...], expected: str) -> None:
+    Path("sub").mkdir()
+    Path("sub/json.py").write_text(JOBS)
+    done = straggler(*words)
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if " WARNING " not in line]
+    assert line.startswith("error: ")
+    assert expected in line
+
+
+def test_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRAGGLER_REDIS", "redis://localhost")
+    done = straggler("status")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unknown setting STRAGGLER_REDIS; known are ")
+
+
+def test_reader_that_leaves_stdout_is_said_without_traceback() -> None:
+    Path("many.txt").write_text("1\n" * 2000)
+    words = " ".join(command("run", "jobs.py:named", "many.txt", "--out", "-"))
+    done = subprocess.run(f"{words} | head -1", shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.endswith("error: results cannot be written to stdout: Broken pipe\n")
+
+
+# ---- a terminal
+
+
+def on_a_terminal(*words: str) -> tuple[int, str]:
+    """Run a command on a terminal of its own; returns its exit code and all that it wrote there."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(command(*words), stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    written = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and select.select([leader], [], [], 30)[0]:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        written += piece
+    os.close(leader)
+    return process.wait(10), written.decode()
+
+
+def test_terminal_shows_a_bar_with_counts_while_jobs_run() -> None:
+    code, written = on_a_terminal("run", "jobs.py:fetch", "ids.txt", "--timeout", "1.5", "--out", "r.jsonl")
+    assert code == 3
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    assert re.search(r"90% +9/10 0:00:0\d 8 succeeded 1 failed 1 running", plain)
+    assert "timed out" in plain.split("slowest")[0]
+
+
+def test_jobs_warnings_stand_above_the_bar_in_whole_lines() -> None:
+    _, written = on_a_terminal("run", "jobs.py:stubborn", "ids.txt", "--timeout", "0.3", "--grace", "0.3")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    assert (
+        len(re.findall(r"WARNING job \w+:\d stubborn ignores its cancellation; .* 0\.3 s of grace\r?\n", plain)) == 10
+    )
+
+
+# ---- with Redis
+
+
+@pytest.fixture
+def on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRAGGLER_REDIS_URL", redis_url)
+
+
+@contextmanager
+def worker(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker and wait until it takes jobs; SIGTERM ends it."""
+    with started("worker", *words) as process:
+        assert process.stderr is not None
+        assert "takes jobs from queue" in next(line for line in process.stderr if "takes jobs" in line)
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.redis
+@pytest.mark.usefixtures("on_redis")
+class TestWithRedis:
+    def test_submitted_batch_is_run_by_a_worker_and_collected(self) -> None:
+        with worker("--jobs", "jobs.py", "--concurrency", "5"):
+            submitted = straggler("submit", "fetch", "ids.txt", "--timeout", "0.3", "--name", "users")
+            assert submitted.returncode == 0, submitted.stderr
+            assert submitted.stderr == ""
+            [batch_id] = submitted.stdout.splitlines()
+            collected = straggler("collect", batch_id, "--out", "r.jsonl")
+        assert collected.returncode == 3
+        assert collected.stdout == ""
+        assert statuses("r.jsonl") == {"success": 8, "timeout": 1, "failure": 1}
+        listed = straggler("status")
+        assert re.search(rf"{batch_id} +users .* done in .* 10 +8 +1 +1$", listed.stdout, re.MULTILINE)
+        told = straggler("status", batch_id)
+        assert re.search(r"succeeded +8", told.stdout)
+
+    def test_submit_without_a_worker_says_so(self) -> None:
+        done = straggler("submit", "fetch", "ids.txt", "--queue", "other")
+        assert done.returncode == 0
+        assert "no worker is alive on queue 'other'" in done.stderr
+        assert "straggler worker --jobs MODULE --queue other" in done.stderr
+
+    def test_status_as_json_counts_where_jobs_are(self) -> None:
+        batch_id = straggler("submit", "fetch", "ids.txt", "--batch-id", "my.batch").stdout.strip()
+        assert batch_id == "my.batch"
+        found = json.loads(straggler("status", batch_id, "--json").stdout)
+        counts = {name: found[name] for name in ("total", "queued", "running", "done", "success", "complete")}
+        assert counts == {"total": 10, "queued": 10, "running": 0, "done": 0, "success": 0, "complete": False}
+        assert found["finished_at"] is None
+        assert [row["batch_id"] for row in json.loads(straggler("status", "--json").stdout)] == [batch_id]
+
+    def test_same_batch_id_adds_nothing_twice(self) -> None:
+        for _ in range(2):
+            assert straggler("submit", "fetch", "ids.txt", "--batch-id", "b").returncode == 0
+        assert json.loads(straggler("status", "b", "--json").stdout)["total"] == 10
+
+    def test_no_batches_and_no_batch_are_said(self) -> None:
+        assert straggler("status").stdout == "no batches in this Redis\n"
+        assert json.loads(straggler("status", "--json").stdout) == []
+        done = straggler("collect", "nope")
+        assert (done.returncode, done.stderr.startswith("error: no batch 'nope' in this Redis")) == (1, True)
+
+    def test_submit_wait_collects_to_the_end(self) -> None:
+        with worker("--jobs", "jobs.py"):
+            done = straggler("submit", "jobs.py:fetch", "-", "--wait", "--out", "r.csv", stdin="1\n2\n")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"\w{16}\n", done.stdout)
+        assert "100 %" in done.stderr
+        assert len(Path("r.csv").read_text().splitlines()) == 3
+
+    def test_rows_are_checked_before_anything_is_sent_where_the_function_is_at_hand(self) -> None:
+        Path("ids.txt").write_text("1\nabc\n")
+        done = straggler("submit", "fetch", "ids.txt", "--jobs", "jobs.py")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "error: ids.txt line 2: fetch: user_id: Input should be a valid integer" in done.stderr
+        assert straggler("status").stdout == "no batches in this Redis\n"
+
+    def test_bad_row_of_a_pipe_leaves_no_batch_open_unnoticed(self) -> None:
+        # As many rows as need several chunks, so that some are sent before the bad one is read.
+        good = "1\n" * 5000
+        done = straggler("submit", "jobs.py:fetch", "-", "--batch-id", "b", stdin=f"{good}abc\n2\n")
+        assert done.returncode == 1
+        found = json.loads(straggler("status", "b", "--json").stdout)
+        assert not found["closed"]
+        assert f"batch b stays open with its first {found['total']:,} jobs" in done.stderr
+        assert "--batch-id b" in done.stderr
+        assert "error: stdin line 5001: fetch: user_id" in done.stderr
+        mended = straggler("submit", "jobs.py:fetch", "-", "--batch-id", "b", stdin=f"{good}3\n2\n")
+        assert mended.returncode == 0
+        assert json.loads(straggler("status", "b", "--json").stdout)["total"] == 5002
+
+    def test_ctrl_c_leaves_the_batch_running_and_says_how_to_collect_the_rest(self) -> None:
+        with worker("--jobs", "jobs.py"):
+            words = ("submit", "fetch", "ids.txt", "--timeout", "3", "--wait", "--out", "r.jsonl")
+            with started(*words) as process:
+                until(lambda: len(rows_of("r.jsonl")) == 9)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 130
+                assert process.stderr is not None
+                said = process.stderr.read()
+            hint = re.search(r"straggler (collect \w{16} --cursor \S+ --out r\.jsonl)", said)
+            assert hint
+            rest = straggler(*hint[1].split())
+        assert rest.returncode == 3
+        assert statuses("r.jsonl") == {"success": 8, "failure": 1, "timeout": 1}
+
+    def test_collect_stops_when_its_time_is_up_and_the_batch_goes_on(self) -> None:
+        straggler("submit", "fetch", "ids.txt", "--batch-id", "b")
+        done = straggler("collect", "b", "--timeout", "0.2")
+        assert done.returncode == 1
+        assert "straggler collect b\n" in done.stderr
+        assert "error: the time is up: 0 results were collected" in done.stderr
+        assert not json.loads(straggler("status", "b", "--json").stdout)["complete"]
+
+    def test_collect_without_cursor_overwrites_and_with_cursor_appends(self) -> None:
+        straggler("submit", "renamed", "ids.txt", "--batch-id", "b")
+        assert straggler("worker", "--jobs", "jobs.py", "--burst").returncode == 0
+        for _ in range(2):
+            assert straggler("collect", "b", "--out", "r.csv").returncode == 0
+        assert len(Path("r.csv").read_text().splitlines()) == 11
+        assert straggler("collect", "b", "--out", "r.csv", "--cursor", "0-0").returncode == 0
+        assert len(Path("r.csv").read_text().splitlines()) == 21
+
+    def test_results_that_cannot_be_written_can_be_collected_later(self) -> None:
+        straggler("submit", "renamed", "ids.txt", "--batch-id", "b")
+        straggler("worker", "--jobs", "jobs.py", "--burst")
+        Path("full.jsonl").symlink_to("/dev/full")
+        done = straggler("collect", "b", "--out", "full.jsonl")
+        assert done.returncode == 1
+        assert "batch b goes on; collect the rest with:\n  straggler collect b --out full.jsonl" in done.stderr
+        assert "error: results cannot be written to full.jsonl: No space left on device" in done.stderr
+
+    def test_worker_without_jobs_runs_the_ready_made_ones_and_says_so(self) -> None:
+        Path("urls.txt").write_text("http://127.0.0.1:1/\n")
+        straggler("submit", "http.fetch", "urls.txt", "--batch-id", "b")
+        done = straggler("worker", "--burst")
+        assert done.returncode == 0
+        assert "no --jobs: only ready-made jobs run here, such as http.fetch" in done.stderr
+        assert json.loads(straggler("status", "b", "--json").stdout)["failure"] == 1
+
+    def test_check_tells_a_live_worker_from_none(self) -> None:
+        assert straggler("worker", "--check").returncode == 1
+        with worker("--jobs", "jobs.py", "--queue", "other"):
+            until(lambda: straggler("worker", "--check", "--queue", "other").returncode == 0)
+            assert straggler("worker", "--check").returncode == 1
+        assert "is alive on queue 'other'" in straggler("worker", "--check", "--queue", "other").stderr
+
+    def test_run_keeps_its_batch_in_a_redis_that_is_named(self, redis_url: str) -> None:
+        done = straggler("run", "jobs.py:named", "ids.txt", "--redis", redis_url, "--out", "r.jsonl")
+        assert done.returncode == 0, done.stderr
+        [found] = json.loads(straggler("status", "--json").stdout)
+        assert found["success"] == 10
+        assert found["queue"].startswith("run-")
