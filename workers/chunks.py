@@ -22,11 +22,12 @@ from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import encode_common
 from workers import registry
 from workers.context import CurrentJob, enter
+from workers.deadlines import Deadlines
 from workers.recorder import Group, Recorder
 from workers.registry import Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
-from workers.timeouts import Deadlines, Run
+from workers.timeouts import Run
 
 logger = logging.getLogger(__name__)
 

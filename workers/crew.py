@@ -17,11 +17,12 @@ from uuid import uuid4
 from protocol.connection import ArqRedis, RedisClock, Scripts
 from protocol.settings import Settings
 from workers.chunks import ChunkRun, Claimed, Runner
+from workers.deadlines import Deadlines
+from workers.interrupts import Interrupts
 from workers.leases import Leased, Leases
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.slots import Slots
-from workers.timeouts import Deadlines
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Crew:
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )
         self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes, Deadlines())
+        self.interrupts = Interrupts(self.runner.deadlines)
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
 
@@ -85,10 +87,12 @@ class Crew:
         """Start to record and to renew, and tell the producers of our slots."""
         self.recorder.start()
         self.leases.start()
+        self.interrupts.start()
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
         await self.recorder.close()
+        self.interrupts.stop()
         self.runner.deadlines.close()
         await self.leases.close()
         await self.resources.close()

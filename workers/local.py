@@ -10,8 +10,9 @@ from typing import Any, TypeVar, overload
 from protocol.batches import DEFAULT_GRACE
 from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
+from workers.deadlines import Deadlines
 from workers.failures import describe
-from workers.timeouts import Deadlines, Raised, Returned, Run, TimedOut
+from workers.timeouts import Raised, Returned, Run, TimedOut
 
 T = TypeVar("T")
 D = TypeVar("D")
