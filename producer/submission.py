@@ -98,7 +98,9 @@ class Submission:
         async for chunk in self._chunks(jobs, slots):
             waiting.append(chunk)
             count += len(chunk.jobs)
-            if len(waiting) == _CHUNKS_A_TRIP:
+            # A stream's chunk that is not full was cut because nothing more came: it waits for no company.
+            is_cut_short = isinstance(jobs, AsyncIterable) and len(chunk.jobs) < LARGEST_CHUNK
+            if is_cut_short or len(waiting) == _CHUNKS_A_TRIP:
                 await self._send(waiting, None)
                 waiting = []
         await self._send(waiting, count)

@@ -16,14 +16,15 @@ from workers.worker import StragglerWorker
 
 
 @asynccontextmanager
-async def embedded(settings: Settings | None = None) -> AsyncIterator[Producer]:
+async def embedded(settings: Settings | None = None, *, url: str | None = None) -> AsyncIterator[Producer]:
     """Yield a producer whose jobs run in this very process; nothing is left behind.
 
     Args:
         settings: Read from the environment if not given.
+        url: A Redis to work with, in place of one in memory.
     """
     settings = settings or Settings.read()
-    url = f"memory://{uuid4().hex}"
+    url = url or f"memory://{uuid4().hex}"
     options = replace(WorkerOptions.of(settings), shutdown_wait=0.0)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
     running = asyncio.create_task(worker.main(), name="straggler-worker")

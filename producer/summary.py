@@ -1,0 +1,222 @@
+"""What a batch came to: counts, time-outs by phase, failures by error, durations, the slowest keys.
+
+The tally of ten million results takes no more memory than that of ten thousand: durations are counted in a histogram,
+of the slowest only a few are kept, and so are kinds of failure.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from protocol.batches import STATUSES
+from protocol.errors import shorten
+from protocol.results import FailureResult, Result, TimeoutResult
+
+LABELS = {
+    "success": ("succeeded", "green"),
+    "timeout": ("timed out", "yellow"),
+    "failure": ("failed", "red"),
+    "cancelled": ("cancelled", "magenta"),
+    "lost": ("lost", "bright_red"),
+}
+"""Status -> what people read, and its colour."""
+
+_PHASES = {"running": "while running", "queued": "while queued", "batch": "at the batch's deadline"}
+_SLOWEST = 5
+_FAILURES_TOLD = 5
+# Kinds of failure beyond this many are counted by their error's type alone.
+_KINDS_KEPT = 1000
+_MESSAGE_LENGTH = 200
+_URL = re.compile(r"\bhttps?://\S+")
+# Every bucket of the histogram is 1 % wider than the one before, which is how exact a percentile is; from 1 us on.
+_LOG_STEP = math.log(1.01)
+_SHORTEST = 1e-6
+
+
+class Durations:
+    """How long jobs ran, as a histogram with buckets of 1 % width; a few thousand numbers at most."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self.count = 0
+        self.longest = 0.0
+        self.shortest = math.inf
+
+    def add(self, duration: float) -> None:
+        """Count one duration, s."""
+        self._buckets[max(0, round(math.log(max(duration, _SHORTEST) / _SHORTEST) / _LOG_STEP))] += 1
+        self.count += 1
+        self.longest = max(self.longest, duration)
+        self.shortest = min(self.shortest, duration)
+
+    def percentile(self, share: float) -> float:
+        """Return the duration, s, within 1 %, that this share of the jobs did not exceed (nearest rank)."""
+        rank, seen = max(1, math.ceil(share * self.count)), 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                return min(self.longest, max(self.shortest, _SHORTEST * math.exp(bucket * _LOG_STEP)))
+        return 0.0
+
+
+@dataclass(slots=True)
+class Failures:
+    """Failures of one kind: the same type of error, and the same message but for its URLs and numbers."""
+
+    error_type: str
+    message: str
+    count: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.message}" if self.message else self.error_type
+
+
+class Tally:
+    """Count results as they come."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.phases: Counter[str] = Counter()
+        self.durations = Durations()
+        self._failures: dict[tuple[str, str], Failures] = {}
+        self._slowest: list[tuple[float, int, str, str]] = []
+
+    @property
+    def total(self) -> int:
+        """Results that were counted."""
+        return self.counts.total()
+
+    def add(self, result: Result[Any]) -> None:
+        """Count one result."""
+        self.counts[result.status] += 1
+        if isinstance(result, TimeoutResult):
+            self.phases[result.phase] += 1
+        elif isinstance(result, FailureResult):
+            self._add_failure(result.error_type, result.message.strip().partition("\n")[0][:_MESSAGE_LENGTH])
+        duration = result.duration
+        if duration is not None:
+            self.durations.add(duration)
+            if len(self._slowest) < _SLOWEST:
+                heapq.heappush(self._slowest, self._as_slow(duration, result))
+            elif duration > self._slowest[0][0]:
+                heapq.heapreplace(self._slowest, self._as_slow(duration, result))
+
+    def failures(self) -> list[Failures]:
+        """Return the kinds of failure, most frequent first."""
+        return sorted(self._failures.values(), key=lambda kind: -kind.count)
+
+    def slowest(self) -> list[tuple[float, str, str]]:
+        """Return the longest runs: duration in s, key, status."""
+        return [(duration, key, status) for duration, _, key, status in sorted(self._slowest, reverse=True)]
+
+    def _add_failure(self, error_type: str, message: str) -> None:
+        general = _URL.sub("URL", message)
+        pattern = re.sub(r"\d+", "#", general)
+        kind = self._failures.get((error_type, pattern))
+        if kind is None and len(self._failures) >= _KINDS_KEPT:
+            pattern = message = "(various messages)"
+            kind = self._failures.get((error_type, pattern))
+        if kind is None:
+            kind = self._failures[error_type, pattern] = Failures(error_type, message)
+        elif kind.message != message:
+            kind.message = general if _URL.sub("URL", kind.message) == general else pattern
+        kind.count += 1
+
+    @staticmethod
+    def _as_slow(duration: float, result: Result[Any]) -> tuple[float, int, str, str]:
+        return duration, -result.index, result.key or f"job {result.index}", result.status
+
+
+def summarize(tally: Tally, total: int, elapsed: float) -> RenderableType:
+    """Draw the closing table.
+
+    Args:
+        tally: The results.
+        total: Jobs of the batch.
+        elapsed: How long it took, s.
+    """
+    return Group(_outcomes(tally, total, elapsed), *_durations(tally))
+
+
+def _outcomes(tally: Tally, total: int, elapsed: float) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("jobs", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("of which", overflow="fold")
+    for status in STATUSES:
+        count = tally.counts[status]
+        label, colour = LABELS[status]
+        if count or status in ("success", "timeout", "failure"):
+            table.add_row(
+                Text(label, colour if count else "dim"), f"{count:,}", _share(count, total), _details(tally, status)
+            )
+    if tally.total < total:
+        table.add_row(Text("no result yet", "dim"), f"{total - tally.total:,}", _share(total - tally.total, total), "")
+    table.add_section()
+    rate = f", {tally.total / elapsed:,.0f} a second" if elapsed >= 1 and tally.total else ""
+    table.add_row("all", f"{total:,}", "", f"in {seconds(elapsed)}{rate}")
+    return table
+
+
+def _details(tally: Tally, status: str) -> Text:
+    if status == "timeout":
+        return Text(", ".join(f"{count:,} {_PHASES[phase]}" for phase, count in tally.phases.most_common()))
+    if status != "failure":
+        return Text()
+    kinds = tally.failures()
+    told = [f"{kind.count:,}x {shorten(str(kind), 120)}" for kind in kinds[:_FAILURES_TOLD]]
+    rest = kinds[_FAILURES_TOLD:]
+    if rest:
+        told.append(f"{sum(kind.count for kind in rest):,}x {len(rest):,} other kinds of failure")
+    return Text("\n".join(told))
+
+
+def _durations(tally: Tally) -> Iterator[RenderableType]:
+    durations = tally.durations
+    if not durations.count:
+        return
+    p50, p95 = durations.percentile(0.5), durations.percentile(0.95)
+    yield Text(f"\nrun time   p50 {seconds(p50)} · p95 {seconds(p95)} · max {seconds(durations.longest)}")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="ellipsis", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for rank, (duration, key, status) in enumerate(tally.slowest()):
+        label, colour = LABELS[status]
+        table.add_row("" if rank else "slowest  ", seconds(duration), shorten(key, 100), Text(label, colour))
+    yield table
+
+
+def _share(count: int, total: int) -> str:
+    """Write a share such that only all is 100 % and only none is 0 %."""
+    if not total or not count:
+        return "-"
+    percent = 100 * count / total
+    if count < total:
+        percent = min(99.9, max(0.1, percent))
+    return f"{percent:.1f} %" if percent < 100 else "100 %"
+
+
+def seconds(duration: float) -> str:
+    """Write a duration for people: `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
+    if duration < 0.9995:
+        return f"{duration * 1000:.3g} ms"
+    if duration < 59.995:
+        return f"{duration:.2f} s"
+    minutes, rest = divmod(round(duration), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

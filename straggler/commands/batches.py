@@ -1,0 +1,135 @@
+"""`submit` and `collect`: batches in a Redis, for workers elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from producer.batch import Batch
+from producer.producer import Producer
+from producer.progress import make_progress
+from protocol.batches import options as make_options
+from protocol.errors import StragglerError, UnknownFunctionError
+from straggler.commands.collection import Collection
+from straggler.commands.feed import Feed, Input
+from straggler.commands.functions import find_function, load_modules
+from straggler.commands.place import Place, is_live, open_export
+from straggler.commands.process import SUCCEEDED, notes, run_loop, say
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A batch to submit: its jobs' source, its id, its options."""
+
+    feed: Feed
+    batch_id: str
+    options: dict[str, Any]
+
+
+def submit(
+    place: Place,
+    function: str,
+    source: Input,
+    *,
+    jobs: str | None,
+    batch_id: str | None,
+    wait: bool,
+    out: str | None,
+    **options: Any,
+) -> int:
+    """Submit an input's rows as a batch."""
+    make_options(**options)  # a bad option is said before a large file is read
+    load_modules(jobs or place.settings.jobs)
+    feed = source.open(_name(function), place.settings.max_arguments_bytes, out)
+    order = Order(feed, batch_id or uuid4().hex[:16], options)
+    return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order))
+
+
+def collect(place: Place, batch_id: str, *, cursor: str | None, out: str | None, timeout: float | None) -> int:
+    """Collect a batch's results to its end."""
+    return run_loop(_collect(place, batch_id, cursor, out, timeout))
+
+
+async def _submit(place: Place, order: Order) -> int:
+    async with place.producer() as producer:
+        with make_progress(notes, live=notes.is_terminal) as progress:
+            order.feed.on_count = lambda count: progress.count("jobs sent", count)
+            await _send(producer, order)
+        await _report(place, producer, order)
+    return SUCCEEDED
+
+
+async def _submit_and_collect(place: Place, order: Order, out: str | None) -> int:
+    async with place.producer() as producer:
+        with open_export(out) as export:
+            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, make_options(**order.options))
+            collection = Collection(batch, export, expected=order.feed.total)
+            submitting = asyncio.create_task(_send_and_report(place, producer, order))
+            with make_progress(notes, live=is_live(out)) as progress:
+                async with place.collectable_later(collection, out):
+                    await collection.run_beside(submitting, order.feed, progress)
+        return await collection.conclude()
+
+
+async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | None, timeout: float | None) -> int:
+    async with place.producer() as producer:
+        batch = await producer.attach(batch_id, cursor=cursor)
+        with open_export(out, append=cursor is not None) as export:
+            collection = Collection(batch, export, resumed=cursor is not None)
+            with make_progress(notes, live=is_live(out)) as progress:
+                async with place.collectable_later(collection, out):
+                    await collection.run(progress, timeout)
+        return await collection.conclude()
+
+
+async def _send_and_report(place: Place, producer: Producer, order: Order) -> Batch[Any]:
+    batch = await _send(producer, order)
+    await _report(place, producer, order)
+    return batch
+
+
+async def _send(producer: Producer, order: Order) -> Batch[Any]:
+    try:
+        return await producer.submit(order.feed.jobs(), batch_id=order.batch_id, **order.options)
+    except (StragglerError, RedisError, asyncio.CancelledError):
+        await _say_what_is_open(producer, order.batch_id)
+        raise
+
+
+async def _say_what_is_open(producer: Producer, batch_id: str) -> None:
+    try:
+        status = await (await producer.attach(batch_id)).status()
+    except (StragglerError, RedisError):
+        return
+    if not status.closed:
+        say(
+            f"batch {batch_id} stays open with its first {status.total:,} jobs: to add the rest, submit the whole "
+            f"input again with --batch-id {batch_id} (nothing is added twice)"
+        )
+
+
+async def _report(place: Place, producer: Producer, order: Order) -> None:
+    """Print the batch's id, for scripts; say what a person may have missed."""
+    print(order.batch_id, flush=True)  # noqa: T201  # data
+    order.feed.conclude()
+    if order.feed.count and not await producer.workers():
+        worker = place.command("worker", "--jobs", "MODULE", *_queue_words(place))
+        say(f"no worker is alive on queue {producer.queue!r}: the jobs wait for one, as started by\n  {worker}")
+
+
+def _queue_words(place: Place) -> tuple[str, ...]:
+    return ("--queue", place.queue) if place.queue else ()
+
+
+def _name(function: str) -> str:
+    """Name the job as the workers know it; its rows are checked only if we know it too."""
+    try:
+        return find_function(function)
+    except UnknownFunctionError:
+        if ":" in function:
+            raise
+        return function

@@ -1,0 +1,131 @@
+"""One collector of one batch: results go to the file, the tally and the screen as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from producer.batch import Batch
+from producer.export import Export
+from producer.progress import Progress
+from producer.summary import Tally, summarize
+from protocol.batches import BatchStatus
+from protocol.errors import BatchNotFoundError, StragglerError
+from straggler.commands.feed import Feed
+from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes
+
+# How often the batch's header is read for the screen, s.
+_WATCH_INTERVAL = 0.5
+
+
+class Collection:
+    """Collect a batch.
+
+    Args:
+        batch: The batch.
+        export: Where its results go.
+        expected: How many jobs it has, if that is known before the batch is closed.
+        resumed: Whether an earlier collector has had some of the results.
+    """
+
+    def __init__(
+        self, batch: Batch[Any], export: Export | None, *, expected: int | None = None, resumed: bool = False
+    ) -> None:
+        self.batch = batch
+        self.tally = Tally()
+        self.cursor = batch.cursor
+        self._export = export
+        self._expected = expected
+        self._resumed = resumed
+        self._began = time.monotonic()
+        self._status: BatchStatus | None = None
+
+    async def run(self, progress: Progress, timeout: float | None = None) -> None:
+        """Collect until the batch is complete.
+
+        Args:
+            progress: The screen.
+            timeout: Longest time in all, s.
+
+        Raises:
+            TimeoutError: If the time is up.
+            BatchNotFoundError: If the batch is gone.
+            ExportError: If the results cannot be written; `cursor` stands before the first that was not.
+        """
+        if self._export is not None:
+            self._export.begin()
+        watching = asyncio.create_task(self._watch(progress))
+        try:
+            async for result in self.batch.as_completed(timeout):
+                if self._export is not None:
+                    self._export.write(result)
+                self.cursor = self.batch.cursor
+                self.tally.add(result)
+                self._show(progress)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def run_beside(self, submitting: asyncio.Task[Batch[Any]], feed: Feed, progress: Progress) -> None:
+        """Submit, and collect from the first job on.
+
+        Raises:
+            StragglerError: Whatever ends the submission or the collection; both are ended then.
+        """
+        tasks: set[asyncio.Task[Any]] = {submitting, asyncio.create_task(feed.begun.wait())}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            collecting = asyncio.create_task(self._run_once_there(submitting, progress))
+            tasks.add(collecting)
+            await asyncio.wait({submitting, collecting}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (submitting, collecting):
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def conclude(self) -> int:
+        """Print the closing table; returns the exit code that the batch deserves."""
+        with suppress(StragglerError, RedisError):
+            self._status = await self.batch.status()
+        status = self._status
+        total = self.tally.total if status is None or self._resumed else status.total
+        if total:
+            notes.print(summarize(self.tally, total, self._elapsed()))
+        if status is None:
+            return SUCCEEDED if self.tally.counts["success"] == self.tally.total else SOME_DID_NOT_SUCCEED
+        return SUCCEEDED if status.success == status.total else SOME_DID_NOT_SUCCEED
+
+    async def _run_once_there(self, submitting: asyncio.Task[Any], progress: Progress) -> None:
+        while True:
+            try:
+                await self.run(progress)
+            except BatchNotFoundError:  # the first jobs of a slow input are not sent yet
+                if submitting.done():
+                    raise
+            else:
+                return
+
+    def _elapsed(self) -> float:
+        if self._status is not None and self._status.finished_at is not None and not self._resumed:
+            return self._status.finished_at - self._status.created_at
+        return time.monotonic() - self._began
+
+    def _show(self, progress: Progress) -> None:
+        status, total = self._status, self._expected
+        if total is None and status is not None and status.closed:
+            total = status.total
+        progress.update(self.tally, None if self._resumed else total, None if status is None else status.running)
+
+    async def _watch(self, progress: Progress) -> None:
+        while True:
+            with suppress(StragglerError, RedisError):
+                self._status = await self.batch.status()
+            self._show(progress)
+            await asyncio.sleep(_WATCH_INTERVAL)

@@ -1,0 +1,69 @@
+"""The function that a command names: `jobs.py:fetch`, `package.jobs:fetch`, or a job's name such as `http.fetch`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from protocol.errors import InputError, UnknownFunctionError
+from workers import registry
+from workers.registry import Job
+
+
+def find_function(reference: str, *, plain_too: bool = False) -> str:
+    """Load what a reference names, so that this process knows the job; returns the job's name.
+
+    Args:
+        reference: `file.py:name`, `module:name`, or the name of a job that is loaded or ready-made.
+        plain_too: Whether to take a function without `@job`, too.
+
+    Raises:
+        InputError: If there is no such module, or its import fails.
+        UnknownFunctionError: If it has no such job.
+    """
+    module_name, colon, name = reference.rpartition(":")
+    if not colon:
+        return registry.find(reference).name
+    module = load_module(module_name)
+    found = getattr(module, name, None)
+    if isinstance(found, Job):
+        return found.name
+    if plain_too and inspect.isfunction(found):
+        return registry.job(found).name
+    if found is not None:
+        raise UnknownFunctionError(f"{name!r} in {module_name} is no job: put @job (from straggler) above its def")
+    jobs = sorted(job for job, made in vars(module).items() if isinstance(made, Job))
+    raise UnknownFunctionError(f"{module_name} has no {name!r}; its jobs are {', '.join(jobs) or 'none'}")
+
+
+def load_modules(modules: str) -> None:
+    """Import several modules or files, their names separated by commas, so that their jobs are known.
+
+    Raises:
+        InputError: If there is no such module, or its import fails.
+    """
+    for module in modules.split(","):
+        if module.strip():
+            load_module(module.strip())
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module or a file.
+
+    Raises:
+        InputError: If there is none, its import fails, or another module has the file's name.
+    """
+    registry.load(name)
+    if not name.endswith(".py"):
+        return sys.modules[name]
+    path = Path(name).resolve()
+    module = sys.modules[path.stem]
+    loaded = getattr(module, "__file__", None)
+    if loaded is None or Path(loaded).resolve() != path:
+        raise InputError(
+            f"{name} cannot be imported, as Python has another module named {path.stem!r} ({loaded or 'built in'}): "
+            "rename the file"
+        )
+    return module

@@ -1,0 +1,84 @@
+"""The Redis and the queue that a command works with, and what people are told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from producer.export import STDOUT, Export, ExportError
+from producer.producer import Producer
+from protocol.connection import connect, reach
+from protocol.errors import StragglerError
+from protocol.settings import Settings
+from straggler.commands.collection import Collection
+from straggler.commands.process import notes, say
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command works.
+
+    Args:
+        settings: As the environment says.
+        redis: `--redis`, if given.
+        queue: `--queue`, if given.
+    """
+
+    settings: Settings
+    redis: str | None = None
+    queue: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The Redis."""
+        return self.redis or self.settings.redis_url
+
+    def command(self, *words: str) -> str:
+        """Write a straggler command that works with the same Redis."""
+        redis = ("--redis", self.redis) if self.redis else ()
+        return shlex.join(("straggler", *words, *redis))
+
+    @asynccontextmanager
+    async def producer(self) -> AsyncIterator[Producer]:
+        """Connect.
+
+        Raises:
+            RedisUnavailableError: If Redis does not answer; at once, as a person is waiting.
+        """
+        probe = connect(self.url, retries=1)
+        try:
+            await reach(probe, self.url)
+        finally:
+            await probe.aclose(close_connection_pool=True)
+        async with Producer(self.url, queue=self.queue, settings=self.settings) as producer:
+            yield producer
+
+    @asynccontextmanager
+    async def collectable_later(self, collection: Collection, out: str | None) -> AsyncIterator[None]:
+        """Say how to collect the rest of a batch later, if its collector has to stop before its end."""
+        batch = collection.batch
+        try:
+            yield
+        except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
+            at = () if collection.cursor == "0-0" else ("--cursor", collection.cursor)
+            to = ("--out", out) if out else ()
+            say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
+            if isinstance(error, TimeoutError):
+                raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
+            raise
+
+
+def open_export(out: str | None, *, append: bool = False) -> AbstractContextManager[Export | None]:
+    """Open what `--out` names, if it names anything."""
+    return nullcontext() if out is None else Export(out, append=append)
+
+
+def is_live(out: str | None) -> bool:
+    """Whether progress can be a live bar: on a terminal, and not among the results."""
+    return notes.is_terminal and not (out == STDOUT and sys.stdout.isatty())

@@ -1,0 +1,126 @@
+"""`status`: how far one batch is, or the newest batches are."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from producer.summary import LABELS, seconds
+from protocol.batches import STATUSES, BatchStatus
+from protocol.errors import shorten
+from straggler.commands.place import Place
+from straggler.commands.process import SUCCEEDED, run_loop
+
+# A narrow terminal, a pipe or a log gets whole lines, which may wrap; nothing is cut out of the table.
+_WIDTH = 300
+_LONGEST_NAME = 30
+
+
+def status(place: Place, batch_id: str | None, *, as_json: bool, limit: int) -> int:
+    """Print one batch's status, or a table of the newest batches."""
+    return run_loop(_status(place, batch_id, as_json=as_json, limit=limit))
+
+
+async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: int) -> int:
+    async with place.producer() as producer:
+        if batch_id is not None:
+            found = [await (await producer.attach(batch_id)).status()]
+        else:
+            found = await producer.batches(limit)
+    if as_json:
+        rows = [_as_json(batch) for batch in found]
+        json.dump(rows if batch_id is None else rows[0], sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return SUCCEEDED
+    console = Console(highlight=False, width=_WIDTH)
+    if batch_id is not None:
+        console.print(_card(found[0]))
+    elif found:
+        console.print(_table(found))
+    else:
+        console.print("no batches in this Redis")
+    return SUCCEEDED
+
+
+def _as_json(batch: BatchStatus) -> dict[str, Any]:
+    counted = {"done": batch.done, "queued": batch.queued, "running": batch.running, "complete": batch.complete}
+    return {**batch.model_dump(mode="json"), **counted}
+
+
+def _card(batch: BatchStatus) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("batch", batch.batch_id)
+    if batch.name:
+        table.add_row("name", Text(batch.name))
+    if batch.metadata:
+        table.add_row("metadata", Text(json.dumps(batch.metadata, ensure_ascii=False)))
+    table.add_row("queue", batch.queue)
+    table.add_row("state", _state(batch))
+    table.add_row("created", _when(batch.created_at))
+    if batch.finished_at is not None:
+        table.add_row("finished", _when(batch.finished_at))
+    table.add_row("jobs", f"{batch.total:,}")
+    for name, count in (("queued", batch.queued), ("running", batch.running)):
+        if count:
+            table.add_row(f"  {name}", f"{count:,}")
+    for name in STATUSES:
+        label, colour = LABELS[name]
+        count = getattr(batch, name)
+        if count:
+            table.add_row(f"  {label}", Text(f"{count:,}", colour))
+    return table
+
+
+def _table(batches: list[BatchStatus]) -> Table:
+    """Draw a line for each batch, without the columns that tell nothing, so that it fits a terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    words = {
+        "batch": [batch.batch_id for batch in batches],
+        "name": [shorten(batch.name or "", _LONGEST_NAME) for batch in batches],
+        "queue": [batch.queue for batch in batches] if len({batch.queue for batch in batches}) > 1 else [],
+        "age": [_age(batch.created_at) for batch in batches],
+        "state": [_state(batch) for batch in batches],
+    }
+    numbers = {
+        "jobs": [batch.total for batch in batches],
+        "queued": [batch.queued for batch in batches],
+        "running": [batch.running for batch in batches],
+        **{LABELS[name][0]: [getattr(batch, name) for batch in batches] for name in STATUSES},
+    }
+    told = {heading: cells for heading, cells in words.items() if any(cells)}
+    counted = {heading: cells for heading, cells in numbers.items() if any(cells) or heading == "jobs"}
+    for heading in told:
+        table.add_column(heading, no_wrap=True)
+    for heading in counted:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number in range(len(batches)):
+        cells = [Text(column[number]) for column in told.values()]
+        counts = [Text(f"{column[number]:,}", "" if column[number] else "dim") for column in counted.values()]
+        table.add_row(*cells, *counts)
+    return table
+
+
+def _age(moment: float) -> str:
+    age = max(0.0, time.time() - moment)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if age >= 2 * length:
+            return f"{age / length:.0f} {unit}"
+    return f"{age:.0f} s"
+
+
+def _state(batch: BatchStatus) -> str:
+    if batch.finished_at is not None:
+        return f"done in {seconds(batch.finished_at - batch.created_at)}"
+    return "in progress" if batch.closed else "open"
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

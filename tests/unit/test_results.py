@@ -1,0 +1,158 @@
+"""Results: their fields, their form in the stream, and what they do for those who ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from protocol.errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobLostError,
+    JobTimeoutError,
+    ProtocolError,
+    UnsuccessfulError,
+)
+from protocol.results import (
+    CancelledResult,
+    FailureResult,
+    LostResult,
+    Result,
+    SuccessResult,
+    TimeoutResult,
+    decode_entry,
+    encode_common,
+    encode_row,
+)
+from straggler import job
+
+COMMON: dict[str, Any] = {"job_id": "b:3", "index": 3, "function": "fetch", "key": "user3"}
+SUCCESS: SuccessResult[Any] = SuccessResult(**COMMON, value=[1])
+TIMEOUT = TimeoutResult(**COMMON, limit=3, phase="running", stopped="cancelled")
+FAILURE = FailureResult(**COMMON, error_type="ValueError", message="no")
+CANCELLED = CancelledResult(**COMMON, reason="enough")
+LOST = LostResult(**COMMON, reason="out of memory")
+
+
+def entry(*rows: bytes, common: bytes | None = None) -> dict[bytes, bytes]:
+    return {b"common": common or encode_common("fetch", "w", 2, 1.5), b"rows": b"[" + b",".join(rows) + b"]"}
+
+
+texts = st.text()
+times = st.none() | st.floats(0, 1e10)
+own = st.one_of(
+    st.builds(lambda value: {"status": "success", "value": value}, st.none() | texts | st.integers() | st.floats()),
+    st.builds(
+        lambda limit, phase, stopped: {"status": "timeout", "limit": limit, "phase": phase, "stopped": stopped},
+        st.floats(0, 1e10),
+        st.sampled_from(["queued", "running", "batch"]),
+        st.sampled_from(["not started", "cancelled", "interrupted", "abandoned", "killed", "late"]),
+    ),
+    st.builds(lambda a, b: {"status": "failure", "error_type": a, "message": b, "traceback": b}, texts, texts),
+    st.builds(lambda reason: {"status": "cancelled", "reason": reason}, texts),
+    st.builds(lambda reason: {"status": "lost", "reason": reason}, texts),
+)
+rows = st.builds(
+    lambda index, key, started, finished, own: {
+        "index": index, "key": key, "started_at": started, "finished_at": finished, **own,
+    },
+    st.integers(0, 10_000_000), st.none() | texts, times, times, own,
+)  # fmt: skip
+
+
+@given(st.lists(rows, max_size=5))
+def test_results_survive_the_trip(given_rows: list[dict[str, Any]]) -> None:
+    results = decode_entry("b", entry(*(encode_row(**row) for row in given_rows)), "key")
+    assert len(results) == len(given_rows)
+    for result, row in zip(results, given_rows, strict=True):
+        expected = {"job_id": f"b:{row['index']}", "function": "fetch", "worker": "w", "attempt": 2, "enqueued_at": 1.5}
+        # As text, where NaN equals itself.
+        assert repr({**expected, **row}) == repr({n: getattr(result, n) for n in {**expected, **row}})
+
+
+def test_a_value_comes_back_as_its_declared_type_where_the_function_is_at_hand() -> None:
+    @job
+    async def typed_value() -> bytes:
+        return b""
+
+    row = encode_row(index=0, status="success", value="__4=")
+    [known] = decode_entry("b", entry(row, common=encode_common("typed_value", "w", 1, 1.0)), "key")
+    [unknown] = decode_entry("b", entry(row, common=encode_common("elsewhere", "w", 1, 1.0)), "key")
+    assert known.unwrap() == b"\xff\xfe"
+    assert unknown.unwrap() == "__4="
+
+
+def test_a_value_that_does_not_fit_the_type_here_names_job_key_and_cure() -> None:
+    @job
+    async def another_version() -> dict[str, bytes]:
+        return {}
+
+    row = encode_row(index=7, status="success", value=3)
+    with pytest.raises(ProtocolError, match=r"'the key': the value of job b:7 .* 'another_version' .* another version"):
+        decode_entry("b", entry(row, common=encode_common("another_version", "w", 1, 1.0)), "the key")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {b"rows": b"[]"},
+        {b"common": b"{}", b"rows": b"\x80"},
+        {b"common": b"[]", b"rows": b"[{}]"},
+        entry(b"{}"),
+        entry(b"3"),
+        entry(encode_row(index=1, status="unheard of")),
+        entry(encode_row(index=1, status="timeout")),
+        entry(encode_row(index="x", status="success", value=1)),
+    ],
+)
+def test_an_entry_that_holds_no_results_is_refused_naming_the_key(broken: dict[bytes, bytes]) -> None:
+    with pytest.raises(ProtocolError, match="unreadable data in Redis key 'the key'") as raised:
+        decode_entry("b", broken, "the key")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (TIMEOUT, JobTimeoutError, r"job b:3 'fetch' \(key 'user3'\) .* 3 s \(running, cancelled\)"),
+        (FAILURE, JobFailedError, r"job b:3 'fetch' \(key 'user3'\) failed: ValueError: no"),
+        (CANCELLED, JobCancelledError, r"job b:3 'fetch' \(key 'user3'\) was cancelled: enough"),
+        (LOST, JobLostError, r"job b:3 'fetch' \(key 'user3'\) was lost: out of memory"),
+    ],
+)
+def test_unwrap_raises_an_error_that_names_the_job_and_holds_the_result(
+    result: Result[Any], error: type[UnsuccessfulError], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        result.unwrap()
+    assert raised.value.result is result
+    assert isinstance(raised.value, TimeoutError) == (result is TIMEOUT)
+    assert result.value_or("default") == "default"
+
+
+def test_a_success_gives_its_value() -> None:
+    assert SUCCESS.unwrap() == SUCCESS.value_or("default") == SUCCESS.value == [1]
+
+
+def test_only_a_timeout_is_one() -> None:
+    assert [r.is_timeout for r in (SUCCESS, TIMEOUT, FAILURE, CANCELLED, LOST)] == [False, True, False, False, False]
+
+
+def test_duration_needs_both_times() -> None:
+    assert SUCCESS.duration is None
+    assert SuccessResult(**COMMON, value=1, started_at=2.0, finished_at=3.5).duration == 1.5
+    assert SuccessResult(**COMMON, value=1, finished_at=3.5).duration is None
+
+
+def test_results_are_frozen_and_json() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TIMEOUT.limit = 5
+    for result in (SUCCESS, TIMEOUT, FAILURE, CANCELLED, LOST):
+        assert type(result).model_validate_json(result.model_dump_json()) == result
+    assert to_json(TIMEOUT)
