@@ -21,6 +21,7 @@ class Settings(BaseSettings):
         queue: The queue to submit to and to work on.
         jobs: Modules whose jobs a worker runs, separated by commas.
         concurrency: Jobs that a worker process runs at a time.
+        job_processes: Processes for plain functions, of one worker process.
         shutdown_wait: How long a worker lets running jobs finish after SIGTERM, s.
         lease: How long a worker holds a chunk without a sign of life, s.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "default"
     jobs: str = ""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 100
+    job_processes: Annotated[int, Field(ge=1, le=1000)] = os.cpu_count() or 1
     shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
     max_arguments_bytes: Annotated[int, Field(ge=1)] = 1 << 20

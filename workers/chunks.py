@@ -19,12 +19,13 @@ from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
 from protocol.connection import RedisClock
 from protocol.errors import ProtocolError, UsageError, explain
 from protocol.jobs import JobSpec, decode_chunk
-from protocol.results import encode_common
+from protocol.results import Stopped, encode_common
 from workers import registry
 from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
 from workers.recorder import Group, Recorder
-from workers.registry import Job
+from workers.processes import Process, ProcessDiedError, Processes, leaves_process_fit
+from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
 from workers.timeouts import Run
@@ -75,6 +76,7 @@ class Runner:
         clock: Redis' clock.
         result_limit: Longest value of one job, bytes of JSON.
         deadlines: Who watches the jobs' clocks.
+        processes: Where plain functions run.
     """
 
     worker_id: str
@@ -83,12 +85,17 @@ class Runner:
     clock: RedisClock
     result_limit: int
     deadlines: Deadlines
+    processes: Processes
+
+
+# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
+_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
 
 class JobRun(Run):
     """A run of one job of a chunk."""
 
-    __slots__ = ("chunk", "function", "index", "job")
+    __slots__ = ("chunk", "function", "index", "job", "process")
 
     def __init__(
         self,
@@ -99,8 +106,10 @@ class JobRun(Run):
         index: int,
         job: JobSpec[Any],
         function: Job[..., Any, Any],
+        process: Process | None,
     ) -> None:
-        super().__init__(call, limit, grace, chunk.runner.deadlines)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, stopped=_STOPPED[function.isolation])
+        self.process = process
         self.chunk = chunk
         self.index = index
         self.job = job
@@ -203,30 +212,49 @@ class ChunkRun:
                 await self._start(index, job, options)
 
     async def _start(self, index: int, job: JobSpec[Any], options: BatchOptions) -> None:
+        process = None
         try:
             function = registry.find(job.function)
             args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
-        except UsageError as error:
+            await self.runner.recorder.room()
+            await self.runner.slots.take()
+            if function.isolation == "process":
+                process = await self._take_process()
+        except (UsageError, ProcessDiedError) as error:
             self._put(self._rows.failed(index, job, error))
             return
-        await self.runner.recorder.room()
-        await self.runner.slots.take()
         waited = self.runner.clock.now() - self.claimed.enqueued_at
         longest = job.queue_timeout or options.queue_timeout
         if self._handed_back:
-            self.runner.slots.give()
+            self._give_back(process, is_fit=True)
         elif longest is not None and waited > longest:
-            self.runner.slots.give()
+            self._give_back(process, is_fit=True)
             self._put(self._rows.not_started(index, job, longest, "queued"))
         else:
             limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-            run = JobRun(function.coroutine(args, kwargs), limit, options.grace, self, index, job, function)
+            if process is None:
+                call = function.coroutine(args, kwargs)
+            else:
+                call = process.run(function, job, self.runner.result_limit)
+            run = JobRun(call, limit, options.grace, self, index, job, function, process)
             self._runs[run] = None
+
+    async def _take_process(self) -> Process:
+        try:
+            return await self.runner.processes.take()
+        except BaseException:
+            self.runner.slots.give()
+            raise
+
+    def _give_back(self, process: Process | None, *, is_fit: bool) -> None:
+        self.runner.slots.give()
+        if process is not None:
+            self.runner.processes.give(process, is_fit=is_fit)
 
     def conclude(self, run: JobRun) -> None:
         """Give back the slot of a run that has ended, and record what it ended in."""
         del self._runs[run]
-        self.runner.slots.give()
+        self._give_back(run.process, is_fit=leaves_process_fit(run.outcome))
         row = self._rows.ended(run.index, run.job, run.function, run)
         if row is not None:
             self._put(row)

@@ -20,6 +20,7 @@ from workers.chunks import ChunkRun, Claimed, Runner
 from workers.deadlines import Deadlines
 from workers.interrupts import Interrupts
 from workers.leases import Leased, Leases
+from workers.processes import Processes
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.slots import Slots
@@ -37,6 +38,7 @@ class WorkerOptions:
         lease: How long a chunk is held without a sign of life, s.
         shutdown_wait: How long running jobs may finish after SIGTERM, s.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        job_processes: Processes for plain functions.
         burst: Whether to leave once the queue is empty.
     """
 
@@ -45,6 +47,7 @@ class WorkerOptions:
     lease: float = 10.0
     shutdown_wait: float = 10.0
     max_result_bytes: int = 1 << 20
+    job_processes: int = os.cpu_count() or 1
     burst: bool = False
 
     @classmethod
@@ -56,6 +59,7 @@ class WorkerOptions:
             lease=settings.lease,
             shutdown_wait=settings.shutdown_wait,
             max_result_bytes=settings.max_result_bytes,
+            job_processes=settings.job_processes,
             burst=burst,
         )
 
@@ -78,7 +82,7 @@ class Crew:
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )
-        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes, Deadlines())
+        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes, Deadlines(), Processes(options.job_processes))
         self.interrupts = Interrupts(self.runner.deadlines)
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
@@ -95,6 +99,7 @@ class Crew:
         self.interrupts.stop()
         self.runner.deadlines.close()
         await self.leases.close()
+        await self.runner.processes.close()
         await self.resources.close()
 
     async def run(self, claimed: Claimed) -> str:

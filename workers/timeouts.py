@@ -73,11 +73,12 @@ class Run:
         grace: Seconds that it has for cleanup once it was cancelled; then it is abandoned.
         deadlines: Who watches the clock.
         phase: Which clock `limit` is.
+        stopped: How a cancel at the deadline stops what the coroutine stands for.
     """
 
     __slots__ = (
         "_asked", "_deadlines", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "finished", "grace", "limit", "outcome", "phase", "started", "task", "when",
+        "call", "deadline", "finished", "grace", "limit", "outcome", "phase", "started", "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(
@@ -87,10 +88,12 @@ class Run:
         grace: float,
         deadlines: Deadlines,
         phase: Phase = "running",
+        stopped: Stopped = "cancelled",
     ) -> None:
         self.call = call
         self.limit = limit
         self.phase: Phase = phase
+        self.stopped: Stopped = stopped
         self.outcome: Outcome | None = None
         self.grace = grace
         self._deadlines = deadlines
@@ -231,7 +234,7 @@ class Run:
         if self._asked is not None:
             return self._asked
         if self._expired:
-            return TimedOut(self.limit, self.phase, "interrupted" if self._interrupted else "cancelled")
+            return TimedOut(self.limit, self.phase, "interrupted" if self._interrupted else self.stopped)
         if now >= self.deadline:
             return TimedOut(self.limit, self.phase, "late")
         return own
