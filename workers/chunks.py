@@ -25,6 +25,7 @@ from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
 from workers.recorder import Group, Recorder
 from workers.processes import Process, ProcessDiedError, Processes, leaves_process_fit
+from workers.pulse import job_number
 from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
@@ -110,6 +111,7 @@ class JobRun(Run):
     ) -> None:
         super().__init__(call, limit, grace, chunk.runner.deadlines, stopped=_STOPPED[function.isolation])
         self.process = process
+        self.number = job_number(chunk.row, index)
         self.chunk = chunk
         self.index = index
         self.job = job
@@ -137,10 +139,12 @@ class ChunkRun:
     Args:
         claimed: The chunk.
         runner: The worker's slots, recorder and clock.
+        row: Where it stands in the memory that is shared with the supervisor.
     """
 
-    def __init__(self, claimed: Claimed, runner: Runner) -> None:
+    def __init__(self, claimed: Claimed, runner: Runner, row: int) -> None:
         self.claimed = claimed
+        self.row = row
         self.runner = runner
         self._runs: dict[JobRun, None] = {}
         self._unrecorded = 0

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import Protocol
+
+from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, STARTED
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,12 @@ class Watched(Protocol):
 
     when: float
     """When `ring` is due, on the loop's clock: the deadline, and after it the end of grace."""
+    last_moment: float
+    """When the run must be over, on the loop's clock."""
+    started: float
+    limit: float
+    number: float
+    """Its name in the shared memory."""
 
     @property
     def name(self) -> str:
@@ -45,13 +53,17 @@ class Deadlines:
     Attributes:
         current: The run whose own code holds the loop now.
         on_set: Called when the next time is set, with that time; who interrupts a blocked loop hears it.
-        on_step: Called before each step of a run's code.
+        left_behind: Runs that ignored their cancellation and still go on. (The loop holds tasks weakly; this holds them.)
+
+    Args:
+        cells: Where the current run is written down for the supervisor, by the places that `workers.pulse` names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cells: MutableSequence[float] | memoryview[float] | None = None) -> None:
         self.current: Watched | None = None
         self.on_set: Callable[[float], None] | None = None
-        self.on_step: Callable[[Watched], None] | None = None
+        self.left_behind: set[Watched] = set()
+        self.cells = cells if cells is not None else [0.0] * CELLS
         self._since = 0.0
         self._runs: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -74,13 +86,15 @@ class Deadlines:
     def enter(self, run: Watched) -> None:
         """Take note that a step of this run's own code begins."""
         self.current = run
-        if self.on_step is not None:
-            self.on_step(run)
+        cells = self.cells
+        cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
+        cells[CURRENT] = run.number
         self._since = time.monotonic()
 
     def leave(self, run: Watched) -> None:
         """Take note that the step has ended."""
         self.current = None
+        self.cells[CURRENT] = NOBODY
         took = time.monotonic() - self._since
         if took > _STALL:
             self._stalled(run, took)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from workers.deadlines import Deadlines
+from workers.pulse import LAST_MOMENT
 
 # The loop's own timer comes first, s: only a loop that could not ring in time is interrupted.
 _SLACK = 0.02
@@ -37,6 +38,7 @@ class Interruptible(Protocol):
     """A run, as the interrupt handler sees it."""
 
     when: float
+    last_moment: float
     call: Coroutine[Any, Any, Any]
 
     def interrupted(self, now: float) -> None:
@@ -86,6 +88,7 @@ class Interrupts:
             self.set(max(run.when, now))
         else:
             run.interrupted(now)
+            self._deadlines.cells[LAST_MOMENT] = run.last_moment
             self.set(run.when)
             raise Interrupted("the job blocked the event loop past its time")
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
+from workers.pulse import NOBODY
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Run:
 
     __slots__ = (
         "_asked", "_deadlines", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "finished", "grace", "limit", "outcome", "phase", "started", "stopped", "task", "when",
+        "call", "deadline", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started", "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +105,8 @@ class Run:
         loop = asyncio.get_running_loop()
         self.started = self.finished = loop.time()
         self.when = self.deadline = self.started + limit
+        self.last_moment = self.deadline + grace
+        self.number = NOBODY
         self.task = loop.create_task(self._body())
 
     @property
@@ -138,10 +141,13 @@ class Run:
         first = not self._interrupted and not self._expired and self._asked is None
         self._expired = self._interrupted = True
         self.when = now + (self.grace if first else _AGAIN)
+        if first:
+            self.last_moment = self.when
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop."""
         self.when += seconds
+        self.last_moment += seconds
         if not self._expired:
             self.deadline += seconds
 
@@ -162,6 +168,7 @@ class Run:
         self._entered = True
         self.started = asyncio.get_running_loop().time()
         self.when = self.deadline = self.started + self.limit
+        self.last_moment = self.deadline + self.grace
         self._deadlines.watch(self)
         self.began()
         own: Outcome
@@ -205,7 +212,7 @@ class Run:
 
     def _stop(self) -> None:
         self.task.cancel()
-        self.when = asyncio.get_running_loop().time() + self.grace
+        self.when = self.last_moment = asyncio.get_running_loop().time() + self.grace
         self._deadlines.watch(self)
 
     def _abandon(self) -> None:
@@ -215,12 +222,12 @@ class Run:
         )  # fmt: skip
         if self._interrupted:
             self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
-        _left_behind.add(self)
+        self._deadlines.left_behind.add(self)
         self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
 
     def _end(self, own: Outcome) -> None:
         if self.outcome is not None:
-            _left_behind.discard(self)
+            self._deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
                 self.name, asyncio.get_running_loop().time() - self.started,
@@ -244,7 +251,3 @@ class Run:
         self.finished = asyncio.get_running_loop().time()
         self.outcome = outcome
         self.ended()
-
-
-# The loop holds tasks weakly, so what is left behind is held here until it ends.
-_left_behind: set[Run] = set()
