@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -59,7 +61,9 @@ class Export:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            # Every row is flushed as it is written; what may be left is a row that could not be, which was said then.
+            with suppress(OSError):
+                self._file.close()
 
     def begin(self) -> None:
         """Empty the file, or go to its end, and write a csv's header where there is none."""
@@ -108,13 +112,17 @@ def _encoder(target: str) -> Callable[[Result[Any]], str]:
 
 
 def _json_row(result: Result[Any]) -> str:
+    if isinstance(result, SuccessResult):
+        return f'{_json_object(result)[:-1]},"value":{_value_json(result)}}}\n'
+    return f"{_json_object(result)}\n"
+
+
+def _json_object(result: Result[Any]) -> str:
+    """Write all fields but the value."""
     try:
-        if not isinstance(result, SuccessResult) or _is_plain(result):
-            return f"{result.model_dump_json()}\n"
-    except (PydanticSerializationError, UnicodeError):
-        pass
-    rest = to_json(result.model_dump(exclude={"value"}), inf_nan_mode="constants", fallback=repr).decode()
-    return f'{rest[:-1]},"value":{_value_json(result)}}}\n'
+        return result.model_dump_json(exclude={"value"})
+    except PydanticSerializationError:  # a lone surrogate in a key or a message, which json can escape
+        return json.dumps(result.model_dump(exclude={"value"}), separators=(",", ":"))
 
 
 def _csv_row(result: Result[Any]) -> str:
@@ -131,17 +139,19 @@ def _csv_line(cells: Any) -> str:
     return line.getvalue()
 
 
-def _is_plain(result: SuccessResult[Any]) -> bool:
-    signature = signatures.known(result.function)
-    return signature is None or signature.returns_plain_json
-
-
-def _value_json(result: Any) -> str:
+def _value_json(result: SuccessResult[Any]) -> str:
     """Write a value as it travelled: by its function's annotation where that is at hand; else as well as can be."""
     signature = signatures.known(result.function)
     try:
-        if signature is not None:
+        if signature is not None and not signature.returns_plain_json:
             return signature.encode_value(result.value)[len(b'{"value":') : -1].decode()
         return to_json(result.value, bytes_mode="base64", inf_nan_mode="constants").decode()
-    except (PydanticSerializationError, ValidationError, UnicodeError):
-        return to_json(ascii(result.value)).decode()
+    except (PydanticSerializationError, ValidationError, ValueError):
+        return _some_json(result.value)
+
+
+def _some_json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(ascii(value))

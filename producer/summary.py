@@ -196,7 +196,7 @@ def _durations(tally: Tally) -> Iterator[RenderableType]:
     table.add_column(no_wrap=True)
     for rank, (duration, key, status) in enumerate(tally.slowest()):
         label, colour = LABELS[status]
-        table.add_row("" if rank else "slowest  ", seconds(duration), shorten(key, 100), Text(label, colour))
+        table.add_row("" if rank else "slowest  ", seconds(duration), Text(shorten(key, 100)), Text(label, colour))
     yield table
 
 
@@ -211,7 +211,9 @@ def _share(count: int, total: int) -> str:
 
 
 def seconds(duration: float) -> str:
-    """Write a duration for people: `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
+    """Write a duration for people: `12 us`, `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
+    if 0 < duration < 0.0009995:
+        return f"{duration * 1e6:.3g} us"
     if duration < 0.9995:
         return f"{duration * 1000:.3g} ms"
     if duration < 59.995:
