@@ -73,7 +73,7 @@ class Aftermath:
         batch_id, _, first = current.chunk_id.rpartition(":")
         name = f"job {batch_id}:{current.index}"
         if killed:
-            own = {"status": "timeout", "limit": current.limit, "phase": "running", "stopped": "killed"}
+            own: dict[str, Any] = {"status": "timeout", "limit": current.limit, "phase": "running", "stopped": "killed"}
             logger.warning("%s held its worker's loop: timed out", name, extra={"event": "job.killed", "job": name})
         else:
             crashes = await self._count_crash(batch_id, current.index)
@@ -83,7 +83,7 @@ class Aftermath:
             )  # fmt: skip
             if crashes < MOST_CRASHES:
                 return
-            own = {"status": "lost", "reason": f"its worker process ended under it {crashes} times, last by {ending}"}
+            own = {"status": "lost", "attempt": crashes, "reason": f"its worker process ended under it {crashes} times, last by {ending}"}
         await self._record(current, batch_id, int(first), worker_id, own)
 
     async def _count_crash(self, batch_id: str, index: int) -> int:

@@ -6,7 +6,6 @@ It reads one job after the other from its socket, runs it on its main thread, an
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import signal
 import socket
 import sys
@@ -16,9 +15,7 @@ from pydantic_core import from_json, to_json
 
 from workers import registry
 from workers.failures import describe
-from workers.processes import LENGTH_BYTES
-
-_PR_SET_PDEATHSIG = 1
+from workers.processes import LENGTH_BYTES, die_with_parent
 
 
 def main(descriptor: int) -> None:
@@ -69,12 +66,6 @@ def _memory_limit(limit: int | None) -> Any:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, however that ends; Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ from protocol.results import Stopped, encode_common
 from workers import registry
 from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
-from workers.recorder import Group, Recorder
 from workers.processes import Process, ProcessDiedError, Processes, leaves_process_fit
 from workers.pulse import job_number
+from workers.recorder import Group, Recorder
 from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
+from workers.threads import Threads
 from workers.timeouts import Run
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Runner:
         result_limit: Longest value of one job, bytes of JSON.
         deadlines: Who watches the jobs' clocks.
         processes: Where plain functions run.
+        threads: Where those run that ask for it.
     """
 
     worker_id: str
@@ -87,6 +89,7 @@ class Runner:
     result_limit: int
     deadlines: Deadlines
     processes: Processes
+    threads: Threads
 
 
 # How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
@@ -236,10 +239,12 @@ class ChunkRun:
             self._put(self._rows.not_started(index, job, longest, "queued"))
         else:
             limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-            if process is None:
-                call = function.coroutine(args, kwargs)
-            else:
+            if process is not None:
                 call = process.run(function, job, self.runner.result_limit)
+            elif function.isolation == "thread":
+                call = self.runner.threads.run(function.function, args, kwargs)
+            else:
+                call = function.function(*args, **kwargs)
             run = JobRun(call, limit, options.grace, self, index, job, function, process)
             self._runs[run] = None
 

@@ -27,6 +27,7 @@ from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.slots import Slots
+from workers.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Crew:
         )
         self.deadlines = Deadlines(pulse.cells if pulse else None)
         self.processes = Processes(options.job_processes)
+        self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.runner = Runner(
             self.worker_id,
             self.slots,
@@ -109,6 +111,7 @@ class Crew:
             options.max_result_bytes,
             self.deadlines,
             self.processes,
+            self.threads,
         )
         self.interrupts = Interrupts(self.deadlines)
         self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned)
@@ -132,6 +135,7 @@ class Crew:
         await self.leases.close()
         await self.heart.stop()
         await self.processes.close()
+        self.threads.close()
         await self.resources.close()
 
     async def run(self, claimed: Claimed) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, MutableSequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, STARTED
 
@@ -53,7 +53,7 @@ class Deadlines:
     Attributes:
         current: The run whose own code holds the loop now.
         on_set: Called when the next time is set, with that time; who interrupts a blocked loop hears it.
-        left_behind: Runs that ignored their cancellation and still go on. (The loop holds tasks weakly; this holds them.)
+        left_behind: What ignored its cancellation and still goes on. (The loop holds tasks weakly; this holds them.)
 
     Args:
         cells: Where the current run is written down for the supervisor, by the places that `workers.pulse` names.
@@ -62,7 +62,7 @@ class Deadlines:
     def __init__(self, cells: MutableSequence[float] | memoryview[float] | None = None) -> None:
         self.current: Watched | None = None
         self.on_set: Callable[[float], None] | None = None
-        self.left_behind: set[Watched] = set()
+        self.left_behind: set[Any] = set()
         self.cells = cells if cells is not None else [0.0] * CELLS
         self._since = 0.0
         self._runs: dict[Watched, None] = {}

@@ -12,6 +12,7 @@ standard library's `subprocess` and a socket.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 # An import of the jobs' module that takes longer than this, s, is an error.
 _LONGEST_START = 60.0
 LENGTH_BYTES = 4
+_PR_SET_PDEATHSIG = 1
 
 
 class ProcessDiedError(StragglerError):
@@ -212,3 +214,9 @@ def describe_exit(code: int) -> str:
         return f"signal {signal.Signals(-code).name}"
     except ValueError:
         return f"signal {-code}"
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,7 +6,6 @@ registers its jobs, so workers are told modules to import.
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import functools
 import importlib
@@ -15,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -99,12 +98,6 @@ class Job(Generic[P, C, R]):
         """Where another process finds the function: the module's name, or the file of what runs as a script."""
         module = self.function.__module__
         return inspect.getsourcefile(self.function) or module if module == "__main__" else module
-
-    def coroutine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        """Start a call that can be awaited; a plain function's in a thread."""
-        if self.isolation == "loop":
-            return cast("Coroutine[Any, Any, Any]", self.function(*args, **kwargs))
-        return asyncio.to_thread(self.function, *args, **kwargs)
 
     def encode_value(self, value: Any, limit_bytes: int) -> bytes:
         """Write what the function returned as the JSON object `{"value": ...}`.

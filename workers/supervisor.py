@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +58,19 @@ class Supervisor:
         chunks: How many chunks one may hold at a time.
         aftermath: Who settles a dead process's jobs.
         kill_floor: A process whose loop stands still for less than this is never killed, s.
+        environment: Of the processes.
     """
 
     def __init__(
-        self, words: Sequence[str], count: int, chunks: int, aftermath: Aftermath, kill_floor: float = 0.5
+        self,
+        words: Sequence[str],
+        count: int,
+        chunks: int,
+        aftermath: Aftermath,
+        kill_floor: float,
+        environment: Mapping[str, str],
     ) -> None:
+        self._environment = environment
         self._words = words
         self._count = count
         self._chunks = chunks
@@ -104,7 +112,8 @@ class Supervisor:
             path = folder / f"{time.monotonic_ns()}"
             pulse = Pulse.create(path, self._chunks)
             # A session of its own: Ctrl-C is ours to pass on, and a kill reaches what the jobs have started.
-            process = subprocess.Popen([*self._words, "--pulse", str(path)], start_new_session=True)  # noqa: S603
+            words = [*self._words, "--pulse", str(path)]
+            process = subprocess.Popen(words, start_new_session=True, env=self._environment)  # noqa: S603  # ourselves
             self._children.append(Child(process, pulse, path, time.monotonic()))
 
     async def _look_at(self, child: Child) -> None:
@@ -142,9 +151,11 @@ class Supervisor:
             return
         if code == EXHAUSTED:
             return
+        # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
         lived = time.monotonic() - child.started
-        self._failures = self._failures + 1 if lived < _LONGEST_BACKOFF and not child.hung else 0
-        self._start_at = time.monotonic() + min(_LONGEST_BACKOFF, 0.1 * 2**self._failures if self._failures > 1 else 0.0)
+        is_failing = child.pulse.current() is None and lived < _LONGEST_BACKOFF
+        self._failures = self._failures + 1 if is_failing else 0
+        self._start_at = time.monotonic() + (min(_LONGEST_BACKOFF, 0.1 * 2**self._failures) if is_failing else 0.0)
         logger.warning(
             "worker process %d %s", child.process.pid, "hung and was killed" if child.hung else describe_exit(code),
             extra={"event": "worker.killed" if child.hung else "worker.died", "pid": child.process.pid},

@@ -201,6 +201,9 @@ class Run:
             try:
                 payload = yield awaited
                 step = send
+            except GeneratorExit:  # the task is thrown away, and the coroutine with it
+                self.call.close()
+                raise
             except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
                 step, payload = throw, error
 
