@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 import sysconfig
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,11 +38,12 @@ def behaviour(number: int) -> str:
 
 def find_pages() -> dict[str, Path]:
     """Map the paths of the URLs to the files that stand behind them."""
-    names = chain(sources(sysconfig.get_path("stdlib")), sources(sysconfig.get_path("purelib")))
-    pages = dict(islice(names, PAGES))
-    if len(pages) < PAGES:
-        sys.exit(f"this Python has only {len(pages)} source files, the demo takes {PAGES}")
-    return {f"/{behaviour(number)}/{name}": path for number, (name, path) in enumerate(pages.items())}
+    pages: dict[str, Path] = {}
+    for name, path in chain(sources(sysconfig.get_path("stdlib")), sources(sysconfig.get_path("purelib"))):
+        pages.setdefault(name, path)
+        if len(pages) == PAGES:
+            return {f"/{behaviour(number)}/{name}": path for number, (name, path) in enumerate(pages.items())}
+    sys.exit(f"this Python has only {len(pages)} source files, the demo takes {PAGES}")
 
 
 def sources(directory: str) -> list[tuple[str, Path]]:
@@ -54,6 +55,8 @@ def sources(directory: str) -> list[tuple[str, Path]]:
 
 async def answer(request: web.Request) -> web.StreamResponse:
     """Answer a request as its URL's first part says."""
+    if request.path not in request.app[FILES]:
+        raise web.HTTPNotFound
     content = request.app[FILES][request.path].read_bytes()
     match request.path.split("/")[1]:
         case "never-answers":
@@ -90,8 +93,7 @@ async def main() -> None:
     """Serve until standard input ends."""
     app = web.Application()
     app[FILES] = find_pages()
-    app.add_routes([web.get("/urls.jsonl", list_urls)])
-    app.add_routes([web.get(path, answer) for path in app[FILES]])
+    app.add_routes([web.get("/urls.jsonl", list_urls), web.get("/{page:.+}", answer)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

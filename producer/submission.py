@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import length_hint
@@ -147,11 +148,12 @@ class Submission:
         )
         return "submit", names, args
 
-    async def _chunks(self, jobs: Jobs, slots: int) -> AsyncIterator[_Chunk]:
+    async def _chunks(self, jobs: Jobs, slots: int) -> AsyncGenerator[_Chunk, None]:
         """Cut jobs into chunks; those of a slow source leave as they come."""
         if isinstance(jobs, AsyncIterable):
-            async for chunk in self._chunks_of_stream(jobs):
-                yield chunk
+            async with aclosing(self._chunks_of_stream(jobs)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
         iterator = iter(jobs)
         known = length_hint(jobs, 0) or None
@@ -170,7 +172,7 @@ class Submission:
         if chunk.jobs:
             yield chunk
 
-    async def _chunks_of_stream(self, jobs: AsyncIterable[JobSpec[Any]]) -> AsyncIterator[_Chunk]:
+    async def _chunks_of_stream(self, jobs: AsyncIterable[JobSpec[Any]]) -> AsyncGenerator[_Chunk, None]:
         coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
         pump = asyncio.create_task(_pump(jobs, coming))
         try:
@@ -188,6 +190,8 @@ class Submission:
             await pump  # raises what the source raised
         finally:
             pump.cancel()
+            while not coming.empty():  # a full queue would hold the pump, which puts down its end mark, for ever
+                coming.get_nowait()
             await asyncio.wait({pump})
 
     def _add(self, chunk: _Chunk, job: JobSpec[Any]) -> None:

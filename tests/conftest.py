@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,22 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if BINARY is None:
-        for item in items:
-            if "redis" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=NO_BINARY))
+    for item in items:
+        if BINARY is None and "redis" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=NO_BINARY))
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = bounded(item.obj)
+
+
+def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Fail a test that waits for ever, rather than wait with it."""
+
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(60):
+            await test(*args, **kwargs)
+
+    return run
 
 
 # ---- Redis
@@ -73,8 +87,8 @@ def redis_url(redis_server: RedisServer | None) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    """Look into the test's Redis from outside, with a blocking client."""
+def redis(redis_url: str) -> Iterator[Any]:
+    """Look into the test's Redis from outside, with a blocking client (Any, as its types know no blocking)."""
     with blocking_client(redis_url) as client:
         yield client
 
@@ -101,7 +115,7 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
 
 @pytest.fixture
 def worker(redis_url: str) -> StartWorker:
-    """Give what starts a worker on this event loop: `async with worker(concurrency=10): ...`, as `WorkerOptions`."""
+    """Start workers on this event loop, as an async context; takes what `WorkerOptions` takes."""
 
     @asynccontextmanager
     async def start(**options: Any) -> AsyncIterator[StragglerWorker]:
@@ -266,7 +280,11 @@ def _children() -> set[str]:
     """Name our child processes, as `/proc` knows them; nothing where there is none."""
     found = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        for pid in task.read_text().split():
+        try:
+            pids = task.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            continue
+        for pid in pids:
             command = Path(f"/proc/{pid}/cmdline")
             name = command.read_bytes().replace(b"\0", b" ").decode(errors="replace") if command.exists() else ""
             if "resource_tracker" not in name:  # multiprocessing's own, one for the whole session
