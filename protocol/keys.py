@@ -65,6 +65,11 @@ def results(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:results"
 
 
+def crashes(batch_id: str) -> str:
+    """Index of a job -> how many worker processes have died under it."""
+    return f"{PREFIX}batch:{batch_id}:crashes"
+
+
 def chunk_id(batch_id: str, first: int) -> str:
     """Name the chunk whose first job has this index."""
     return f"{batch_id}:{first}"

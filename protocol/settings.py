@@ -21,6 +21,9 @@ class Settings(BaseSettings):
         queue: The queue to submit to and to work on.
         jobs: Modules whose jobs a worker runs, separated by commas.
         concurrency: Jobs that a worker process runs at a time.
+        job_processes: Processes for plain functions, of one worker process.
+        max_abandoned: Jobs left behind after they ignored their cancellation, before a worker is replaced.
+        kill_floor: A worker whose loop stands still for less than this is never killed, s.
         shutdown_wait: How long a worker lets running jobs finish after SIGTERM, s.
         lease: How long a worker holds a chunk without a sign of life, s.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
@@ -33,6 +36,9 @@ class Settings(BaseSettings):
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "default"
     jobs: str = ""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 100
+    job_processes: Annotated[int, Field(ge=1, le=1000)] = os.cpu_count() or 1
+    max_abandoned: Annotated[int, Field(ge=0)] = 16
+    kill_floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
     shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
     max_arguments_bytes: Annotated[int, Field(ge=1)] = 1 << 20

@@ -8,6 +8,7 @@ Only what a command needs is imported, and only when it runs: `straggler --help`
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -105,8 +106,14 @@ def worker(
     ] = False,
     redis: Redis = None,
     verbose: Verbose = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots.")
+    ] = 1,
+    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
+
+    A supervisor starts the worker processes, kills one that a job holds past its time, and replaces whatever ends.
 
     SIGTERM or Ctrl-C lets running jobs finish for STRAGGLER_SHUTDOWN_WAIT seconds (10), then hands the rest back to the
     queue; a second one hands back at once.
@@ -114,12 +121,14 @@ def worker(
 
     def command() -> int:
         from straggler.commands.worker import check as check_health
-        from straggler.commands.worker import work
+        from straggler.commands.worker import supervise, work
 
         place = _place(redis, queue)
         if check:
             return check_health(place)
-        return work(place, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
+        if pulse is not None:
+            return work(place, pulse, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
+        return supervise(place, processes, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
 
     _finish(command)
 

@@ -19,14 +19,18 @@ from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
 from protocol.connection import RedisClock
 from protocol.errors import ProtocolError, UsageError, explain
 from protocol.jobs import JobSpec, decode_chunk
-from protocol.results import encode_common
+from protocol.results import Stopped, encode_common
 from workers import registry
 from workers.context import CurrentJob, enter
+from workers.deadlines import Deadlines
+from workers.processes import Process, ProcessDiedError, Processes, leaves_process_fit
+from workers.pulse import job_number
 from workers.recorder import Group, Recorder
-from workers.registry import Job
+from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
-from workers.timeouts import Deadlines, Run
+from workers.threads import Threads
+from workers.timeouts import Run
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +78,8 @@ class Runner:
         clock: Redis' clock.
         result_limit: Longest value of one job, bytes of JSON.
         deadlines: Who watches the jobs' clocks.
+        processes: Where plain functions run.
+        threads: Where those run that ask for it.
     """
 
     worker_id: str
@@ -82,12 +88,18 @@ class Runner:
     clock: RedisClock
     result_limit: int
     deadlines: Deadlines
+    processes: Processes
+    threads: Threads
+
+
+# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
+_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
 
 class JobRun(Run):
     """A run of one job of a chunk."""
 
-    __slots__ = ("chunk", "function", "index", "job")
+    __slots__ = ("chunk", "function", "index", "job", "process")
 
     def __init__(
         self,
@@ -98,8 +110,11 @@ class JobRun(Run):
         index: int,
         job: JobSpec[Any],
         function: Job[..., Any, Any],
+        process: Process | None,
     ) -> None:
-        super().__init__(call, limit, grace, chunk.runner.deadlines)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, stopped=_STOPPED[function.isolation])
+        self.process = process
+        self.number = job_number(chunk.row, index)
         self.chunk = chunk
         self.index = index
         self.job = job
@@ -127,10 +142,12 @@ class ChunkRun:
     Args:
         claimed: The chunk.
         runner: The worker's slots, recorder and clock.
+        row: Where it stands in the memory that is shared with the supervisor.
     """
 
-    def __init__(self, claimed: Claimed, runner: Runner) -> None:
+    def __init__(self, claimed: Claimed, runner: Runner, row: int) -> None:
         self.claimed = claimed
+        self.row = row
         self.runner = runner
         self._runs: dict[JobRun, None] = {}
         self._unrecorded = 0
@@ -202,30 +219,51 @@ class ChunkRun:
                 await self._start(index, job, options)
 
     async def _start(self, index: int, job: JobSpec[Any], options: BatchOptions) -> None:
+        process = None
         try:
             function = registry.find(job.function)
             args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
-        except UsageError as error:
+            await self.runner.recorder.room()
+            await self.runner.slots.take()
+            if function.isolation == "process":
+                process = await self._take_process()
+        except (UsageError, ProcessDiedError) as error:
             self._put(self._rows.failed(index, job, error))
             return
-        await self.runner.recorder.room()
-        await self.runner.slots.take()
         waited = self.runner.clock.now() - self.claimed.enqueued_at
         longest = job.queue_timeout or options.queue_timeout
         if self._handed_back:
-            self.runner.slots.give()
+            self._give_back(process, is_fit=True)
         elif longest is not None and waited > longest:
-            self.runner.slots.give()
+            self._give_back(process, is_fit=True)
             self._put(self._rows.not_started(index, job, longest, "queued"))
         else:
             limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-            run = JobRun(function.coroutine(args, kwargs), limit, options.grace, self, index, job, function)
+            if process is not None:
+                call = process.run(function, job, self.runner.result_limit)
+            elif function.isolation == "thread":
+                call = self.runner.threads.run(function.function, args, kwargs)
+            else:
+                call = function.function(*args, **kwargs)
+            run = JobRun(call, limit, options.grace, self, index, job, function, process)
             self._runs[run] = None
+
+    async def _take_process(self) -> Process:
+        try:
+            return await self.runner.processes.take()
+        except BaseException:
+            self.runner.slots.give()
+            raise
+
+    def _give_back(self, process: Process | None, *, is_fit: bool) -> None:
+        self.runner.slots.give()
+        if process is not None:
+            self.runner.processes.give(process, is_fit=is_fit)
 
     def conclude(self, run: JobRun) -> None:
         """Give back the slot of a run that has ended, and record what it ended in."""
         del self._runs[run]
-        self.runner.slots.give()
+        self._give_back(run.process, is_fit=leaves_process_fit(run.outcome))
         row = self._rows.ended(run.index, run.job, run.function, run)
         if row is not None:
             self._put(row)

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -17,11 +18,16 @@ from uuid import uuid4
 from protocol.connection import ArqRedis, RedisClock, Scripts
 from protocol.settings import Settings
 from workers.chunks import ChunkRun, Claimed, Runner
+from workers.deadlines import Deadlines
+from workers.heart import Heart
+from workers.interrupts import Interrupts
 from workers.leases import Leased, Leases
+from workers.processes import Processes
+from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.slots import Slots
-from workers.timeouts import Deadlines
+from workers.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,8 @@ class WorkerOptions:
         lease: How long a chunk is held without a sign of life, s.
         shutdown_wait: How long running jobs may finish after SIGTERM, s.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        job_processes: Processes for plain functions.
+        max_abandoned: Runs left behind that a worker bears with before it drains and leaves.
         burst: Whether to leave once the queue is empty.
     """
 
@@ -44,6 +52,8 @@ class WorkerOptions:
     lease: float = 10.0
     shutdown_wait: float = 10.0
     max_result_bytes: int = 1 << 20
+    job_processes: int = os.cpu_count() or 1
+    max_abandoned: int = 16
     burst: bool = False
 
     @classmethod
@@ -55,6 +65,8 @@ class WorkerOptions:
             lease=settings.lease,
             shutdown_wait=settings.shutdown_wait,
             max_result_bytes=settings.max_result_bytes,
+            job_processes=settings.job_processes,
+            max_abandoned=settings.max_abandoned,
             burst=burst,
         )
 
@@ -65,10 +77,21 @@ class Crew:
     Args:
         redis: The worker's connection.
         options: How the worker works.
+        pulse: The memory that is shared with a supervisor, if there is one.
+        on_exhausted: Called when more runs than `max_abandoned` were left behind.
+        on_orphaned: Called when the parent process is gone.
     """
 
-    def __init__(self, redis: ArqRedis, options: WorkerOptions) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        options: WorkerOptions,
+        pulse: Pulse | None = None,
+        on_exhausted: Callable[[], None] = lambda: None,
+        on_orphaned: Callable[[], None] = lambda: None,
+    ) -> None:
         self.options = options
+        self._pulse = pulse
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
@@ -77,7 +100,21 @@ class Crew:
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )
-        self.runner = Runner(self.worker_id, self.slots, self.recorder, self.clock, options.max_result_bytes, Deadlines())
+        self.deadlines = Deadlines(pulse.cells if pulse else None)
+        self.processes = Processes(options.job_processes)
+        self.threads = Threads(options.concurrency, self.deadlines.left_behind)
+        self.runner = Runner(
+            self.worker_id,
+            self.slots,
+            self.recorder,
+            self.clock,
+            options.max_result_bytes,
+            self.deadlines,
+            self.processes,
+            self.threads,
+        )
+        self.interrupts = Interrupts(self.deadlines)
+        self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned)
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
 
@@ -85,12 +122,20 @@ class Crew:
         """Start to record and to renew, and tell the producers of our slots."""
         self.recorder.start()
         self.leases.start()
+        self.interrupts.start()
+        if self._pulse is not None:
+            self._pulse.worker_id = self.worker_id
+        self.heart.start()
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
         await self.recorder.close()
-        self.runner.deadlines.close()
+        self.interrupts.stop()
+        self.deadlines.close()
         await self.leases.close()
+        await self.heart.stop()
+        await self.processes.close()
+        self.threads.close()
         await self.resources.close()
 
     async def run(self, claimed: Claimed) -> str:
@@ -99,9 +144,11 @@ class Crew:
         self.resources.enter()
         leased = Leased(claimed.chunk_id, claimed.batch_id, claimed.first, claimed.count)
         self.leases.hold(leased)
-        chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner)
+        row = self._pulse.hold(claimed.chunk_id) if self._pulse else -1
+        chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row)
         try:
             outcome = await chunk.run()
+            await self.leases.release(leased, outcome)
         except asyncio.CancelledError:  # arq's own worker shuts down so
             chunk.hand_back()
             await self.leases.release(leased, await chunk.finish())
@@ -109,7 +156,8 @@ class Crew:
         finally:
             del self.chunks[claimed.chunk_id]
             self.leases.forget(leased)
-        await self.leases.release(leased, outcome)
+            if self._pulse is not None:
+                self._pulse.drop(claimed.chunk_id)
         logger.info(
             "chunk %s %s in %.3f s", claimed.chunk_id, outcome, time.monotonic() - started,
             extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": claimed.batch_id, "outcome": outcome},
@@ -117,7 +165,12 @@ class Crew:
         return outcome
 
     def _describe(self) -> dict[str, Any]:
-        return {"slots": self.slots.total, "running": self.slots.used}
+        return {
+            "slots": self.slots.total,
+            "running": self.slots.used,
+            "abandoned": len(self.deadlines.left_behind),
+            "loop_lag": round(self.heart.take_lag(), 6),
+        }
 
     def _stop_chunk(self, chunk_id: str) -> None:
         if chunk_id in self.chunks:

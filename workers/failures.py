@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import traceback
 
+from protocol.errors import StragglerError
 from protocol.results import TRACEBACK_LIMIT
 
 # A message is for people and for grouping; what a library puts into one (a whole page, say) is not.
 MESSAGE_LIMIT = 2_000
 
 
+class DescribedError(StragglerError):
+    """A job raised in another process; carries what `describe` said of it there."""
+
+    def __init__(self, described: dict[str, str]) -> None:
+        super().__init__(described["message"])
+        self.described = described
+
+
 def describe(error: BaseException) -> dict[str, str]:
     """Tell an exception's type, message and traceback, whatever its own methods do."""
+    if isinstance(error, DescribedError):
+        return error.described
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return {

@@ -10,8 +10,12 @@ from typing import Any, TypeVar, overload
 from protocol.batches import DEFAULT_GRACE
 from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
+from workers.deadlines import Deadlines
 from workers.failures import describe
-from workers.timeouts import Deadlines, Raised, Returned, Run, TimedOut
+from workers.timeouts import Raised, Returned, Run, TimedOut
+
+# The loop holds tasks weakly: what a caller no longer waits for is held here until it ends.
+_left_behind: set[Any] = set()
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -120,6 +124,7 @@ async def _finish(kept: _Kept, timeout: float, grace: float) -> Run:
             f"timeout={timeout!r}, grace={grace!r}: a timeout is a finite number of seconds above 0, grace from 0"
         )
     deadlines = Deadlines()
+    deadlines.left_behind = _left_behind
     run = _LocalRun(call, timeout, grace, deadlines)
     try:
         await run.done.wait()

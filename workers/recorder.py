@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+
 from redis.exceptions import RedisError
 
 from protocol import keys

@@ -6,7 +6,6 @@ registers its jobs, so workers are told modules to import.
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import functools
 import importlib
@@ -15,10 +14,12 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+from pydantic import ValidationError
 
 from protocol import signatures
-from protocol.errors import InputError, OptionError, UnknownFunctionError
+from protocol.errors import InputError, OptionError, UnknownFunctionError, explain
 from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
 
@@ -26,24 +27,40 @@ P = ParamSpec("P")
 C = TypeVar("C")
 R = TypeVar("R")
 
+Isolation = Literal["loop", "process", "thread"]
+
 _jobs: dict[str, Job[..., Any, Any]] = {}
+
+
+class UnusableValueError(ValueError):
+    """A job returned a value that does not fit its declared type, cannot be JSON, or is too large."""
 
 
 class Job(Generic[P, C, R]):
     """A function that workers can run by its name.
 
     Args:
-        function: The function; `async def`, or plain, which runs in a thread.
+        function: The function.
         name: What producers call it.
         timeout: Longest run, s, where neither the job nor its batch says another.
+        isolation: `loop` for an `async def`; `process` or `thread` for a plain function.
+        max_memory: What a job's process may allocate, bytes.
     """
 
-    def __init__(self, function: Callable[P, C], name: str, timeout: float | None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, C],
+        name: str,
+        timeout: float | None = None,
+        isolation: Isolation = "loop",
+        max_memory: int | None = None,
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
         self.timeout = timeout
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.isolation: Isolation = isolation
+        self.max_memory = max_memory
         self.signature = Signature(name, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -76,11 +93,29 @@ class Job(Generic[P, C, R]):
         """Describe one call for each tuple of arguments, lazily."""
         return JobSpecs(self.name, (tuple(several) for several in arguments), _length(arguments))
 
-    def coroutine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        """Start a call that can be awaited; a plain function's in a thread."""
-        if self.is_async:
-            return cast("Coroutine[Any, Any, Any]", self.function(*args, **kwargs))
-        return asyncio.to_thread(self.function, *args, **kwargs)
+    @property
+    def module(self) -> str:
+        """Where another process finds the function: the module's name, or the file of what runs as a script."""
+        module = self.function.__module__
+        return inspect.getsourcefile(self.function) or module if module == "__main__" else module
+
+    def encode_value(self, value: Any, limit_bytes: int) -> bytes:
+        """Write what the function returned as the JSON object `{"value": ...}`.
+
+        Raises:
+            UnusableValueError: If it does not fit the declared type, cannot be JSON, or takes more than `limit_bytes`.
+        """
+        try:
+            encoded = self.signature.encode_value(value)
+        except Exception as error:  # noqa: BLE001  # a value's own validators and serialisers may raise anything
+            what = explain(error) if isinstance(error, ValidationError) else error
+            raise UnusableValueError(f"{self.name!r} returned what cannot be its result: {what}") from None
+        if len(encoded) > limit_bytes:
+            raise UnusableValueError(
+                f"the value takes {len(encoded):,} bytes as JSON, at most {limit_bytes:,} may be kept: "
+                "return a path or a URL instead, or raise STRAGGLER_MAX_RESULT_BYTES"
+            )
+        return encoded
 
 
 @overload
@@ -88,23 +123,45 @@ def job(function: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, Coroutine[An
 @overload
 def job(function: Callable[P, R], /) -> Job[P, R, R]: ...
 @overload
-def job(*, name: str | None = None, timeout: float | None = None) -> _Decorator: ...
-def job(function: Any = None, /, *, name: str | None = None, timeout: float | None = None) -> Any:
+def job(
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    isolation: Literal["process", "thread"] | None = None,
+    max_memory: int | None = None,
+) -> _Decorator: ...
+def job(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    isolation: Literal["process", "thread"] | None = None,
+    max_memory: int | None = None,
+) -> Any:
     """Make a function a job: `@job`, or `@job(timeout=3)`.
 
     Args:
         function: `async def`, or plain.
         name: What producers call it; the function's own name by default.
         timeout: Longest run, s, where neither the job nor its batch says another; else 300.
+        isolation: How a plain function runs. `process` (the default): in a process of its own, which is killed at the
+            timeout with all that it started. `thread`: in a thread of the worker, cheap for calls that surely end. A
+            thread cannot be stopped: after a timeout it runs on and keeps its resources, and one that blocks in C code
+            without giving up the GIL stops the whole worker.
+        max_memory: What a job in a process may allocate, bytes; over it the job fails.
 
     Raises:
-        OptionError: If the timeout is not a finite number above 0, or the name is taken by another function.
+        OptionError: If one of these cannot be, or the name is taken by another function.
     """
     if timeout is not None and not 0 < timeout < float("inf"):
         raise OptionError(f"@job(timeout={timeout}): a timeout is a finite number of seconds above 0")
+    if max_memory is not None and max_memory <= 0:
+        raise OptionError(f"@job(max_memory={max_memory}): a number of bytes above 0")
 
     def register(function: Callable[..., Any]) -> Job[..., Any, Any]:
-        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout)
+        how = _isolation(function, isolation, max_memory)
+        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout, how, max_memory)
         taken = _jobs.get(made.name)
         if taken is not None and _home(taken.function) != _home(function):
             raise OptionError(
@@ -174,6 +231,26 @@ def load_all(modules: str) -> None:
     for module in modules.split(","):
         if module.strip():
             load(module.strip())
+
+
+def _isolation(function: Callable[..., Any], isolation: str | None, max_memory: int | None) -> Isolation:
+    name = function.__qualname__
+    if inspect.iscoroutinefunction(function):
+        if isolation is not None or max_memory is not None:
+            raise OptionError(f"job {name!r} is an async def and runs on the event loop: isolation and max_memory are not for it")
+        return "loop"
+    if isolation not in (None, "process", "thread"):
+        raise OptionError(f"@job(isolation={isolation!r}): use 'process' or 'thread'")
+    if isolation == "thread":
+        if max_memory is not None:
+            raise OptionError(f"job {name!r} runs in a thread, whose memory cannot be limited: leave out max_memory")
+        return "thread"
+    if "<locals>" in name:
+        raise OptionError(
+            f"job {name!r} is defined inside a function, where its process cannot import it: "
+            "move it to the top of its module, or use @job(isolation='thread')"
+        )
+    return "process"
 
 
 def _load_ready_made(module: str) -> None:

@@ -8,15 +8,12 @@ from protocol.connection import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, encode_row
 from workers.failures import describe
-from workers.registry import Job
+from workers.processes import Encoded
+from workers.registry import Job, UnusableValueError
 from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
 
 Row = tuple[int, str, bytes]
 """A job's index, its result's status, and what the result adds to its group's common fields, as JSON."""
-
-
-class UnusableValueError(ValueError):
-    """A job returned a value that does not fit its declared type, cannot be JSON, or is too large."""
 
 
 class Rows:
@@ -57,16 +54,9 @@ class Rows:
 
     def _returned(self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, value: Any) -> Row:
         try:
-            encoded = function.signature.encode_value(value)
-        except Exception as error:  # noqa: BLE001  # a value's own validators and serialisers may raise anything
-            text = f"{job.function!r} returned what cannot be its result: {error}"
-            return self.failed(index, job, UnusableValueError(text), run)
-        if len(encoded) > self._result_limit:
-            text = (
-                f"the value takes {len(encoded):,} bytes as JSON, at most {self._result_limit:,} may be kept: "
-                "return a path or a URL instead, or raise STRAGGLER_MAX_RESULT_BYTES"
-            )
-            return self.failed(index, job, UnusableValueError(text), run)
+            encoded = value.text if isinstance(value, Encoded) else function.encode_value(value, self._result_limit)
+        except UnusableValueError as error:
+            return self.failed(index, job, error, run)
         if job.key is None and job.function == self._function:
             # The same bytes as below, in a third of the time: most rows are like this one.
             times = (index, self._clock.at(run.started), self._clock.at(run.finished), encoded[1:])

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from protocol.results import Phase, Stopped
+from workers.deadlines import Deadlines
+from workers.pulse import NOBODY
 
 logger = logging.getLogger(__name__)
+
+# A job that blocks on when it was interrupted is interrupted again this often, s.
+_AGAIN = 0.1
 
 
 # Not frozen: one of these is made for every job, and a frozen one takes three times as long.
@@ -60,46 +65,6 @@ class HandedBack:
 Outcome: TypeAlias = Returned | Raised | TimedOut | Cancelled | HandedBack
 
 
-class Deadlines:
-    """Watch over the deadlines of many runs with one timer.
-
-    A timer for each run would cost every job what only the late ones need (1.3 of 20 us a no-op job): the timer is set
-    for the earliest deadline, and when it finds that run gone, for the earliest of those that still run.
-    """
-
-    def __init__(self) -> None:
-        self._runs: dict[Run, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, run: Run) -> None:
-        """Expire this run at its deadline."""
-        self._runs[run] = None
-        if self._timer is None or run.deadline < self._timer.when():
-            self._set(run.deadline)
-
-    def forget(self, run: Run) -> None:
-        """Watch this run no longer."""
-        self._runs.pop(run, None)
-
-    def close(self) -> None:
-        """Stop to watch."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _set(self, when: float) -> None:
-        self.close()
-        self._timer = asyncio.get_running_loop().call_at(when, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        now = asyncio.get_running_loop().time()
-        for run in [run for run in self._runs if run.deadline <= now]:
-            del self._runs[run]
-            run.expire()
-        if self._runs:
-            self._set(min(run.deadline for run in self._runs))
-
-
 class Run:
     """One run of one coroutine, in a task of its own. Subclasses say what happens at its `began` and `ended`.
 
@@ -109,11 +74,12 @@ class Run:
         grace: Seconds that it has for cleanup once it was cancelled; then it is abandoned.
         deadlines: Who watches the clock.
         phase: Which clock `limit` is.
+        stopped: How a cancel at the deadline stops what the coroutine stands for.
     """
 
     __slots__ = (
-        "_asked", "_call", "_deadlines", "_entered", "_expired", "_grace", "_grace_timer",
-        "deadline", "finished", "limit", "outcome", "phase", "started", "task",
+        "_asked", "_deadlines", "_entered", "_expired", "_interrupted",
+        "call", "deadline", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started", "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(
@@ -123,26 +89,30 @@ class Run:
         grace: float,
         deadlines: Deadlines,
         phase: Phase = "running",
+        stopped: Stopped = "cancelled",
     ) -> None:
-        self._call = call
+        self.call = call
         self.limit = limit
         self.phase: Phase = phase
+        self.stopped: Stopped = stopped
         self.outcome: Outcome | None = None
-        self._grace = grace
+        self.grace = grace
         self._deadlines = deadlines
         self._asked: Cancelled | HandedBack | None = None
         self._entered = False
         self._expired = False
-        self._grace_timer: asyncio.TimerHandle | None = None
+        self._interrupted = False
         loop = asyncio.get_running_loop()
         self.started = self.finished = loop.time()
-        self.deadline = self.started + limit
+        self.when = self.deadline = self.started + limit
+        self.last_moment = self.deadline + grace
+        self.number = NOBODY
         self.task = loop.create_task(self._body())
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return getattr(self._call, "__qualname__", "coroutine")
+        return getattr(self.call, "__qualname__", "coroutine")
 
     def began(self) -> None:
         """Called in the run's own task before the coroutine's first step; must not raise."""
@@ -158,11 +128,28 @@ class Run:
         """Stop the run: it ends in `HandedBack`, unless a cancel was requested before."""
         self._ask(HandedBack())
 
-    def expire(self) -> None:
-        """Stop the run, as its deadline has passed."""
-        self._expired = True
-        if self._asked is None:
+    def ring(self) -> None:
+        """Take note that the time has come: the deadline's, or after it that of grace."""
+        if self._expired or self._asked is not None:
+            self._abandon()
+        else:
+            self._expired = True
             self._stop()
+
+    def interrupted(self, now: float) -> None:
+        """Take note that the job is interrupted while it blocks the loop; what it does then has its grace."""
+        first = not self._interrupted and not self._expired and self._asked is None
+        self._expired = self._interrupted = True
+        self.when = now + (self.grace if first else _AGAIN)
+        if first:
+            self.last_moment = self.when
+
+    def postpone(self, seconds: float) -> None:
+        """Move the clocks, as another job has held the loop."""
+        self.when += seconds
+        self.last_moment += seconds
+        if not self._expired:
+            self.deadline += seconds
 
     def _ask(self, asked: Cancelled | HandedBack) -> None:
         if self.outcome is not None or isinstance(self._asked, Cancelled):
@@ -171,7 +158,7 @@ class Run:
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.
-            self._call.close()
+            self.call.close()
             self.task.cancel()
             self._end(Raised(asyncio.CancelledError()))
         elif not is_being_stopped:
@@ -180,12 +167,13 @@ class Run:
     async def _body(self) -> None:
         self._entered = True
         self.started = asyncio.get_running_loop().time()
-        self.deadline = self.started + self.limit
+        self.when = self.deadline = self.started + self.limit
+        self.last_moment = self.deadline + self.grace
         self._deadlines.watch(self)
         self.began()
         own: Outcome
         try:
-            own = Returned(await self._call)
+            own = Returned(await self)
         except GeneratorExit as error:
             if not self._is_current():  # the loop is gone, and with it whoever waits for us
                 raise
@@ -193,6 +181,31 @@ class Run:
         except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
             own = Raised(error)
         self._end(own)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Drive the coroutine step by step, so that it is known whose code holds the loop.
+
+        What an `await` of the coroutine would do, with a note before and after each step.
+        """
+        deadlines, send, throw = self._deadlines, self.call.send, self.call.throw
+        step: Callable[[Any], Any] = send
+        payload: Any = None
+        while True:
+            deadlines.enter(self)
+            try:
+                awaited = step(payload)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                deadlines.leave(self)
+            try:
+                payload = yield awaited
+                step = send
+            except GeneratorExit:  # the task is thrown away, and the coroutine with it
+                self.call.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
+                step, payload = throw, error
 
     def _is_current(self) -> bool:
         try:
@@ -202,27 +215,28 @@ class Run:
 
     def _stop(self) -> None:
         self.task.cancel()
-        self._grace_timer = asyncio.get_running_loop().call_later(self._grace, self._abandon)
+        self.when = self.last_moment = asyncio.get_running_loop().time() + self.grace
+        self._deadlines.watch(self)
 
     def _abandon(self) -> None:
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
-            self.name, self._grace, extra={"event": "job.abandoned", "job": self.name},
+            self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
         )  # fmt: skip
-        _left_behind.add(self)
+        if self._interrupted:
+            self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
+        self._deadlines.left_behind.add(self)
         self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
 
     def _end(self, own: Outcome) -> None:
         if self.outcome is not None:
-            _left_behind.discard(self)
+            self._deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
                 self.name, asyncio.get_running_loop().time() - self.started,
                 extra={"event": "job.abandoned_end", "job": self.name},
             )  # fmt: skip
             return
-        if self._grace_timer is not None:
-            self._grace_timer.cancel()
         self._settle(self._judge(own, asyncio.get_running_loop().time()))
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
@@ -230,7 +244,7 @@ class Run:
         if self._asked is not None:
             return self._asked
         if self._expired:
-            return TimedOut(self.limit, self.phase, "cancelled")
+            return TimedOut(self.limit, self.phase, "interrupted" if self._interrupted else self.stopped)
         if now >= self.deadline:
             return TimedOut(self.limit, self.phase, "late")
         return own
@@ -240,7 +254,3 @@ class Run:
         self.finished = asyncio.get_running_loop().time()
         self.outcome = outcome
         self.ended()
-
-
-# The loop holds tasks weakly, so what is left behind is held here until it ends.
-_left_behind: set[Run] = set()

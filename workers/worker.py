@@ -24,6 +24,7 @@ from protocol.connection import CHUNK_FUNCTION, decode_payload
 from protocol.errors import ProtocolError
 from workers.chunks import Claimed
 from workers.crew import Crew, WorkerOptions
+from workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,15 @@ class StragglerWorker(Worker):
         redis: The connection, from `protocol.connection.connect`; closed with the worker.
         options: How it works.
         handle_signals: Whether SIGTERM and SIGINT stop it; needs the main thread.
+        pulse: The memory that is shared with a supervisor, if there is one.
+
+    Attributes:
+        exhausted: Whether it leaves because too many jobs were left behind.
     """
 
-    def __init__(self, redis: ArqRedis, options: WorkerOptions, *, handle_signals: bool = True) -> None:
+    def __init__(
+        self, redis: ArqRedis, options: WorkerOptions, *, handle_signals: bool = True, pulse: Pulse | None = None
+    ) -> None:
         super().__init__(
             redis_pool=redis,
             handle_signals=False,
@@ -52,12 +59,14 @@ class StragglerWorker(Worker):
         )
         self.options = options
         self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        self._pulse = pulse
+        self.exhausted = False
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def main(self) -> None:
         """Claim and run chunks until told to stop, or in burst mode until the queue is empty."""
-        self.crew = Crew(self.pool, self.options)
+        self.crew = Crew(self.pool, self.options, self._pulse, self._retire, self._be_orphaned)
         for signum in self._signals:
             self.loop.add_signal_handler(signum, self.stop)
         await self.crew.start()
@@ -81,6 +90,21 @@ class StragglerWorker(Worker):
             self._hurry.set()
         self._stopping.set()
         self.allow_pick_jobs = False
+
+    def _retire(self) -> None:
+        if not self.exhausted and not self._stopping.is_set():
+            left = len(self.crew.deadlines.left_behind)
+            logger.warning(
+                "%d jobs were left behind: this worker drains and leaves", left,
+                extra={"event": "worker.exhausted", "abandoned": left},
+            )  # fmt: skip
+            self.exhausted = True
+            self.stop()
+
+    def _be_orphaned(self) -> None:
+        if not self._stopping.is_set():
+            logger.warning("the supervisor is gone: this worker stops", extra={"event": "worker.orphaned"})
+            self.stop()
 
     async def close(self) -> None:
         """Take leave of Redis."""

@@ -1,26 +1,67 @@
-"""`worker`: one worker process; `worker --check`: whether this host's is well."""
+"""`worker`: worker processes and their supervisor; `worker --check`: whether this host's are well."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 from protocol import keys
-from protocol.connection import connect, connected, reach
+from protocol.connection import Scripts, connect, connected, reach
 from protocol.errors import StragglerError
 from straggler.commands.functions import load_modules
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
 from workers import registry
+from workers.aftermath import Aftermath
 from workers.crew import WorkerOptions
+from workers.processes import die_with_parent
+from workers.pulse import Pulse
+from workers.supervisor import EXHAUSTED, Supervisor, worker_words
 from workers.worker import StragglerWorker
 
 logger = logging.getLogger(__name__)
 
+_CHUNKS_BEING_RECORDED = 64
 
-def work(place: Place, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool) -> int:
-    """Run jobs until told to stop, or in burst mode until the queue is empty."""
+
+def supervise(
+    place: Place, processes: int, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool
+) -> int:
+    """Keep worker processes running until told to stop, or in burst mode until the queue is empty."""
+    log_plainly(verbose=verbose)
+    settings = place.settings
+    queue, slots = place.queue or settings.queue, concurrency or settings.concurrency
+    words = ["--queue", queue, "--concurrency", str(slots)]
+    words += ["--jobs", jobs] if jobs else []
+    words += ["--burst"] if burst else []
+    words += ["--verbose"] if verbose else []
+
+    async def run() -> int:
+        redis = connect(place.url)
+        try:
+            await reach(redis, place.url)
+            # A chunk holds a slot at least, but for those whose last results are just being recorded.
+            chunks = slots + _CHUNKS_BEING_RECORDED
+            # The URL may hold a password: the environment keeps it off the processes' command lines.
+            environment = {**os.environ, "STRAGGLER_REDIS_URL": place.url}
+            aftermath = Aftermath(Scripts(redis), queue)
+            return await Supervisor(
+                worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment
+            ).run()
+        finally:
+            await redis.aclose(close_connection_pool=True)
+
+    return run_loop(run())
+
+
+def work(
+    place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool
+) -> int:
+    """Run jobs until told to stop, or in burst mode until the queue is empty: one process of a supervisor's."""
+    die_with_parent()
     log_plainly(verbose=verbose)
     _log_life()
     settings = place.settings
@@ -32,7 +73,7 @@ def work(place: Place, *, jobs: str | None, concurrency: int | None, burst: bool
         logger.warning("no --jobs: only ready-made jobs run here, such as http.fetch", extra={"event": "worker.jobs"})
     options = WorkerOptions.of(settings, burst=burst)
     options = replace(options, queue=place.queue or options.queue, concurrency=concurrency or options.concurrency)
-    return run_loop(_work(place.url, options))
+    return run_loop(_work(place.url, options, Pulse(pulse)))
 
 
 def check(place: Place) -> int:
@@ -40,19 +81,19 @@ def check(place: Place) -> int:
     return run_loop(_check(place.url, place.queue or place.settings.queue))
 
 
-async def _work(url: str, options: WorkerOptions) -> int:
+async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
     redis = connect(url)
     try:
         await reach(redis, url)
     except StragglerError:
         await redis.aclose(close_connection_pool=True)
         raise
-    worker = StragglerWorker(redis, options)
+    worker = StragglerWorker(redis, options, pulse=pulse)
     try:
         await worker.main()
     finally:
         await worker.close()
-    return SUCCEEDED
+    return EXHAUSTED if worker.exhausted else SUCCEEDED
 
 
 async def _check(url: str, queue: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from straggler import FailureResult, StragglerError, SuccessResult, TimeoutResult, with_result, with_timeout
-from workers import timeouts
+from workers import local
 
 LIMIT = 0.03
 
@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("helper", [with_timeout, with_result])
 @pytest.fixture(autouse=True)
 def nobody_left_behind() -> Iterator[None]:
     yield
-    assert not timeouts._left_behind
+    assert not local._left_behind
 
 
 async def hang() -> None:
@@ -79,7 +79,7 @@ async def test_with_timeout_leaves_behind_what_ignores_its_cancellation() -> Non
                 continue
 
     assert await with_timeout(call(), LIMIT, "default", grace=LIMIT) == "default"
-    [left] = timeouts._left_behind
+    [left] = local._left_behind
     end.set()
     await left.task
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from protocol.results import Phase
-from workers import timeouts
 from workers.timeouts import Cancelled, Deadlines, HandedBack, Outcome, Raised, Returned, Run, TimedOut
 
 LIMIT = 0.03
@@ -266,11 +265,11 @@ async def test_a_job_that_ignores_its_cancellation_is_abandoned_after_grace() ->
     run = await ended(ignore_cancellation_until(end), limit=LIMIT, grace=LIMIT)
     assert run.outcome == timed_out("abandoned")
     assert 2 * LIMIT <= run.finished - run.started < 2 * LIMIT + 0.25
-    assert run in timeouts._left_behind
+    assert run in run._deadlines.left_behind
     end.set()
     await run.task
     assert run.outcome == timed_out("abandoned"), "what comes out of an abandoned job changes nothing"
-    assert run not in timeouts._left_behind
+    assert run not in run._deadlines.left_behind
 
 
 async def test_a_hanging_job_without_grace_is_over_at_its_deadline() -> None:

@@ -1,0 +1,72 @@
+"""The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
+
+It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from workers import registry
+from workers.failures import describe
+from workers.processes import LENGTH_BYTES, die_with_parent
+
+
+def main(descriptor: int) -> None:
+    """Run jobs until the worker closes the socket or is gone."""
+    die_with_parent()
+    # Ctrl-C and SIGTERM are the worker's to judge: it stops us when it has decided to.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=descriptor) as worker, worker.makefile("rwb") as stream:
+        _send(stream, b"{}")
+        while length := stream.read(LENGTH_BYTES):
+            call = from_json(stream.read(int.from_bytes(length, "big")))
+            _send(stream, _run(call))
+
+
+def _send(stream: Any, text: bytes) -> None:
+    stream.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
+    stream.flush()
+
+
+def _run(call: dict[str, Any]) -> bytes:
+    try:
+        registry.load(call["module"])
+        function = registry.find(call["job"])
+        args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
+        with _memory_limit(call["max_memory"]):
+            return function.encode_value(function.function(*args, **kwargs), call["result_limit"])
+    except MemoryError as error:
+        told = describe(error)
+        limit = call["max_memory"]
+        if limit is not None:
+            told["message"] = f"the job needs more than its max_memory of {limit:,} bytes"
+        return to_json(told)
+    except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit is its failure, not our end
+        return to_json(describe(error))
+
+
+@contextlib.contextmanager
+def _memory_limit(limit: int | None) -> Any:
+    if limit is None:
+        yield
+        return
+    import resource  # noqa: PLC0415  # not on every platform
+
+    # What the process may allocate, libraries' code and mapped files aside.
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,68 @@
+"""A worker's heartbeat: how far its loop lags, a tick for the supervisor, and what must be looked after regularly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from workers.deadlines import Deadlines
+from workers.pulse import TICK
+
+# Seconds from beat to beat.
+INTERVAL = 0.1
+
+
+class Heart:
+    """Beat as long as the event loop turns.
+
+    Args:
+        deadlines: Its cells take the tick, its runs left behind are counted.
+        max_abandoned: How many of those are borne with.
+        on_exhausted: Called at every beat at which there are more.
+        on_orphaned: Called at every beat after the parent process is gone.
+    """
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        max_abandoned: int,
+        on_exhausted: Callable[[], None],
+        on_orphaned: Callable[[], None],
+    ) -> None:
+        self._deadlines = deadlines
+        self._max_abandoned = max_abandoned
+        self._on_exhausted = on_exhausted
+        self._on_orphaned = on_orphaned
+        self._worst_lag = 0.0
+        self._parent = os.getppid()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to beat."""
+        self._task = asyncio.create_task(self._beat_for_ever(), name="straggler-heart")
+
+    async def stop(self) -> None:
+        """Beat no longer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def take_lag(self) -> float:
+        """Tell the loop's worst lag since this was asked last, s."""
+        lag, self._worst_lag = self._worst_lag, 0.0
+        return lag
+
+    async def _beat_for_ever(self) -> None:
+        due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self._deadlines.cells[TICK] = now
+            self._worst_lag = max(self._worst_lag, now - due)
+            if len(self._deadlines.left_behind) > self._max_abandoned:
+                self._on_exhausted()
+            if os.getppid() != self._parent:
+                self._on_orphaned()
+            due = now + INTERVAL
+            await asyncio.sleep(INTERVAL)

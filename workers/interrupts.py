@@ -1,0 +1,103 @@
+"""Stop an async job that blocks the event loop, in its own frame, once its time is up.
+
+While a job's code holds the loop, no timer of the loop can fire; an interval timer of the operating system can, as long as
+the code runs Python or waits in a call that checks for signals. Its handler raises `Interrupted` if, and only if, the frame
+that it interrupts belongs to the coroutine of the run that is current and whose time is up: never inside the loop, arq,
+another job, or our own bookkeeping around a job's step.
+
+A timer needs no thread, so it works while a C call holds the GIL; a thread with `pthread_kill` never got the GIL from a
+backtracking regex. Where the platform has no `setitimer`, or the loop is not on the main thread, everything else works.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, Protocol
+
+from workers.deadlines import Deadlines
+from workers.pulse import LAST_MOMENT
+
+# The loop's own timer comes first, s: only a loop that could not ring in time is interrupted.
+_SLACK = 0.02
+# A blocked loop is looked at this often, s, where no earlier time is set.
+_LONGEST = 1.0
+
+
+class Interrupted(BaseException):
+    """Raised inside a job that blocks the event loop past its time.
+
+    Not an Exception: `except Exception: pass` in a loop must not swallow it.
+    """
+
+
+class Interruptible(Protocol):
+    """A run, as the interrupt handler sees it."""
+
+    when: float
+    last_moment: float
+    call: Coroutine[Any, Any, Any]
+
+    def interrupted(self, now: float) -> None:
+        """Take note that `Interrupted` is about to be raised, and say when the next may be."""
+
+
+class Interrupts:
+    """Interrupt the current run of these deadlines when it blocks past its time.
+
+    Args:
+        deadlines: Who knows the current run.
+    """
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._before: Any = None
+        self._is_on = False
+
+    def start(self) -> None:
+        """Take SIGALRM and the interval timer, where there are both."""
+        if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+            return
+        self._before = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._is_on = True
+        self._deadlines.on_set = self.set
+        self.set(time.monotonic() + _LONGEST)
+
+    def stop(self) -> None:
+        """Give both back."""
+        if self._is_on:
+            self._is_on = False
+            self._deadlines.on_set = None
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before or signal.SIG_DFL)
+
+    def set(self, when: float) -> None:
+        """Look at the loop shortly after this time, and once a second at least."""
+        delay = min(_LONGEST, when - time.monotonic() + _SLACK)
+        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay))
+
+    def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
+        run: Any = self._deadlines.current
+        now = time.monotonic()
+        if run is None:
+            self.set(now + _LONGEST)
+        elif now < run.when or not _is_inside(frame, run.call):
+            self.set(max(run.when, now))
+        else:
+            run.interrupted(now)
+            self._deadlines.cells[LAST_MOMENT] = run.last_moment
+            self.set(run.when)
+            raise Interrupted("the job blocked the event loop past its time")
+
+
+def _is_inside(frame: FrameType | None, call: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a frame is the coroutine's own, or was called from it."""
+    own = getattr(call, "cr_frame", None)
+    while frame is not None and own is not None:
+        if frame is own:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,222 @@
+"""Run plain functions in processes that can be killed, whatever they do.
+
+Each process is a fresh interpreter in a session of its own (safe beside threads and an event loop), which imports the
+job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A job
+is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at once.
+
+Why not a library's pool: pebble 5 stops a job with SIGTERM, waits 3 s for it, leaves the job's own children alone and
+pickles; anyio's `to_process` kills at once, but pickles too and knows no group. What is left of a pool without these is the
+standard library's `subprocess` and a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from protocol.errors import StragglerError
+from protocol.jobs import JobSpec
+from workers.failures import DescribedError
+from workers.registry import Job
+from workers.timeouts import Outcome, Raised, Returned
+
+logger = logging.getLogger(__name__)
+
+# An import of the jobs' module that takes longer than this, s, is an error.
+_LONGEST_START = 60.0
+LENGTH_BYTES = 4
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessDiedError(StragglerError):
+    """A job's process ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A job's value as its process wrote it: the JSON object `{"value": ...}`."""
+
+    text: bytes
+
+
+class Process:
+    """One process, for one job at a time."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            words = [sys.executable, "-m", "workers.child", str(theirs.fileno())]
+            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                words,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        ours.setblocking(False)
+        self._socket = ours
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def start(self) -> None:
+        """Wait until the process is ready for a job.
+
+        Raises:
+            ProcessDiedError: If it ends before.
+        """
+        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        async with asyncio.timeout(_LONGEST_START):
+            await self._receive()
+
+    async def run(self, function: Job[..., Any, Any], job: JobSpec[Any], result_limit: int) -> Encoded:
+        """Run one job; if this is cancelled, the process must be killed.
+
+        Raises:
+            DescribedError: If the job raised.
+            ProcessDiedError: If its process ended.
+        """
+        assert self._writer is not None  # noqa: S101  # started before it is handed out
+        call = {
+            "module": function.module,
+            "job": function.name,
+            "args": job.args,
+            "kwargs": job.kwargs,
+            "max_memory": function.max_memory,
+            "result_limit": result_limit,
+        }
+        text = to_json(call, bytes_mode="base64", inf_nan_mode="constants")
+        self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
+        reply = await self._receive()
+        if reply.startswith(b'{"value":'):
+            return Encoded(reply)
+        raise DescribedError(from_json(reply))
+
+    async def kill(self) -> None:
+        """End the process and all that it started."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._socket.close()
+        await asyncio.to_thread(self._process.wait)
+
+    async def _receive(self) -> bytes:
+        assert self._reader is not None  # noqa: S101  # as above
+        try:
+            length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = await asyncio.to_thread(self._process.wait)
+            raise ProcessDiedError(f"the job's process ended by itself: {describe_exit(code)}") from None
+
+
+class Processes:
+    """A worker's processes for plain functions, started when they are first needed.
+
+    Args:
+        limit: How many run at a time; a job that finds none free waits, and its clock with it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._idle: list[Process] = []
+        self._count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def take(self) -> Process:
+        """Take a process that is ready.
+
+        Raises:
+            ProcessDiedError: If none can be started.
+        """
+        while not self._idle and self._count >= self._limit:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake()
+                raise
+        if self._idle:
+            return self._idle.pop()
+        self._count += 1
+        process = Process()
+        try:
+            await process.start()
+        except BaseException:
+            self._drop(process)
+            raise
+        return process
+
+    def give(self, process: Process, *, is_fit: bool) -> None:
+        """Give a process back; one that is not fit for another job is killed and replaced."""
+        if is_fit:
+            self._idle.append(process)
+            self._wake()
+        else:
+            self._drop(process)
+
+    async def close(self) -> None:
+        """End all processes that are idle, and wait for those that are being killed."""
+        while self._idle:
+            self._drop(self._idle.pop())
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _drop(self, process: Process) -> None:
+        self._count -= 1
+        ending = asyncio.get_running_loop().create_task(process.kill())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
+def leaves_process_fit(outcome: Outcome | None) -> bool:
+    """Whether a job that ended so leaves its process fit for the next one."""
+    match outcome:
+        case Returned():
+            return True
+        case Raised(DescribedError() as error):
+            return error.described["error_type"] != "MemoryError"
+        case _:
+            return False
+
+
+def describe_exit(code: int) -> str:
+    """Name a process's end: `exit code 3`, or `signal SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,124 @@
+"""A worker process's vital signs, in memory that it shares with its supervisor.
+
+The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop, until
+when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
+
+A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a double.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+# Cells, doubles each.
+TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT = range(5)
+CELLS = 8
+NOBODY = -1.0
+
+_INDEXES = 1 << 32
+_ROW_BYTES = 128  # a chunk's id: a batch's id of up to 100 letters, a colon, an index
+_NAME_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The job whose code held the loop when the process was last heard of; times on the monotonic clock."""
+
+    chunk_id: str
+    index: int
+    last_moment: float
+    started: float
+    limit: float
+
+
+class Pulse:
+    """The shared memory of one worker process.
+
+    Args:
+        path: The file; made by `create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 0)
+        self._view = memoryview(self._memory)
+        self.cells = self._view[: CELLS * 8].cast("d")
+        self._free = [row for row in range(self._rows) if not self._memory[self._at(row)]]
+        self._row_of: dict[str, int] = {}
+
+    @staticmethod
+    def create(path: Path, chunks: int) -> Pulse:
+        """Make the file, with room for so many chunks."""
+        path.write_bytes(bytes(CELLS * 8 + _NAME_BYTES + chunks * _ROW_BYTES))
+        pulse = Pulse(path)
+        pulse.cells[CURRENT] = NOBODY
+        return pulse
+
+    @property
+    def _rows(self) -> int:
+        return (len(self._memory) - CELLS * 8 - _NAME_BYTES) // _ROW_BYTES
+
+    @property
+    def worker_id(self) -> str:
+        """Whose leases the process's chunks are; empty until it has said so."""
+        return self._read(CELLS * 8)
+
+    @worker_id.setter
+    def worker_id(self, name: str) -> None:
+        self._write(CELLS * 8, name)
+
+    def hold(self, chunk_id: str) -> int:
+        """Write down that the process holds a chunk; returns its row, -1 if there is no room."""
+        if not self._free:
+            return -1
+        row = self._free.pop()
+        self._write(self._at(row), chunk_id)
+        self._row_of[chunk_id] = row
+        return row
+
+    def drop(self, chunk_id: str) -> None:
+        """Write down that the process no longer holds a chunk."""
+        row = self._row_of.pop(chunk_id, None)
+        if row is not None:
+            self._write(self._at(row), "")
+            self._free.append(row)
+
+    def chunks(self) -> list[str]:
+        """Read which chunks the process holds."""
+        return [name for name in map(self._read, map(self._at, range(self._rows))) if name]
+
+    def current(self) -> Current | None:
+        """Read whose code holds the loop."""
+        number = self.cells[CURRENT]
+        if number < 0:
+            return None
+        row, index = divmod(int(number), _INDEXES)
+        chunk_id = self._read(self._at(row))
+        if not chunk_id:
+            return None
+        return Current(chunk_id, index, self.cells[LAST_MOMENT], self.cells[STARTED], self.cells[LIMIT])
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.cells.release()
+        self._view.release()
+        self._memory.close()
+
+    def _at(self, row: int) -> int:
+        return CELLS * 8 + _NAME_BYTES + row * _ROW_BYTES
+
+    def _read(self, at: int) -> str:
+        length = self._memory[at]
+        return self._memory[at + 1 : at + 1 + length].decode()
+
+    def _write(self, at: int, text: str) -> None:
+        data = text.encode()
+        self._memory[at + 1 : at + 1 + len(data)] = data
+        self._memory[at] = len(data)
+
+
+def job_number(row: int, index: int) -> float:
+    """Name a job by one number; that of a chunk without a row names nobody."""
+    return NOBODY if row < 0 else float(row * _INDEXES + index)
