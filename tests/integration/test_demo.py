@@ -54,11 +54,28 @@ def test_demo_ends_with_the_results_that_it_promises(tmp_path: Path) -> None:
     assert "s from the start of the batch to its last result" in ran.stdout
 
 
-def test_demo_with_other_results_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def results_of(**counts: int) -> list[dict[str, object]]:
+    times = {"enqueued_at": 1.0, "finished_at": 2.0}
+    kinds = {
+        "success": {"status": "success"},
+        "timeout": {"status": "timeout", "phase": "running"},
+        "error": {"status": "failure", "error_type": "E", "message": "500 Internal Server Error for http://x"},
+        "silence": {"status": "failure", "error_type": "aiohttp.SocketTimeoutError", "message": ""},
+    }
+    return [{**times, **kinds[kind]} for kind, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("successes", "code", "verdict", "said"),
+    [(980, 3, 0, "as expected"), (979, 3, 1, "FAILED"), (981, 3, 1, "FAILED"), (980, 0, 1, "FAILED")],
+)
+def test_demo_fails_where_counts_or_exit_code_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], successes: int, code: int, verdict: int, said: str
+) -> None:
     demo = load("demo")
-    results = [{"status": "success", "enqueued_at": 1.0, "finished_at": 2.0}] * 1000
-    assert demo.judge(results, 0, 1.0, tmp_path) == 1
-    assert "FAILED" in capsys.readouterr().out
+    results = results_of(success=successes, timeout=10, error=5, silence=5)
+    assert demo.judge(results, code, 1.0, tmp_path) == verdict
+    assert said in capsys.readouterr().out
 
 
 def test_servers_pages_are_as_many_where_python_ships_without_its_tests(

@@ -164,6 +164,19 @@ async def test_body_as_long_as_the_limit_is_whole(server: Server) -> None:
     assert (response.body, response.truncated) == ("12345", False)
 
 
+async def test_body_that_pauses_at_the_limit_is_cut_all_the_same(server: Server) -> None:
+    async def pause(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"12345")
+        await asyncio.sleep(0.05)  # long enough for the client to see the first piece alone
+        await response.write(b"6")
+        return response
+
+    response = await fetch(server.url("/pause", pause), max_bytes=5)
+    assert (response.body, response.truncated) == ("12345", True)
+
+
 @pytest.mark.parametrize("limit", [4, 5, 6])
 async def test_cut_inside_a_character_leaves_the_character_out(server: Server, limit: int) -> None:
     url = server.url("/cut", web.Response(text="abc\N{GRINNING FACE}d"))
@@ -305,6 +318,7 @@ async def test_jobs_of_a_worker_share_one_connection(server: Server, redis_url: 
 
 
 async def test_no_job_sees_the_cookies_of_another(server: Server, redis_url: str) -> None:
+    server.origin = server.origin.replace("127.0.0.1", "localhost")  # aiohttp takes no cookies from bare addresses
     first = server.url("/login", web.Response(headers={"Set-Cookie": "session=secret"}))
     second = server.url("/echo", say_all)
     async with embedded(Settings(concurrency=1), url=redis_url) as producer:
