@@ -38,15 +38,18 @@ async def measure(args: argparse.Namespace) -> None:
     with redis_server() as url:
         async with workers(url, HERE / "jobs.py", args.workers, args.concurrency), Producer(url) as producer:
             await batch(producer, 1000, None, args.timeout)
-            plain, stuck = [], []
+            plain: list[float] = []
+            stuck: list[float] = []
             for _ in range(args.runs):
                 took, kinds = await batch(producer, args.jobs, None, args.timeout)
                 plain.append(took)
                 took, with_stragglers = await batch(producer, args.jobs, 100, args.timeout)
                 stuck.append(took)
-            for name, took, found in (("none hang", plain, kinds), ("1 % hang", stuck, with_stragglers)):
+            for name, times, found in (("none hang", plain, kinds), ("1 % hang", stuck, with_stragglers)):
                 results = ", ".join(f"{number:,} {kind}" for kind, number in sorted(found.items()))
-                rows.append({"jobs": f"{args.jobs:,}, {name}", "results": results, "s (median)": f"{median(took):.2f}"})
+                rows.append(
+                    {"jobs": f"{args.jobs:,}, {name}", "results": results, "s (median)": f"{median(times):.2f}"}
+                )
             extra = median([with_ - without for with_, without in zip(stuck, plain, strict=True)])
             rows.append({"jobs": "difference", "results": "", "s (median)": f"{extra:.2f}"})
     settings = {"timeout s": args.timeout, "workers": args.workers, "concurrency": args.concurrency, "runs": args.runs}

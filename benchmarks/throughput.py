@@ -1,4 +1,4 @@
-"""No-op jobs from submit to the last result in hand, beside `asyncio.gather` over `wait_for`; and the way of a lone job.
+"""No-op jobs from submit to the last result in hand, beside `asyncio.gather` over `wait_for`; and lone jobs.
 
     python benchmarks/throughput.py [--jobs 10000 100000] [--runs 5] [--workers 2] [--concurrency 256]
 
@@ -73,7 +73,7 @@ async def bare_round_trips(producer: Producer, count: int) -> list[float]:
     redis, took = producer.redis, []
     for _ in range(count):
         started = time.perf_counter()
-        popping = asyncio.create_task(redis.blpop(["bare"], timeout=5))  # type: ignore[arg-type]
+        popping = asyncio.ensure_future(redis.blpop(["bare"], timeout=5))  # type: ignore[arg-type]
         await redis.lpush("bare", 1)  # type: ignore[misc]
         await popping
         took.append(time.perf_counter() - started)

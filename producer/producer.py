@@ -86,8 +86,8 @@ class Producer:
 
         Args:
             jobs: An iterable or async iterable of `JobSpec`; never held whole in memory.
-            batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that was
-                cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
+            batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that
+                was cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
             **options: See `BatchOptions`.
 
         Raises:

@@ -1,7 +1,8 @@
 """From jobs to chunks in Redis: encoded one by one, cut into chunks, sent many at a time.
 
 Nothing is held but the chunks on their way, so memory is flat in the size of the batch. A chunk is taken by Redis only
-where the batch's jobs end, so a submission that was cut off can be run again from its start: what is there is passed over.
+where the batch's jobs end, so a submission that was cut off can be run again from its start: what is there is passed
+over.
 """
 
 from __future__ import annotations

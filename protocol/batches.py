@@ -41,8 +41,8 @@ class BatchOptions(BaseModel):
 class BatchStatus(BaseModel):
     """How far a batch is, by its header in Redis; times are Unix seconds on Redis' clock.
 
-    `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five counts
-    of results they make up `total`, which grows until the batch is `closed`.
+    `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
+    counts of results they make up `total`, which grows until the batch is `closed`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from arq.connections import ArqRedis as ArqRedis
+from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others import it from here
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
@@ -144,9 +144,9 @@ class Scripts:
         if len(calls) == 1:
             try:
                 reply = await self.redis.execute_command(*_command(*calls[0]))  # type: ignore[no-untyped-call]
-                return [reply]
             except NoScriptError as error:
-                return [error]
+                reply = error
+            return [reply]
         async with self.redis.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command(*_command(*call))
@@ -172,8 +172,8 @@ class RedisClock:
     def sync(self, seconds: int, microseconds: int, sent: float, received: float) -> None:
         """Learn from a reply that was asked for and came at these monotonic times.
 
-        The reply's time lies somewhere between the two, so a shorter trip says more; an old reading counts for less as the
-        clocks may drift (1 ms in 10 s is generous).
+        The reply's time lies somewhere between the two, so a shorter trip says more; an old reading counts for less as
+        the clocks may drift (1 ms in 10 s is generous).
         """
         error = (received - sent) / 2
         self._error += 1e-4 * (received - self._read_at)
@@ -201,7 +201,7 @@ def _sha(name: str) -> str:
 
 def _options(scheme: str, retries: int) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.02), retries),  # type: ignore[no-untyped-call]
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.02), retries),
         "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError, OSError],
         "socket_connect_timeout": 5.0,
     }

@@ -1,7 +1,8 @@
 """Jobs as a producer names them, and the chunks in which they travel.
 
-A job on the wire is a JSON object with the fields of `JobSpec` that are not at their default; a chunk is a JSON array of
-such objects. Where the function is at hand its arguments are validated and written by its annotations (`signatures`).
+A job on the wire is a JSON object with the fields of `JobSpec` that are not at their default; a chunk is a JSON array
+of such objects. Where the function is at hand its arguments are validated and written by its annotations
+(`signatures`).
 """
 
 from __future__ import annotations

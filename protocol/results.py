@@ -1,7 +1,7 @@
 """The five ways in which a job ends, as one union discriminated on `status`, and their form in a batch's stream.
 
-A stream entry holds the results of one group: field `common` is a JSON object of what all of them share (function, worker,
-...), field `rows` a JSON array of objects with what each adds. A batch's last entry has the one field `end`.
+A stream entry holds the results of one group: field `common` is a JSON object of what all of them share (function,
+worker, ...), field `rows` a JSON array of objects with what each adds. A batch's last entry has the one field `end`.
 """
 
 from __future__ import annotations

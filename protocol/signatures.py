@@ -1,8 +1,9 @@
 """What a function takes and gives, read once from its annotations: values here, JSON on the wire.
 
-Both sides use it: the producer to refuse bad parameters before anything is sent and to turn values back into the declared
-type, the worker to check what arrived and what the function returned. Bytes travel as base64, at any depth but inside a
-pydantic model, whose own `ser_json_bytes` and `val_json_bytes` rule there; what has no annotation travels as plain JSON.
+Both sides use it: the producer to refuse bad parameters before anything is sent and to turn values back into the
+declared type, the worker to check what arrived and what the function returned. Bytes travel as base64, at any depth but
+inside a pydantic model, whose own `ser_json_bytes` and `val_json_bytes` rule there; what has no annotation travels as
+plain JSON.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Signature:
         return {**bound, **kwargs}
 
     def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """Validate arguments and write them as members of a JSON object: `"kwargs":{...}`, by name wherever that can be.
+        """Validate arguments and write them as members of a JSON object: `"kwargs":{...}`, by name where it can be.
 
         Raises:
             ArgumentsError: If they do not fit the parameters, or cannot be JSON.

@@ -107,7 +107,8 @@ def worker(
     redis: Redis = None,
     verbose: Verbose = False,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots.")
+        int,
+        typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots."),
     ] = 1,
     pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:

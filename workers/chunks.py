@@ -1,7 +1,7 @@
 """Run one chunk: every job of it in its own timeout, every result to the recorder.
 
-This module decides when a job starts; `workers.timeouts` decides how long it may run and what it ends in. A chunk may run
-twice (its worker died); the recorder keeps the first result of each job.
+This module decides when a job starts; `workers.timeouts` decides how long it may run and what it ends in. A chunk may
+run twice (its worker died); the recorder keeps the first result of each job.
 """
 
 from __future__ import annotations
@@ -122,12 +122,15 @@ class JobRun(Run):
 
     @property
     def name(self) -> str:
+        """What to call it in messages."""
         return f"job {self.chunk.claimed.batch_id}:{self.index} {self.job.function}"
 
     def began(self) -> None:
+        """Let the job ask who it is."""
         enter(self)
 
     def ended(self) -> None:
+        """Let the chunk conclude it."""
         self.chunk.conclude(self)
 
     def current_job(self) -> CurrentJob:

@@ -1,7 +1,7 @@
 """`@job`: make a function a job, and find it again by its name.
 
-A decorated function stays what it was when called; besides, it makes `JobSpec`s for producers. Importing a module is what
-registers its jobs, so workers are told modules to import.
+A decorated function stays what it was when called; besides, it makes `JobSpec`s for producers. Importing a module is
+what registers its jobs, so workers are told modules to import.
 """
 
 from __future__ import annotations
@@ -237,7 +237,9 @@ def _isolation(function: Callable[..., Any], isolation: str | None, max_memory: 
     name = function.__qualname__
     if inspect.iscoroutinefunction(function):
         if isolation is not None or max_memory is not None:
-            raise OptionError(f"job {name!r} is an async def and runs on the event loop: isolation and max_memory are not for it")
+            raise OptionError(
+                f"job {name!r} is an async def and runs on the event loop: isolation and max_memory are not for it"
+            )
         return "loop"
     if isolation not in (None, "process", "thread"):
         raise OptionError(f"@job(isolation={isolation!r}): use 'process' or 'thread'")

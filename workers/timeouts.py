@@ -79,7 +79,8 @@ class Run:
 
     __slots__ = (
         "_asked", "_deadlines", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started", "stopped", "task", "when",
+        "call", "deadline", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started",
+        "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(

@@ -213,8 +213,9 @@ class StragglerWorker(Worker):
             return
         logger.info("worker stops: %d chunks in progress", len(tasks), extra={"event": "worker.draining"})
         hurry = self.loop.create_task(self._hurry.wait())
-        ending = asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait({hurry, ending}, timeout=self.options.shutdown_wait, return_when=asyncio.FIRST_COMPLETED)
+        ending = asyncio.ensure_future(asyncio.gather(*tasks, return_exceptions=True))
+        both: set[asyncio.Future[Any]] = {hurry, ending}
+        await asyncio.wait(both, timeout=self.options.shutdown_wait, return_when=asyncio.FIRST_COMPLETED)
         for chunk in list(self.crew.chunks.values()):
             chunk.hand_back()
         hurry.cancel()
@@ -246,8 +247,8 @@ def _arq_options(options: WorkerOptions) -> dict[str, Any]:
         "functions": [func(run_chunk, name=CHUNK_FUNCTION, max_tries=1_000_000, keep_result=0)],
         "queue_name": keys.queue(options.queue),
         "burst": options.burst,
-        # No clock of arq's over a chunk, as each job has its own. With a single function arq's in-progress key then lives
-        # for 10 s, so even a chunk whose worker dies before it could make the key a lease of ours is soon free again.
+        # No clock of arq's over a chunk, as each job has its own. With a single function arq's in-progress key then
+        # lives for 10 s, so even a chunk whose worker dies before it has made the key a lease of ours is soon free.
         "job_timeout": None,
         "keep_result": 0,
         "health_check_interval": options.lease,

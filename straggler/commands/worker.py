@@ -57,9 +57,7 @@ def supervise(
     return run_loop(run())
 
 
-def work(
-    place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool
-) -> int:
+def work(place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool) -> int:
     """Run jobs until told to stop, or in burst mode until the queue is empty: one process of a supervisor's."""
     die_with_parent()
     log_plainly(verbose=verbose)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from protocol.results import Phase
-from workers.timeouts import Cancelled, Deadlines, HandedBack, Outcome, Raised, Returned, Run, TimedOut
+from workers.deadlines import Deadlines
+from workers.timeouts import Cancelled, HandedBack, Outcome, Raised, Returned, Run, TimedOut
 
 LIMIT = 0.03
 LONG = 60.0
