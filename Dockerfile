@@ -22,7 +22,7 @@ COPY --from=build /opt/straggler /opt/straggler
 # What runs is compiled now: at run time nothing need be written, and the file system may be read-only. pip has compiled what
 # it installed; of the standard library, which the base image leaves uncompiled, an import compiles just what is needed
 # (0.4 s less for each start, and a health check is one).
-RUN /opt/straggler/bin/python -c "import arq.cli, producer.producer, straggler.cli, workers.library.http, workers.worker"
+RUN /opt/straggler/bin/python -c "import arq.cli, producer.producer, straggler.cli, straggler.commands.worker, workers.library.http"
 ENV PATH=/opt/straggler/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY examples examples
