@@ -73,9 +73,21 @@ __all__ = sorted(_HOME_OF)  # noqa: PLE0605  # built from the table above
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'straggler' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(_import(_HOME_OF[name]), name)
     globals()[name] = value
     return value
+
+
+def _import(home: str) -> Any:
+    try:
+        return import_module(home)
+    except ModuleNotFoundError as error:
+        if not str(error).endswith("is not a package"):
+            raise
+        room = home.partition(".")[0]
+        raise ImportError(
+            f"a file of yours named {room}.py stands before straggler's package {room!r} on Python's path: rename it"
+        ) from None
 
 
 def __dir__() -> list[str]:

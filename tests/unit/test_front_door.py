@@ -1,0 +1,39 @@
+"""The front door: every public name is there, and loaded no sooner than it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import straggler
+
+
+@pytest.mark.parametrize("name", straggler.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(straggler, name) is not None
+    assert name in dir(straggler)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = straggler.nonsense
+
+
+def test_importing_straggler_loads_no_room() -> None:
+    code = "import straggler, sys; print(sorted({'producer', 'workers', 'protocol', 'redis', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_script_that_shadows_one_of_our_packages_is_told_to_take_another_name(tmp_path: Path) -> None:
+    script = tmp_path / "producer.py"
+    script.write_text("from straggler import Producer\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        "ImportError: a file of yours named producer.py stands before straggler's package 'producer'"
+    )
