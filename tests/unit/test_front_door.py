@@ -23,7 +23,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_straggler_loads_no_room() -> None:
-    code = "import straggler, sys; print(sorted({'producer', 'workers', 'protocol', 'redis', 'pydantic'} & set(sys.modules)))"
+    rooms = {"producer", "workers", "protocol", "redis", "pydantic"}
+    code = f"import straggler, sys; print(sorted({rooms} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
