@@ -21,6 +21,7 @@ import fakeredis
 import pytest
 from redis import Redis
 
+from producer.batch import Batch
 from producer.producer import Producer
 from protocol import connection, signatures
 from protocol.settings import Settings
@@ -237,6 +238,13 @@ async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.005)
+
+
+async def until_running(batch: Batch[Any], count: int) -> None:
+    """Wait until so many of a batch's jobs are with a worker."""
+    async with asyncio.timeout(10):
+        while (await batch.status()).running < count:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.005)
 
 

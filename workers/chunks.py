@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from protocol import keys
 from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
 from protocol.connection import RedisClock
-from protocol.errors import ProtocolError, UsageError, explain
+from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import Stopped, encode_common
 from workers import registry
 from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
-from workers.processes import Process, ProcessDiedError, Processes, leaves_process_fit
+from workers.processes import Process, Processes, leaves_process_fit
 from workers.pulse import job_number
 from workers.recorder import Group, Recorder
 from workers.registry import Isolation, Job
@@ -230,7 +230,7 @@ class ChunkRun:
             await self.runner.slots.take()
             if function.isolation == "process":
                 process = await self._take_process()
-        except (UsageError, ProcessDiedError) as error:
+        except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
             self._put(self._rows.failed(index, job, error))
             return
         waited = self.runner.clock.now() - self.claimed.enqueued_at

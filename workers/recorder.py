@@ -23,6 +23,8 @@ _ROWS_A_CALL = 256
 _BYTES_A_CALL = 1 << 20
 _CALLS_A_TRIP = 16
 
+_WRONG_TYPE = "WRONGTYPE"
+
 
 class Group:
     """Results that share their common fields: one chunk's, in one worker.
@@ -122,6 +124,9 @@ class Recorder:
             try:
                 await self._scripts.run_all(calls)
             except (RedisError, OSError) as error:
+                if _WRONG_TYPE in str(error):
+                    await self._write_one_by_one(calls, error)
+                    return
                 if failures == 0:
                     logger.warning(
                         "results cannot be recorded (%s): they are held and tried again", error,
@@ -133,6 +138,17 @@ class Recorder:
                 if failures:
                     logger.info("results are recorded again", extra={"event": "recorder.resumed"})
                 return
+
+    async def _write_one_by_one(self, calls: list[Call], error: Exception) -> None:
+        # Trying again would never help, and hold up all other batches' results: only what is spoilt is given up.
+        if len(calls) == 1:
+            logger.error(
+                "results cannot be recorded and are dropped: one of %s is not ours (%s)", ", ".join(calls[0][1]), error,
+                extra={"event": "recorder.dropped"},
+            )  # fmt: skip
+            return
+        for call in calls:
+            await self._write([call])
 
 
 def _call(group: Group, rows: list[Row]) -> Call:
