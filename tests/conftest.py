@@ -124,6 +124,7 @@ def worker(redis_url: str) -> StartWorker:
         worker = StragglerWorker(connection.connect(redis_url), made, handle_signals=False)
         running = asyncio.create_task(worker.main(), name="worker-of-a-test")
         try:
+            await until(lambda: running.done() or hasattr(worker, "crew"))
             yield worker
         finally:
             worker.stop()
@@ -182,22 +183,7 @@ class WorkerProcess:
 
 StartProcess = Callable[..., WorkerProcess]
 
-_RUN = """
-import asyncio, logging
-from protocol.connection import connect
-from protocol.settings import Settings
-from workers import registry
-from workers.crew import WorkerOptions
-from workers.worker import StragglerWorker
-async def main():
-    logging.basicConfig(level=logging.INFO)
-    settings = Settings.read()
-    registry.load_all(settings.jobs)
-    worker = StragglerWorker(connect(settings.redis_url), WorkerOptions.of(settings))
-    await worker.main()
-    await worker.close()
-asyncio.run(main())
-"""
+_WORKER = [sys.executable, "-c", "from straggler.cli import main; main()", "worker"]
 
 
 @pytest.fixture
@@ -214,7 +200,7 @@ def worker_process(redis_url: str, tmp_path: Path) -> Iterator[StartProcess]:
         given = {"redis_url": redis_url, "jobs": jobs, **settings}
         environment = {f"STRAGGLER_{name.upper()}": str(value) for name, value in given.items()}
         log = tmp_path / f"worker-{len(started)}.log"
-        process = WorkerProcess(command or [sys.executable, "-c", _RUN], environment, log)
+        process = WorkerProcess(command or _WORKER, environment, log)
         started.append(process)
         if ready:
             process.wait_for_output(ready)
