@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,12 +83,16 @@ def straggler(*words: str, stdin: str = "", timeout: float = 30) -> subprocess.C
 
 @contextmanager
 def started(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with pipes for all three streams; kill it in the end if it is still there."""
+    """Start a command with pipes for all three streams; kill it in the end, or when a test waits for it in vain."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command(*words), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        overdue = threading.Timer(30, process.kill)
+        overdue.start()
         try:
             yield process
         finally:
+            overdue.cancel()
+            overdue.join()
             process.kill()
 
 
