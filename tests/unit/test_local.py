@@ -217,9 +217,13 @@ async def test_helpers_nest_and_the_inner_deadline_is_its_own() -> None:
 
 
 async def test_what_ends_in_time_costs_no_timer_afterwards() -> None:
-    loop = asyncio.get_running_loop()
+    def timers() -> list[asyncio.TimerHandle]:
+        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())
+        return [timer for timer in scheduled if not timer.cancelled()]
+
+    before = timers()
     await with_timeout(give(1), 60)
-    assert not [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]
+    assert timers() == before
 
 
 async def test_types_flow_through_both_helpers() -> None:
