@@ -222,7 +222,7 @@ def load(module: str) -> None:
         sys.path.insert(0, home)
     try:
         importlib.import_module(path.stem if is_file else module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 

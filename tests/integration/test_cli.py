@@ -289,6 +289,7 @@ def test_skipped_rows_are_told_and_counted_and_the_rest_runs() -> None:
         (("worker", "--check", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
         (("worker", "--jobs", "nope"), "module 'nope' cannot be imported: ModuleNotFoundError"),
         (("submit", "jobs.py:plain", "ids.txt"), "'plain' in jobs.py is no job: put @job"),
+        (("worker", "--queue", "a b"), "--queue a b: String should match pattern"),
         (("collect", "x", "--redis", "http://localhost"), "'http://localhost' is no Redis URL"),
     ],
 )
@@ -424,6 +425,12 @@ class TestWithRedis:
         assert re.fullmatch(r"\w{16}\n", done.stdout)
         assert "100 %" in done.stderr
         assert len(Path("r.csv").read_text().splitlines()) == 3
+
+    def test_results_on_stdout_are_alone_there(self) -> None:
+        with worker("--jobs", "jobs.py"):
+            done = straggler("submit", "renamed", "-", "--wait", "--out", "-", "--batch-id", "b", stdin="a\n")
+        assert [json.loads(line)["value"] for line in done.stdout.splitlines()] == ["A"]
+        assert done.stderr.startswith("b\n")
 
     def test_rows_are_checked_before_anything_is_sent_where_the_function_is_at_hand(self) -> None:
         Path("ids.txt").write_text("1\nabc\n")
