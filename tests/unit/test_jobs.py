@@ -125,5 +125,5 @@ def test_many_specs_are_made_lazily_and_know_their_number() -> None:
 
 
 def test_a_map_over_a_list_can_be_gone_over_again() -> None:
-    jobs = JobSpecs("double", [1, 2], lambda number: (number,))
+    jobs: JobSpecs[int] = JobSpecs("double", [1, 2], lambda number: (number,))
     assert [job.args for job in jobs] == [job.args for job in jobs] == [(1,), (2,)]
