@@ -14,7 +14,7 @@ from protocol import keys
 from protocol.connection import Call, Scripts, connected
 from protocol.results import encode_common, encode_row
 from tests.conftest import until
-from workers.recorder import Group, Recorder
+from workers.recorder import Recorder
 from workers.rows import Row
 
 
@@ -54,8 +54,18 @@ def batch(redis: Any) -> str:
     return "b"
 
 
-def group(batch_id: str, recorded: list[int] | None = None) -> Group:
-    return Group(batch_id, encode_common("f", "w", 1, 1.0), (recorded if recorded is not None else []).append)
+class Owner:
+    """Who waits for results to be written."""
+
+    def __init__(self) -> None:
+        self.recorded: list[int] = []
+
+    def count_recorded(self, count: int) -> None:
+        self.recorded.append(count)
+
+
+def put(recorder: Recorder, batch_id: str, row: Row, owner: Owner | None = None, attempt: int = 1) -> None:
+    recorder.put(batch_id, encode_common("f", "w", attempt, 1.0), row, owner or Owner())
 
 
 def row(index: int, status: str = "success", value: Any = None) -> Row:
@@ -69,38 +79,34 @@ def indexes(redis: Any, batch_id: str = "b") -> list[list[int]]:
 
 
 async def test_a_lone_result_is_written_at_once(recorder: Recorder, redis: Any, batch: str) -> None:
-    recorded: list[int] = []
-    recorder.put(group(batch, recorded), row(3))
-    await until(lambda: recorded, timeout=1)
-    assert (recorded, indexes(redis)) == ([1], [[3]])
+    owner = Owner()
+    put(recorder, batch, row(3), owner)
+    await until(lambda: owner.recorded, timeout=1)
+    assert (owner.recorded, indexes(redis)) == ([1], [[3]])
 
 
 async def test_results_of_a_moment_leave_together(
     recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str
 ) -> None:
-    several = group(batch)
     for index in range(600):
-        recorder.put(several, row(index))
+        put(recorder, batch, row(index))
     await recorder.close()
     assert [len(entry) for entry in indexes(redis)] == [256, 256, 88]
     assert len(scripts.calls) == 3
 
 
 async def test_large_results_leave_in_smaller_pieces(recorder: Recorder, redis: Any, batch: str) -> None:
-    several = group(batch)
     for index in range(6):
-        recorder.put(several, row(index, value="x" * 400_000))
+        put(recorder, batch, row(index, value="x" * 400_000))
     await recorder.close()
     assert [len(entry) for entry in indexes(redis)] == [3, 3]
 
 
 async def test_only_the_first_result_of_a_job_is_kept(recorder: Recorder, redis: Any, batch: str) -> None:
-    first, second = group(batch), group(batch)
-    recorder.put(first, row(1, value="first"))
-    recorder.put(first, row(5))
-    await asyncio.sleep(0)
+    put(recorder, batch, row(1, value="first"))
+    put(recorder, batch, row(5))
     for index in (0, 1, 2, 5, 9):
-        recorder.put(second, row(index, "failure", "second,\n[1]"))
+        put(recorder, batch, row(index, "failure", "second,\n[1]"), attempt=2)
     await recorder.close()
     assert indexes(redis) == [[1, 5], [0, 2, 9]]
     counts = redis.hmget(keys.batch(batch), "done", "success", "failure")
@@ -108,12 +114,11 @@ async def test_only_the_first_result_of_a_job_is_kept(recorder: Recorder, redis:
 
 
 async def test_the_last_result_ends_the_batch_once(recorder: Recorder, redis: Any, batch: str) -> None:
-    several = group(batch)
     for _ in range(2):
         for index in range(1000):
             if recorder._held >= 1000:
                 await recorder.room()
-            recorder.put(several, row(index))
+            put(recorder, batch, row(index))
     await recorder.close()
     ends = [entry for _, entry in redis.xrange(keys.results(batch)) if b"end" in entry]
     assert ends == [{b"end": b"1000"}]
@@ -126,9 +131,8 @@ async def test_results_wait_while_redis_is_away_and_lose_nothing(
     recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str
 ) -> None:
     scripts.is_down = True
-    several = group(batch)
     for index in range(1000):
-        recorder.put(several, row(index))
+        put(recorder, batch, row(index))
     room = asyncio.create_task(recorder.room())
     await asyncio.sleep(0.05)
     assert not room.done(), "nothing new is taken on past the limit"
@@ -139,10 +143,10 @@ async def test_results_wait_while_redis_is_away_and_lose_nothing(
 
 
 async def test_results_of_a_batch_that_is_gone_are_dropped(recorder: Recorder, redis: Any) -> None:
-    recorded: list[int] = []
-    recorder.put(group("gone", recorded), row(0))
+    owner = Owner()
+    put(recorder, "gone", row(0), owner)
     await recorder.close()
-    assert recorded == [1]
+    assert owner.recorded == [1]
     assert redis.keys("*") == []
 
 
@@ -151,11 +155,28 @@ async def test_spoilt_keys_cost_their_own_results_only(recorder: Recorder, redis
         redis.hset(keys.batch(name), mapping={"total": 1, "closed": 1, "done": 0, "keep_ms": 60_000})
         redis.pexpire(keys.batch(name), 60_000)
         redis.set(keys.results(name), "no stream", px=60_000)
-    recorded: list[int] = []
-    recorder.put(group("spoilt", recorded), row(0))
-    recorder.put(group(batch, recorded), row(0))
-    recorder.put(group("spoilt-too", recorded), row(0))
+    owner = Owner()
+    for name in ("spoilt", batch, "spoilt-too"):
+        put(recorder, name, row(0), owner)
     await recorder.close()
-    assert recorded == [1, 1, 1], "nobody waits for what cannot be written"
+    assert owner.recorded == [1, 1, 1], "nobody waits for what cannot be written"
     assert indexes(redis) == [[0]]
     assert not redis.exists(keys.done("spoilt")), "no bit without its result"
+
+
+async def test_owners_are_told_how_many_of_theirs_are_written(recorder: Recorder, batch: str) -> None:
+    one, other = Owner(), Owner()
+    for index in range(5):
+        put(recorder, batch, row(index), one if index < 3 else other)
+    await recorder.close()
+    assert (one.recorded, other.recorded) == ([3], [2])
+
+
+async def test_while_other_jobs_run_results_wait_for_company(scripts: FlakyScripts, redis: Any, batch: str) -> None:
+    recorder = Recorder(scripts, is_busy=lambda: True)
+    recorder.start()
+    for index in range(50):
+        put(recorder, batch, row(index))
+        await asyncio.sleep(0)
+    await recorder.close()
+    assert len(indexes(redis)) <= 3, "one at once, the others together"
