@@ -80,17 +80,16 @@ class Interrupts:
     def _on_alarm(self, frame: FrameType | None) -> None:
         run: Any = self._deadlines.current
         now, earliest = time.monotonic(), self._deadlines.earliest
-        # What is due already rings as soon as the loop turns; whoever holds the loop until then is looked at by its own
-        # time.
-        others = earliest if earliest > now else now + _LONGEST
+        # A timer that is due rings as soon as the loop turns; until then any job may get hold of the loop, so look
+        # often.
         if run is None:
-            self.set(others)
+            self.set(earliest)
         elif now < run.when or not _is_inside(frame, run.call):
-            self.set(min(run.when, others))
+            self.set(min(run.when, earliest))
         else:
             run.interrupted(now)
             self._deadlines.cells[LAST_MOMENT] = run.last_moment
-            self.set(min(run.when, others))
+            self.set(min(run.when, earliest))
             raise Interrupted("the job blocked the event loop past its time")
 
 
