@@ -6,11 +6,8 @@ import asyncio
 import itertools
 import multiprocessing
 import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +50,9 @@ def sleep_on(seconds: float) -> None:
 @job
 def hang_with_child(path: Path) -> None:
     """Start a program that starts another, write down all ids, and hang."""
-    program = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    program = (
+        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         grandchild = child.stdout.readline().strip()
@@ -158,6 +157,13 @@ async def swallow(seconds: float) -> None:
             await asyncio.sleep(end - time.monotonic())
         except asyncio.CancelledError:
             continue
+
+
+@job
+async def swallow_then_hold(seconds: float) -> None:
+    """Ignore every cancellation for this long, then hold the loop in C code."""
+    await swallow(seconds)
+    sum(itertools.repeat(1, 10**12))
 
 
 @job

@@ -100,7 +100,9 @@ def swallow_exceptions() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [spin, sleep, backtrack, receive, run_a_program, lock, swallow_exceptions], ids=lambda block: block.__name__
+    "block",
+    [spin, sleep, backtrack, receive, run_a_program, lock, swallow_exceptions],
+    ids=lambda block: block.__name__,
 )
 async def test_a_blocking_job_is_interrupted_at_its_deadline(block: Callable[[], None]) -> None:
     async def call() -> None:
@@ -309,7 +311,10 @@ async def test_random_stalls_among_200_jobs_interrupt_nobody_but_the_overdue() -
             await run.over.wait()
         assert time.monotonic() - began < 40 * (0.02 + 0.1) + SLOW  # one after the other, each interrupted at once
     assert not [run.outcome for run in quick if not isinstance(run.outcome, Returned)]
-    assert {run.outcome.stopped for run in blocking if isinstance(run.outcome, TimedOut)} <= {"interrupted", "cancelled"}
+    assert {run.outcome.stopped for run in blocking if isinstance(run.outcome, TimedOut)} <= {
+        "interrupted",
+        "cancelled",
+    }
     assert not [run.outcome for run in blocking if isinstance(run.outcome, Raised)]
     assert not strays
 

@@ -185,9 +185,7 @@ asyncio.run(main())
 # ---- failures
 
 
-@pytest.mark.parametrize(
-    ("name", "told"), [("ValueError", "no"), ("SystemExit", "3"), ("KeyboardInterrupt", "")]
-)
+@pytest.mark.parametrize(("name", "told"), [("ValueError", "no"), ("SystemExit", "3"), ("KeyboardInterrupt", "")])
 async def test_what_a_job_raises_is_its_failure_and_its_process_goes_on(name: str, told: str) -> None:
     async with processes(1) as pool:
         before = await value_of(pool, rough_jobs.process_id.spec())
