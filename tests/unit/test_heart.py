@@ -41,7 +41,7 @@ async def test_it_ticks_while_the_loop_turns_and_not_while_it_stands() -> None:
     async with beating(deadlines):
         await until(lambda: deadlines.cells[TICK] > 0)
         first = deadlines.cells[TICK]
-        time.sleep(0.05)  # noqa: ASYNC251  # the loop stands still
+        time.sleep(0.05)  # the loop stands still
         assert deadlines.cells[TICK] == first
         await until(lambda: deadlines.cells[TICK] >= first + 0.05)
 
@@ -49,7 +49,7 @@ async def test_it_ticks_while_the_loop_turns_and_not_while_it_stands() -> None:
 async def test_it_tells_the_worst_lag_once() -> None:
     async with beating(Deadlines()) as heart:
         await asyncio.sleep(0)
-        time.sleep(0.1)  # noqa: ASYNC251  # the loop stands still
+        time.sleep(0.1)  # the loop stands still
         await asyncio.sleep(0.02)
         assert 0.09 <= heart.take_lag() < 5
         assert heart.take_lag() < 0.09

@@ -28,7 +28,7 @@ from workers.deadlines import Deadlines
 from workers.failures import DescribedError
 from workers.processes import Encoded, ProcessDiedError, Processes, describe_exit, leaves_process_fit
 from workers.registry import Job
-from workers.timeouts import HandedBack, Raised, Returned, Run, TimedOut
+from workers.timeouts import HandedBack, Outcome, Raised, Returned, Run, TimedOut
 
 LONG = 30.0
 LIMIT = 1 << 20
@@ -361,7 +361,7 @@ async def test_a_process_that_cannot_be_started_is_an_error_and_no_gap(monkeypat
         with monkeypatch.context() as patched:
             patched.setattr(subprocess, "Popen", refuse)
             for _ in range(3):
-                with pytest.raises(ProcessDiedError, match="no process can be started .* Resource temporarily"):
+                with pytest.raises(ProcessDiedError, match=r"no process can be started .* Resource temporarily"):
                     await pool.take()
         assert await value_of(pool, rough_jobs.add.spec(1)) == 2
 
@@ -402,7 +402,7 @@ async def test_close_leaves_no_process_busy_ones_included() -> None:
 
 
 def test_processes_end_with_their_worker_however_that_ends(tmp_path: Path) -> None:
-    code = f"""
+    code = """
 import asyncio
 from pathlib import Path
 from tests.rough_jobs import process_id, sleep_on
@@ -436,8 +436,11 @@ def test_exit_codes_and_signals_have_names() -> None:
 
 
 def test_only_what_ended_in_order_leaves_its_process_fit() -> None:
-    fit = [Returned(Encoded(b"")), Raised(DescribedError({"error_type": "ValueError", "message": "no"}))]
-    unfit = [
+    fit: list[Outcome | None] = [
+        Returned(Encoded(b"")),
+        Raised(DescribedError({"error_type": "ValueError", "message": "no"})),
+    ]
+    unfit: list[Outcome | None] = [
         Raised(DescribedError({"error_type": "MemoryError", "message": "no"})),
         Raised(ProcessDiedError("gone")),
         TimedOut(1.0, "running", "killed"),
