@@ -7,6 +7,7 @@ One of the two modules that know arq. `StragglerWorker` keeps arq's life cycle, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -115,10 +116,10 @@ class StragglerWorker(Worker):
 
     async def _poll_iteration(self) -> None:
         """Claim what fits, start it, and wait until there may be more."""
+        await self._say_healthy()
         if not self.crew.slots.free:
-            await self._unless_stopping(self.crew.slots.wait_free(1))
-            if self._stopping.is_set():
-                return
+            await self._unless_stopping(self._wait_free(1))
+            return
         try:
             claimed, next_due, did_not_fit = await self._claim()
         except (RedisError, OSError) as error:
@@ -127,9 +128,20 @@ class StragglerWorker(Worker):
             return
         for chunk in claimed:
             self._start_chunk(chunk)
-        await self.heart_beat()
         if not claimed:
             await self._unless_stopping(self._wait_for_work(next_due, did_not_fit))
+
+    async def _say_healthy(self) -> None:
+        try:
+            await self.heart_beat()
+        except (RedisError, OSError) as error:
+            logger.warning("health cannot be told: %s", error, extra={"event": "worker.health_failed"})
+
+    async def _wait_free(self, count: int) -> None:
+        """Wait for free slots, but no longer than arq's health key lives: a worker that is full is healthy."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.options.lease / 2):
+                await self.crew.slots.wait_free(count)
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
@@ -177,13 +189,14 @@ class StragglerWorker(Worker):
         except ProtocolError:
             logger.exception("chunk %s is dropped from the queue", name, extra={"event": "chunk.unreadable"})
             await self.pool.zrem(self.queue_name, chunk_id)
+            await self.pool.delete(keys.ARQ_IN_PROGRESS + name, keys.ARQ_RETRY + name)
             return None
         return Claimed(name, batch_id, first, count, attempt, enqueued_at, options, jobs, done or b"")
 
     async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
         if did_not_fit:
             half = max(1, self.crew.slots.total // 2)
-            await self.crew.slots.wait_free(min(did_not_fit, half))
+            await self._wait_free(min(did_not_fit, half))
             return
         if self.burst:
             await asyncio.sleep(0.02)

@@ -17,6 +17,13 @@ local function forget(chunk)
   redis.call('DEL', 'arq:job:' .. chunk, 'arq:retry:' .. chunk, 'arq:in-progress:' .. chunk)
 end
 
+-- What a key holds, or false where another kind of value stands: one spoilt key must not hold up the whole queue.
+local function ask(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then return false end
+  return reply
+end
+
 -- What the payload says of the chunk, or nil where it is not ours.
 local function read(payload)
   local ok, job = pcall(cjson.decode, payload)
@@ -27,10 +34,11 @@ local function read(payload)
 end
 
 for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, most_chunks)) do
-  local payload = redis.call('GET', 'arq:job:' .. chunk)
+  local payload = ask('GET', 'arq:job:' .. chunk)
   local held = redis.call('PTTL', 'arq:in-progress:' .. chunk)
   local batch, first, count = nil, 0, 0
   if payload then batch, first, count = read(payload) end
+  count = count or 0
   if held > 0 then
     redis.call('ZADD', KEYS[1], now_ms + held, chunk)
   elseif not payload then
@@ -42,17 +50,20 @@ for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIM
     break
   else
     local header = 'straggler:batch:' .. (batch or '')
-    local options = batch and redis.call('HGET', header, 'options')
+    local options = batch and ask('HGET', header, 'options') or false
     if batch and not options then
       forget(chunk)
     else
-      local jobs, bits, attempt = false, false, redis.call('INCR', 'arq:retry:' .. chunk)
+      local jobs, bits, attempt = false, false, ask('INCR', 'arq:retry:' .. chunk) or 1
       if batch then
-        jobs = redis.call('HGET', header .. ':chunks', first)
-        bits = redis.call('GETRANGE', header .. ':done', math.floor(first / 8), math.floor((first + count) / 8))
-        if attempt == 1 then redis.call('HINCRBY', header, 'taken', count) end
-        redis.call('PEXPIRE', header, ARGV[7])
-        redis.call('PEXPIRE', header .. ':chunks', ARGV[7])
+        jobs = ask('HGET', header .. ':chunks', first)
+        bits = ask('GETRANGE', header .. ':done', math.floor(first / 8), math.floor((first + count) / 8))
+        if attempt == 1 then ask('HINCRBY', header, 'taken', count) end
+        -- A finished batch has its lifetime: a header that outlives its results would keep their collectors waiting.
+        if redis.call('HEXISTS', header, 'finished_at') == 0 then
+          redis.call('PEXPIRE', header, ARGV[7])
+          redis.call('PEXPIRE', header .. ':chunks', ARGV[7])
+        end
       end
       redis.call('PEXPIRE', 'arq:retry:' .. chunk, ARGV[7])
       redis.call('SET', 'arq:in-progress:' .. chunk, ARGV[1], 'PX', ARGV[2])

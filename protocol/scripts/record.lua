@@ -3,7 +3,10 @@
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
 --      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
-if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'keep_ms')
+if not header[1] then return -1 end
+-- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
+redis.call('XLEN', KEYS[3])
 
 -- One BITFIELD sets the bits of the whole group and tells which were set before (a SETBIT a job was most of the cost).
 local set, jobs = {}, 0
@@ -37,7 +40,6 @@ end
 redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. rows .. ']')
 for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
 local done = redis.call('HINCRBY', KEYS[1], 'done', new)
-local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'keep_ms')
 local lifetime = ARGV[2]
 if header[2] == '1' and done == tonumber(header[1]) then
   local time = redis.call('TIME')

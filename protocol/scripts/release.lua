@@ -12,10 +12,12 @@ for at = 3, #ARGV, 5 do
   local chunk, outcome = ARGV[at], ARGV[at + 4]
   if redis.call('GET', 'arq:in-progress:' .. chunk) == ARGV[1] then
     released = released + 1
-    if outcome == 'again' then
+    local header = 'straggler:batch:' .. ARGV[at + 1]
+    -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
+    if outcome == 'again' and redis.call('EXISTS', header) == 1 then
       redis.call('DEL', 'arq:in-progress:' .. chunk)
       if redis.call('DECR', 'arq:retry:' .. chunk) == 0 then
-        redis.call('HINCRBY', 'straggler:batch:' .. ARGV[at + 1], 'taken', -ARGV[at + 3])
+        redis.call('HINCRBY', header, 'taken', -ARGV[at + 3])
       end
       redis.call('ZADD', KEYS[1], now_ms, chunk)
       redis.call('LPUSH', KEYS[2], 1)
@@ -24,7 +26,7 @@ for at = 3, #ARGV, 5 do
       redis.call('ZREM', KEYS[1], chunk)
       redis.call('DEL', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk, 'arq:retry:' .. chunk)
       if outcome == 'succeeded' then
-        redis.call('HDEL', 'straggler:batch:' .. ARGV[at + 1] .. ':chunks', ARGV[at + 2])
+        redis.call('HDEL', header .. ':chunks', ARGV[at + 2])
       end
     end
   end

@@ -1,0 +1,139 @@
+"""Workers that die or are told to stop: their chunks go on elsewhere, and no attempt is burnt without need."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer.batch import Batch
+from producer.producer import Producer
+from protocol import keys
+from tests.conftest import StartProcess, StartWorker, until, until_running
+from tests.jobs import append_line, hang, square, wait_for_file
+
+pytestmark = pytest.mark.redis
+
+
+def trace_of(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def ended(process: Any, timeout: float = 20) -> int:
+    """Wait for a process without holding up the loop."""
+    return int(await asyncio.to_thread(process.wait, timeout))
+
+
+async def test_a_worker_that_is_told_to_stop_lets_running_jobs_finish(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path
+) -> None:
+    worker = worker_process(shutdown_wait=10)
+    batch = await producer.submit(append_line.starmap([(tmp_path / "trace", "a", 0.5)]))
+    await until(lambda: trace_of(tmp_path / "trace"))
+    worker.terminate()
+    assert await ended(worker) == 0
+    [result] = await batch.results()
+    assert (result.status, result.attempt) == ("success", 1)
+
+
+async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burnt(
+    producer: Producer, redis: Any, worker_process: StartProcess, door: Path
+) -> None:
+    first = worker_process(shutdown_wait=0.1)
+    batch: Batch[Any] = await producer.submit([*[wait_for_file.spec(door) for _ in range(5)], square.spec(3)])
+    assert (await batch.wait(10, "FIRST_COMPLETED")).done[0].value_or(None) == 9
+    await until_running(batch, 5)
+    first.terminate()
+    assert await ended(first) == 0
+    assert not redis.keys("arq:in-progress:*"), "handed back, not left to lapse"
+    assert (await batch.status()).queued == 5
+    worker_process()
+    door.touch()
+    results = await batch.results()
+    assert {result.attempt for result in results} == {1}
+    assert len({result.worker for result in results[:5]} - {results[5].worker}) == 1, "all on the second"
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_hurries(producer: Producer, worker_process: StartProcess, first: signal.Signals) -> None:
+    worker = worker_process(shutdown_wait=60)
+    batch = await producer.submit([hang.spec()], timeout=60)
+    await until_running(batch, 1)
+    os.kill(worker.pid, first)
+    await asyncio.to_thread(worker.wait_for_output, "worker stops")
+    os.kill(worker.pid, first)
+    assert await ended(worker, 10) == 0
+    assert (await batch.status()).queued == 1
+
+
+async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_nothing(
+    worker_process: StartProcess, redis: Any
+) -> None:
+    worker = worker_process(shutdown_wait=60)
+    worker.terminate()
+    assert await ended(worker, 5) == 0
+    assert redis.keys("*") == []
+
+
+async def test_jobs_of_a_killed_worker_run_again_on_another(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    first = worker_process(lease=1)
+    quick = [append_line.spec(trace, f"quick-{n}") for n in range(3)]
+    batch: Batch[Any] = await producer.submit([*quick, *[append_line.spec(trace, f"slow-{n}", 2.0) for n in range(3)]])
+    await until(lambda: len(trace_of(trace)) == 6)
+    while (await batch.status()).done < 3:  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+    first.kill()
+    worker_process(lease=1)
+    results = await asyncio.wait_for(batch.results(), 10)
+    assert [result.status for result in results] == ["success"] * 6
+    assert [result.attempt for result in results] == [1, 1, 1, 2, 2, 2]
+    pids = [result.value_or(0) for result in results]
+    assert len(set(pids[:3])) == len(set(pids[3:])) == 1
+    assert pids[0] != pids[3], "the quick ones of the first worker stand, the slow ones are the second's"
+    runs = sorted(line for _, _, line in trace_of(trace))
+    assert runs == sorted([f"quick-{n}" for n in range(3)] + [f"slow-{n}" for n in range(3)] * 2)
+
+
+async def test_a_lease_is_kept_as_long_as_its_worker_lives(
+    producer: Producer, worker: StartWorker, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    async with worker(lease=0.3), worker(lease=0.3):
+        batch = await producer.submit([append_line.spec(trace, "a", 1.5)])
+        [result] = await batch.results()
+    assert result.attempt == 1
+    assert len(trace_of(trace)) == 1
+
+
+async def test_a_worker_whose_lease_is_gone_stops_its_jobs(
+    producer: Producer, redis: Any, worker: StartWorker, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    async with worker(lease=0.5) as running:
+        batch = await producer.submit([append_line.spec(trace, "a", 30.0)], timeout=60)
+        await until(lambda: trace_of(trace))
+        [lease] = redis.keys("arq:in-progress:*")
+        redis.set(lease, "another worker", px=60_000)
+        await until(lambda: running.crew.slots.used == 0)
+        assert redis.get(lease) == b"another worker", "not ours to release"
+        assert (await batch.status()).done == 0
+
+
+async def test_a_live_worker_is_known_and_a_dead_one_forgotten(
+    producer: Producer, redis: Any, worker: StartWorker
+) -> None:
+    async with worker(concurrency=7) as running:
+        name = keys.worker(running.crew.worker_id)
+        await until(lambda: redis.exists(name))
+        about = redis.hgetall(name)
+        assert (about[b"slots"], int(about[b"pid"])) == (b"7", os.getpid())
+        assert redis.zrange(keys.workers("default"), 0, -1) == [running.crew.worker_id.encode()]
+    assert not redis.exists(name)
+    assert not redis.exists(keys.workers("default"))
