@@ -27,7 +27,7 @@ class Picture:
 
 
 @job
-def add(one: int, two: int = 1) -> int:
+def sum_numbers(one: int, two: int = 1) -> int:
     return one + two
 
 
@@ -62,12 +62,12 @@ def hang_with_child(path: Path) -> None:
 
 
 @job
-def leave(code: int) -> None:
+def leave_process(code: int) -> None:
     os._exit(code)
 
 
 @job
-def die(signum: int) -> None:
+def die_by_signal(signum: int) -> None:
     os.kill(os.getpid(), signum)
     time.sleep(60)
 
@@ -78,7 +78,7 @@ def raise_it(name: str) -> None:
 
 
 @job(max_memory=300_000_000)
-def allocate(size: int) -> int:
+def take_memory(size: int) -> int:
     return len(bytes(size))
 
 
@@ -92,7 +92,7 @@ def chatter(text: str) -> str:
 
 
 @job
-def grow(size: int) -> str:
+def grow_text(size: int) -> str:
     return "x" * size
 
 
@@ -137,7 +137,7 @@ async def hold_in_c() -> None:
 
 
 @job
-async def crash(how: str, path: Path | None = None) -> None:
+async def crash_worker(how: str, path: Path | None = None) -> None:
     """End this process: by `exit <code>` or `signal <number>`; leave a trace of each run."""
     if path is not None:
         with path.open("a") as file:

@@ -142,7 +142,7 @@ async def test_a_job_that_crashes_its_worker_three_times_is_lost_and_the_others_
 ) -> None:
     trace = tmp_path / "trace"
     workers = supervisor("--concurrency", "30")
-    poison: JobSpec[Any] = rough_jobs.crash.spec(how, trace)
+    poison: JobSpec[Any] = rough_jobs.crash_worker.spec(how, trace)
     specs: list[JobSpec[Any]] = [*square.map(range(60)), poison, *square.map(range(39))]
     began = time.monotonic()
     results = await (await producer.submit(specs)).results()

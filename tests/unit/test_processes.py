@@ -92,7 +92,7 @@ async def error_of(pool: Processes, spec: JobSpec[Any], most: int = LIMIT) -> Ba
 
 async def test_arguments_and_values_travel_as_json_in_their_types() -> None:
     async with processes() as pool:
-        assert await value_of(pool, rough_jobs.add.spec(2, two=3)) == 5
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(2, two=3)) == 5
         picture = Picture(Path("/a/b.png"), (3, 4), b"\x00\xff\x10")
         back = await value_of(pool, rough_jobs.turn.spec(picture))
     assert rough_jobs.turn.signature.decode_value(back) == Picture(Path("/a/b.turned"), (4, 3), b"\x10\xff\x00")
@@ -103,7 +103,7 @@ def test_nothing_is_pickled() -> None:
 import asyncio, pickle, sys
 def refuse(*_, **__): raise AssertionError("pickled")
 pickle.dumps = pickle.loads = pickle.dump = pickle.load = refuse
-from tests.rough_jobs import add
+from tests.rough_jobs import sum_numbers as add
 from workers.processes import Processes
 async def main():
     pool = Processes(1)
@@ -133,7 +133,7 @@ async def test_no_more_run_at_a_time_than_the_limit_and_all_get_their_turn() -> 
 async def test_what_a_job_prints_does_not_break_the_line(capfd: pytest.CaptureFixture[str]) -> None:
     async with processes(1) as pool:
         assert await value_of(pool, rough_jobs.chatter.spec('{"value": 1}\n\x00')) == ""
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
     out, err = capfd.readouterr()
     assert (out.count('{"value": 1}'), err) == (2, '{"value": 1}\n\x00')
 
@@ -199,10 +199,10 @@ async def test_what_a_job_raises_is_its_failure_and_its_process_goes_on(name: st
 @pytest.mark.parametrize(
     ("spec", "how"),
     [
-        (rough_jobs.leave.spec(0), "exit code 0"),
-        (rough_jobs.leave.spec(3), "exit code 3"),
-        (rough_jobs.die.spec(signal.SIGKILL), "signal SIGKILL"),
-        (rough_jobs.die.spec(signal.SIGSEGV), "signal SIGSEGV"),
+        (rough_jobs.leave_process.spec(0), "exit code 0"),
+        (rough_jobs.leave_process.spec(3), "exit code 3"),
+        (rough_jobs.die_by_signal.spec(signal.SIGKILL), "signal SIGKILL"),
+        (rough_jobs.die_by_signal.spec(signal.SIGSEGV), "signal SIGSEGV"),
         (rough_jobs.fork_and_leave.spec(4), "exit code 4"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -212,29 +212,29 @@ async def test_a_process_that_dies_under_a_job_is_its_failure_and_names_how(spec
         error = await error_of(pool, spec)
         assert isinstance(error, ProcessDiedError)
         assert str(error) == f"the job's process ended by itself: {how}"
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 async def test_memory_over_the_limit_is_a_failure_that_says_so() -> None:
     async with processes(1) as pool:
         before = await value_of(pool, rough_jobs.process_id.spec())
-        error = await error_of(pool, rough_jobs.allocate.spec(1 << 30))
+        error = await error_of(pool, rough_jobs.take_memory.spec(1 << 30))
         assert isinstance(error, DescribedError)
         assert error.described["error_type"] == "MemoryError"
         assert error.described["message"] == "the job needs more than its max_memory of 300,000,000 bytes"
         assert await value_of(pool, rough_jobs.process_id.spec()) != before  # who knows what is left of it
-        assert await value_of(pool, rough_jobs.allocate.spec(1000)) == 1000
+        assert await value_of(pool, rough_jobs.take_memory.spec(1000)) == 1000
 
 
 async def test_the_memory_limit_holds_for_its_own_job_only() -> None:
     async with processes(1) as pool:
-        assert await value_of(pool, rough_jobs.allocate.spec(1000)) == 1000
-        assert len(await value_of(pool, rough_jobs.grow.spec(500_000))) == 500_000
+        assert await value_of(pool, rough_jobs.take_memory.spec(1000)) == 1000
+        assert len(await value_of(pool, rough_jobs.grow_text.spec(500_000))) == 500_000
 
 
 async def test_a_value_over_the_limit_is_refused_and_one_that_is_no_json() -> None:
     async with processes(1) as pool:
-        error = await error_of(pool, rough_jobs.grow.spec(200_000_000), most=1000)
+        error = await error_of(pool, rough_jobs.grow_text.spec(200_000_000), most=1000)
         assert "the value takes 200,000,012 bytes as JSON, at most 1,000 may be kept" in str(error)
         assert "returned what cannot be its result" in str(await error_of(pool, rough_jobs.give_set.spec()))
 
@@ -242,12 +242,12 @@ async def test_a_value_over_the_limit_is_refused_and_one_that_is_no_json() -> No
 async def test_a_module_that_a_process_cannot_import_is_a_clear_failure() -> None:
     async with processes(1) as pool:
         process = await pool.take()
-        function: Job[Any, Any, Any] = Job(rough_jobs.add.function, "add", isolation="process")
+        function: Job[Any, Any, Any] = Job(rough_jobs.sum_numbers.function, "sum_numbers", isolation="process")
         for name, told in (("no.such.module", "ModuleNotFoundError"), ("/no/file.py", "no file '/no/file.py' here")):
             function.function.__module__, before = name, function.function.__module__
             try:
                 with pytest.raises(DescribedError, match=told):
-                    await process.run(function, rough_jobs.add.spec(1), LIMIT)
+                    await process.run(function, rough_jobs.sum_numbers.spec(1), LIMIT)
             finally:
                 function.function.__module__ = before
         pool.give(process, is_fit=True)
@@ -255,7 +255,7 @@ async def test_a_module_that_a_process_cannot_import_is_a_clear_failure() -> Non
 
 async def test_arguments_that_a_process_cannot_take_are_a_failure() -> None:
     async with processes(1) as pool:
-        assert "one: Input should be a valid integer" in str(await error_of(pool, rough_jobs.add.spec("x")))
+        assert "one: Input should be a valid integer" in str(await error_of(pool, rough_jobs.sum_numbers.spec("x")))
 
 
 # ---- killed
@@ -272,14 +272,14 @@ async def test_a_job_past_its_deadline_is_killed_with_all_that_it_started(tmp_pa
         assert run.outcome == TimedOut(2.0, "running", "killed")
         assert run.finished - run.started < 2.0 + 0.25
         await until(lambda: not any(is_there(pid) for pid in found))
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 async def test_many_hanging_jobs_cost_no_slot() -> None:
     async with processes(2) as pool:
         ended = await asyncio.gather(*(trial(pool, rough_jobs.sleep_on.spec(60), limit=0.05) for _ in range(16)))
         assert all(isinstance(run.outcome, TimedOut) for run in ended)
-        calls = [value_of(pool, rough_jobs.add.spec(number)) for number in range(30)]
+        calls = [value_of(pool, rough_jobs.sum_numbers.spec(number)) for number in range(30)]
         assert await asyncio.gather(*calls) == list(range(1, 31))
 
 
@@ -298,7 +298,7 @@ async def test_processes_are_ended_though_jobs_hold_all_threads_of_the_loop() ->
 
     holding = [asyncio.create_task(asyncio.to_thread(hold)) for _ in range(40)]
     async with processes(1) as pool:
-        assert "exit code 3" in str(await error_of(pool, rough_jobs.leave.spec(3)))
+        assert "exit code 3" in str(await error_of(pool, rough_jobs.leave_process.spec(3)))
         assert isinstance((await trial(pool, rough_jobs.sleep_on.spec(60), limit=0.05)).outcome, TimedOut)
     go_on.set()
     await asyncio.gather(*holding)
@@ -319,7 +319,7 @@ async def test_what_a_job_forks_does_not_answer_for_it() -> None:
     async with processes(1) as pool:
         pid = await value_of(pool, rough_jobs.fork_and_return.spec())
         assert pid == str(await value_of(pool, rough_jobs.process_id.spec()))
-        assert [await value_of(pool, rough_jobs.add.spec(number)) for number in range(20)] == list(range(1, 21))
+        assert [await value_of(pool, rough_jobs.sum_numbers.spec(number)) for number in range(20)] == list(range(1, 21))
 
 
 async def test_a_job_may_use_a_pool_of_its_own() -> None:
@@ -341,7 +341,7 @@ async def test_a_cancelled_wait_for_a_process_loses_none() -> None:
         assert await waiting[2] is process
         assert await asyncio.gather(*waiting[:2], return_exceptions=True) != []
         pool.give(process, is_fit=True)
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 async def test_a_cancelled_start_leaves_no_process_and_no_gap() -> None:
@@ -350,7 +350,7 @@ async def test_a_cancelled_start_leaves_no_process_and_no_gap() -> None:
         await until(lambda: pool._all)
         starting.cancel()
         await asyncio.wait({starting})
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 async def test_a_process_that_cannot_be_started_is_an_error_and_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ async def test_a_process_that_cannot_be_started_is_an_error_and_no_gap(monkeypat
             for _ in range(3):
                 with pytest.raises(ProcessDiedError, match=r"no process can be started .* Resource temporarily"):
                     await pool.take()
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 @pytest.mark.parametrize(
@@ -382,12 +382,12 @@ async def test_a_process_that_is_never_ready_is_an_error_and_no_gap(
             patched.setattr(module, "_LONGEST_START", 0.2 if "sleep" in start else 20.0)
             with pytest.raises(ProcessDiedError, match=told):
                 await pool.take()
-        assert await value_of(pool, rough_jobs.add.spec(1)) == 2
+        assert await value_of(pool, rough_jobs.sum_numbers.spec(1)) == 2
 
 
 async def test_close_leaves_no_process_busy_ones_included() -> None:
     async with processes(3) as pool:
-        await value_of(pool, rough_jobs.add.spec(1))
+        await value_of(pool, rough_jobs.sum_numbers.spec(1))
         taken = [await pool.take(), await pool.take()]
         call = taken[0].run(rough_jobs.sleep_on, rough_jobs.sleep_on.spec(60), LIMIT)
         busy = asyncio.create_task(call)
@@ -461,11 +461,11 @@ def test_a_plain_function_inside_another_is_refused_where_it_is_defined() -> Non
 @pytest.mark.parametrize(
     ("options", "function", "told"),
     [
-        ({"isolation": "loop"}, rough_jobs.add.function, "use 'process' or 'thread'"),
+        ({"isolation": "loop"}, rough_jobs.sum_numbers.function, "use 'process' or 'thread'"),
         ({"isolation": "process"}, rough_jobs.swallow.function, "runs on the event loop"),
         ({"max_memory": 1}, rough_jobs.swallow.function, "runs on the event loop"),
-        ({"isolation": "thread", "max_memory": 1}, rough_jobs.add.function, "whose memory cannot be limited"),
-        ({"max_memory": 0}, rough_jobs.add.function, "a number of bytes above 0"),
+        ({"isolation": "thread", "max_memory": 1}, rough_jobs.sum_numbers.function, "whose memory cannot be limited"),
+        ({"max_memory": 0}, rough_jobs.sum_numbers.function, "a number of bytes above 0"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], function: Callable[..., Any], told: str) -> None:

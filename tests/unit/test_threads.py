@@ -99,23 +99,22 @@ async def test_a_call_that_is_cancelled_before_a_thread_takes_it_never_runs(thre
 
 
 async def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
-    go_on, ended = threading.Event(), threading.Event()
+    running, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
+        running.set()
         go_on.wait(20)
         ended.set()
 
     async def leave_one() -> None:
         threads = Pool(1)
         call = asyncio.create_task(threads.run(hold, (), {}))
-        await until(lambda: threading.active_count() > before)
+        await until(running.is_set)
         call.cancel()
         await asyncio.wait({call})
         threads.close()
 
-    before = threading.active_count()
     other = threading.Thread(target=asyncio.run, args=(leave_one(),))
-    before += 1
     other.start()
     await asyncio.to_thread(other.join)
     go_on.set()
