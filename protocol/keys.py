@@ -66,7 +66,7 @@ def results(batch_id: str) -> str:
 
 
 def crashes(batch_id: str) -> str:
-    """Index of a job -> how many worker processes have died under it."""
+    """Id of a worker whose process has died -> index of the job under which it did."""
     return f"{PREFIX}batch:{batch_id}:crashes"
 
 

@@ -1,7 +1,8 @@
 """Settle what a dead worker process has left: the job under which it died, and the chunks that it held.
 
 The job that held the loop of a process that was killed for it has its timeout. One under which a process died by itself
-runs again, and is lost when that happens for the third time. All other jobs run again elsewhere at once, no attempt burnt.
+runs again, and is lost when that happens for the third time. All other jobs run again elsewhere at once, no attempt
+burnt.
 """
 
 from __future__ import annotations
@@ -41,31 +42,34 @@ class Aftermath:
         self._queue = queue
         self._clock = RedisClock()
 
-    async def settle(self, pulse: Pulse, ending: str, *, killed: bool) -> None:
+    async def settle(self, pulse: Pulse, current: Current | None, ending: str, *, killed: bool) -> None:
         """Record what the current job ended in, and hand all chunks back; tries until Redis answers.
 
         Args:
             pulse: The dead process's memory.
+            current: The job that held its loop.
             ending: How it ended, e.g. `signal SIGSEGV`.
             killed: Whether it was killed because the current job held its loop.
         """
         failures = 0
         while True:
             try:
-                await self._settle(pulse, ending, killed=killed)
+                await self._settle(pulse, current, ending, killed=killed)
             except (RedisError, OSError) as error:
+                if failures == 0:
+                    logger.warning(
+                        "a dead worker's jobs wait for Redis: %s", error, extra={"event": "aftermath.waiting"}
+                    )
                 failures += 1
-                logger.warning("a dead worker's jobs wait for Redis: %s", error, extra={"event": "aftermath.waiting"})
-                await asyncio.sleep(min(1.0, 0.05 * 2**failures))
+                await asyncio.sleep(min(1.0, 0.05 * 2 ** min(failures, 10)))
             else:
                 return
 
-    async def _settle(self, pulse: Pulse, ending: str, *, killed: bool) -> None:
-        current = pulse.current()
-        if current is not None:
+    async def _settle(self, pulse: Pulse, current: Current | None, ending: str, *, killed: bool) -> None:
+        if current is not None and current.chunk_id:
             try:
                 await self._conclude(current, pulse.worker_id, ending, killed=killed)
-            except (ProtocolError, ValidationError, IndexError) as error:
+            except (ProtocolError, ValidationError, ValueError, IndexError) as error:
                 logger.warning("no result for a dead worker's job: %s", error, extra={"event": "aftermath.unreadable"})
         await self._hand_back(pulse)
 
@@ -76,23 +80,29 @@ class Aftermath:
             own: dict[str, Any] = {"status": "timeout", "limit": current.limit, "phase": "running", "stopped": "killed"}
             logger.warning("%s held its worker's loop: timed out", name, extra={"event": "job.killed", "job": name})
         else:
-            crashes = await self._count_crash(batch_id, current.index)
+            crashes = await self._count_crash(batch_id, current.index, worker_id)
             logger.warning(
                 "a worker process ended (%s) under %s, crash %d of %d", ending, name, crashes, MOST_CRASHES,
                 extra={"event": "job.crash", "job": name},
             )  # fmt: skip
             if crashes < MOST_CRASHES:
                 return
-            own = {"status": "lost", "attempt": crashes, "reason": f"its worker process ended under it {crashes} times, last by {ending}"}
+            own = {
+                "status": "lost",
+                "attempt": crashes,
+                "reason": f"its worker process ended under it {crashes} times, last by {ending}",
+            }
         await self._record(current, batch_id, int(first), worker_id, own)
 
-    async def _count_crash(self, batch_id: str, index: int) -> int:
+    async def _count_crash(self, batch_id: str, index: int, worker_id: str) -> int:
+        # By worker, not by a counter: a reply may be lost, and the same crash told twice is still one.
         key = keys.crashes(batch_id)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hincrby(key, str(index), 1)
+            pipe.hset(key, worker_id, str(index))
             pipe.pexpire(key, int(keys.OPEN_BATCH_LIFETIME * 1000))
-            crashes, _ = await pipe.execute()
-        return int(crashes)
+            pipe.hvals(key)
+            *_, crashes = await pipe.execute()
+        return int(crashes.count(str(index).encode()))
 
     async def _record(self, current: Current, batch_id: str, first: int, worker_id: str, own: dict[str, Any]) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -123,7 +133,9 @@ class Aftermath:
             payloads = await pipe.execute()
         args: list[Any] = [pulse.worker_id, int(keys.OPEN_BATCH_LIFETIME * 1000)]
         for chunk_id, payload in zip(chunks, payloads, strict=True):
-            if payload is not None:
-                batch_id, first, count, _ = decode_payload(payload, keys.ARQ_JOB + chunk_id)
-                args += [chunk_id, batch_id, first, count, "again"]
+            try:
+                batch_id, first, count, _ = decode_payload(payload or b"", keys.ARQ_JOB + chunk_id)
+            except ProtocolError:  # gone with its batch, or not ours: there is nothing to run again
+                continue
+            args += [chunk_id, batch_id, first, count, "again"]
         await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)

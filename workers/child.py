@@ -1,11 +1,13 @@
 """The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
 
-It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was raised.
+It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was
+raised.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -15,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from workers import registry
 from workers.failures import describe
-from workers.processes import LENGTH_BYTES, die_with_parent
+from workers.processes import LENGTH_BYTES, die_with_parent, importing
 
 
 def main(descriptor: int) -> None:
@@ -23,11 +25,18 @@ def main(descriptor: int) -> None:
     die_with_parent()
     # Ctrl-C and SIGTERM are the worker's to judge: it stops us when it has decided to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
+    # What a job starts must neither speak for it nor keep the line open after our end.
+    os.set_inheritable(descriptor, False)  # noqa: FBT003  # takes no keyword
+    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
     with socket.socket(fileno=descriptor) as worker, worker.makefile("rwb") as stream:
         _send(stream, b"{}")
         while length := stream.read(LENGTH_BYTES):
             call = from_json(stream.read(int.from_bytes(length, "big")))
-            _send(stream, _run(call))
+            reply = _run(call)
+            if os.getpid() != own:
+                os._exit(0)
+            _send(stream, reply)
 
 
 def _send(stream: Any, text: bytes) -> None:
@@ -37,7 +46,8 @@ def _send(stream: Any, text: bytes) -> None:
 
 def _run(call: dict[str, Any]) -> bytes:
     try:
-        registry.load(call["module"])
+        with importing():
+            registry.load(call["module"])
         function = registry.find(call["job"])
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):

@@ -1,7 +1,7 @@
 """Watch over the clocks of many runs with one timer, and over who holds the event loop.
 
-A timer for each run would cost every job what only the late ones need (1.3 of 20 us a no-op job): the timer is set for the
-earliest time, and when it finds that run gone, for the earliest of those that still run.
+A timer for each run would cost every job what only the late ones need (1.3 of 20 us a no-op job): the timer is set for
+the earliest time, and when it finds that run gone, for the earliest of those that still run.
 
 A job whose step blocks the loop keeps all others from theirs: what it took moves their clocks, not its own.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, MutableSequence
 from typing import Any, Protocol
 
-from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, STARTED
+from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +69,15 @@ class Deadlines:
         self._runs: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def earliest(self) -> float:
+        """When the timer is due, on the loop's clock."""
+        return math.inf if self._timer is None else self._timer.when()
+
     def watch(self, run: Watched) -> None:
         """Ring this run at its time; call again when that has changed."""
         self._runs[run] = None
-        if self._timer is None or run.when < self._timer.when():
+        if run.when < self.earliest:
             self._set(run.when)
 
     def forget(self, run: Watched) -> None:
@@ -82,14 +88,15 @@ class Deadlines:
         """Stop to watch."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def enter(self, run: Watched) -> None:
         """Take note that a step of this run's own code begins."""
         self.current = run
         cells = self.cells
+        cells[SINCE] = self._since = time.monotonic()
         cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
         cells[CURRENT] = run.number
-        self._since = time.monotonic()
 
     def leave(self, run: Watched) -> None:
         """Take note that the step has ended."""
@@ -123,5 +130,5 @@ class Deadlines:
             run.ring()
         if self._runs:
             earliest = min(run.when for run in self._runs)
-            if self._timer is None or earliest < self._timer.when():  # a run that was rung may have set it anew
+            if earliest < self.earliest:  # a run that was rung may have set it anew
                 self._set(earliest)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from workers.deadlines import Deadlines
-from workers.pulse import TICK
+from workers.pulse import SUPERVISOR, TICK
 
 # Seconds from beat to beat.
 INTERVAL = 0.1
@@ -36,7 +36,8 @@ class Heart:
         self._on_exhausted = on_exhausted
         self._on_orphaned = on_orphaned
         self._worst_lag = 0.0
-        self._parent = os.getppid()
+        # Its supervisor may have ended before this process was so far as to ask who its parent is.
+        self._parent = int(deadlines.cells[SUPERVISOR]) or os.getppid()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -1,9 +1,9 @@
 """Stop an async job that blocks the event loop, in its own frame, once its time is up.
 
-While a job's code holds the loop, no timer of the loop can fire; an interval timer of the operating system can, as long as
-the code runs Python or waits in a call that checks for signals. Its handler raises `Interrupted` if, and only if, the frame
-that it interrupts belongs to the coroutine of the run that is current and whose time is up: never inside the loop, arq,
-another job, or our own bookkeeping around a job's step.
+While a job's code holds the loop, no timer of the loop can fire; an interval timer of the operating system can, as long
+as the code runs Python or waits in a call that checks for signals. Its handler raises `Interrupted` if, and only if,
+the frame that it interrupts belongs to the coroutine of the run that is current and whose time is up: never inside the
+loop, arq, another job, or our own bookkeeping around a job's step.
 
 A timer needs no thread, so it works while a C call holds the GIL; a thread with `pthread_kill` never got the GIL from a
 backtracking regex. Where the platform has no `setitimer`, or the loop is not on the main thread, everything else works.
@@ -11,10 +11,11 @@ backtracking regex. Where the platform has no `setitimer`, or the loop is not on
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Protocol
 
@@ -54,43 +55,81 @@ class Interrupts:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self._before: Any = None
         self._is_on = False
 
     def start(self) -> None:
         """Take SIGALRM and the interval timer, where there are both."""
         if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
             return
-        self._before = signal.signal(signal.SIGALRM, self._on_alarm)
         self._is_on = True
+        _alarm.take(self._on_alarm)
         self._deadlines.on_set = self.set
-        self.set(time.monotonic() + _LONGEST)
+        self.set(self._deadlines.earliest)
 
     def stop(self) -> None:
         """Give both back."""
         if self._is_on:
             self._is_on = False
             self._deadlines.on_set = None
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._before or signal.SIG_DFL)
+            _alarm.give_back(self._on_alarm)
 
     def set(self, when: float) -> None:
         """Look at the loop shortly after this time, and once a second at least."""
-        delay = min(_LONGEST, when - time.monotonic() + _SLACK)
-        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay))
+        _alarm.set(self._on_alarm, when)
 
-    def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
+    def _on_alarm(self, frame: FrameType | None) -> None:
         run: Any = self._deadlines.current
-        now = time.monotonic()
+        now, earliest = time.monotonic(), self._deadlines.earliest
+        # A timer that is due rings as soon as the loop turns; until then any job may get hold of the loop, so look
+        # often.
         if run is None:
-            self.set(now + _LONGEST)
+            self.set(earliest)
         elif now < run.when or not _is_inside(frame, run.call):
-            self.set(max(run.when, now))
+            self.set(min(run.when, earliest))
         else:
             run.interrupted(now)
             self._deadlines.cells[LAST_MOMENT] = run.last_moment
-            self.set(run.when)
+            self.set(min(run.when, earliest))
             raise Interrupted("the job blocked the event loop past its time")
+
+
+class _Alarm:
+    """SIGALRM and its timer: a process has one, all workers in it share it, the last one gives it back as it was."""
+
+    def __init__(self) -> None:
+        self._times: dict[Callable[[FrameType | None], None], float] = {}
+        self._handler: Any = None
+        self._timer = (0.0, 0.0)
+        self._taken = 0.0
+
+    def take(self, user: Callable[[FrameType | None], None]) -> None:
+        if not self._times:
+            self._taken = time.monotonic()
+            self._timer = signal.getitimer(signal.ITIMER_REAL)
+            self._handler = signal.signal(signal.SIGALRM, self._ring)
+        self._times[user] = math.inf
+
+    def give_back(self, user: Callable[[FrameType | None], None]) -> None:
+        del self._times[user]
+        if not self._times:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._handler or signal.SIG_DFL)
+            delay, interval = self._timer
+            if delay:
+                delay = max(_SLACK, delay - (time.monotonic() - self._taken))
+            signal.setitimer(signal.ITIMER_REAL, delay, interval)
+
+    def set(self, user: Callable[[FrameType | None], None], when: float) -> None:
+        self._times[user] = when
+        delay = min(_LONGEST, min(self._times.values()) - time.monotonic() + _SLACK)
+        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay))
+
+    def _ring(self, _signum: int, frame: FrameType | None) -> None:
+        for look in list(self._times):
+            look(frame)
+
+
+_alarm = _Alarm()
 
 
 def _is_inside(frame: FrameType | None, call: Coroutine[Any, Any, Any]) -> bool:

@@ -1,17 +1,19 @@
 """Run plain functions in processes that can be killed, whatever they do.
 
 Each process is a fresh interpreter in a session of its own (safe beside threads and an event loop), which imports the
-job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A job
-is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at once.
+job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A
+job is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at
+once.
 
 Why not a library's pool: pebble 5 stops a job with SIGTERM, waits 3 s for it, leaves the job's own children alone and
-pickles; anyio's `to_process` kills at once, but pickles too and knows no group. What is left of a pool without these is the
-standard library's `subprocess` and a socket.
+pickles; anyio's `to_process` kills at once, but pickles too and knows no group. What is left of a pool without these is
+the standard library's `subprocess` and a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -20,7 +22,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -38,6 +42,10 @@ _LONGEST_START = 60.0
 LENGTH_BYTES = 4
 _PR_SET_PDEATHSIG = 1
 
+# Whether this is a job's process that imports a module of jobs. Were processes started then, each would import the
+# module and start its own, without end: the trap of a script that runs its batch without asking for `__main__`.
+_importing = False
+
 
 class ProcessDiedError(StragglerError):
     """A job's process ended by itself."""
@@ -54,31 +62,48 @@ class Process:
     """One process, for one job at a time."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            words = [sys.executable, "-m", "workers.child", str(theirs.fileno())]
-            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                words,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
+        if _importing:
+            raise ProcessDiedError(
+                "the jobs' module starts jobs while a job's process imports it: put what it runs under "
+                "`if __name__ == '__main__':`"
             )
-        ours.setblocking(False)
+        ours, theirs = socket.socketpair()
         self._socket = ours
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        with theirs:
+            words = [sys.executable, "-m", "workers.child", str(theirs.fileno())]
+            path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": path},
+                )
+            except OSError as error:
+                ours.close()
+                raise ProcessDiedError(f"no process can be started for the job: {error}") from None
+        ours.setblocking(False)  # noqa: FBT003  # takes no keyword
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
 
     async def start(self) -> None:
         """Wait until the process is ready for a job.
 
         Raises:
-            ProcessDiedError: If it ends before.
+            ProcessDiedError: If it ends before, or is not ready for too long.
         """
         self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
-        async with asyncio.timeout(_LONGEST_START):
-            await self._receive()
+        try:
+            async with asyncio.timeout(_LONGEST_START):
+                await self._receive()
+        except TimeoutError:
+            raise ProcessDiedError(f"the job's process was not ready after {_LONGEST_START:g} s") from None
 
     async def run(self, function: Job[..., Any, Any], job: JobSpec[Any], result_limit: int) -> Encoded:
         """Run one job; if this is cancelled, the process must be killed.
@@ -105,15 +130,22 @@ class Process:
 
     async def kill(self) -> None:
         """End the process and all that it started."""
-        try:
+        # Its group may live on without it; one that is gone, or whose number belongs to others now, is none of ours.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if self._writer is not None:
             self._writer.close()
         else:
             self._socket.close()
-        await asyncio.to_thread(self._process.wait)
+        await self._end()
+
+    async def _end(self) -> int:
+        # Without a thread: those of the loop's executor are the jobs' own, which may hold all of them for ever.
+        delay = 0.001
+        while (code := self._process.poll()) is None:
+            await asyncio.sleep(delay)
+            delay = min(0.05, 2 * delay)
+        return code
 
     async def _receive(self) -> bytes:
         assert self._reader is not None  # noqa: S101  # as above
@@ -121,7 +153,7 @@ class Process:
             length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
             return await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
-            code = await asyncio.to_thread(self._process.wait)
+            code = await self._end()
             raise ProcessDiedError(f"the job's process ended by itself: {describe_exit(code)}") from None
 
 
@@ -135,7 +167,7 @@ class Processes:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._idle: list[Process] = []
-        self._count = 0
+        self._all: set[Process] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -145,7 +177,7 @@ class Processes:
         Raises:
             ProcessDiedError: If none can be started.
         """
-        while not self._idle and self._count >= self._limit:
+        while not self._idle and len(self._all) >= self._limit:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
@@ -154,10 +186,20 @@ class Processes:
                 if turn.done() and not turn.cancelled():
                     self._wake()
                 raise
-        if self._idle:
-            return self._idle.pop()
-        self._count += 1
-        process = Process()
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive:
+                return process
+            self._drop(process)
+        return await self._start()
+
+    async def _start(self) -> Process:
+        try:
+            process = Process()
+        except ProcessDiedError:
+            self._wake()
+            raise
+        self._all.add(process)
         try:
             await process.start()
         except BaseException:
@@ -174,14 +216,17 @@ class Processes:
             self._drop(process)
 
     async def close(self) -> None:
-        """End all processes that are idle, and wait for those that are being killed."""
-        while self._idle:
-            self._drop(self._idle.pop())
+        """End all processes, and wait until they have ended."""
+        self._idle.clear()
+        for process in list(self._all):
+            self._drop(process)
         if self._ending:
             await asyncio.wait(self._ending)
 
     def _drop(self, process: Process) -> None:
-        self._count -= 1
+        if process not in self._all:
+            return  # closed meanwhile
+        self._all.remove(process)
         ending = asyncio.get_running_loop().create_task(process.kill())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
@@ -216,7 +261,23 @@ def describe_exit(code: int) -> str:
         return f"signal {-code}"
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Refuse to start processes meanwhile."""
+    global _importing  # noqa: PLW0603  # of the process, as imports are
+    _importing = True
+    try:
+        yield
+    finally:
+        _importing = False
+
+
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, however that ends; Linux only."""
+    """Let the kernel kill this process when its parent ends, however that ends; Linux only.
+
+    At once, and whatever it does: a worker without its supervisor could hang for ever, and nobody would end it. Its
+    leases lapse, and its own processes end in the same way. Elsewhere the worker's heart notices, and an idle job's
+    process does.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,36 +1,47 @@
 """A worker process's vital signs, in memory that it shares with its supervisor.
 
-The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop, until
-when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
+The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop,
+until when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
 
-A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a double.
+A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a
+double.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-# Cells, doubles each.
-TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT = range(5)
+# Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file.
+TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR = range(7)
 CELLS = 8
 NOBODY = -1.0
+# A job that has its result, or whose chunk has no row, and that still may hold the loop: it has a last moment, but no
+# name.
+UNNAMED = -2.0
 
 _INDEXES = 1 << 32
-_ROW_BYTES = 128  # a chunk's id: a batch's id of up to 100 letters, a colon, an index
+# A length, then a name: a chunk's id is a batch's id of up to 100 letters, a colon, an index; a worker's holds its
+# host's.
+_ROW_BYTES = 128
 _NAME_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The job whose code held the loop when the process was last heard of; times on the monotonic clock."""
+    """The job whose code held the loop when the process was last heard of; times on the monotonic clock.
+
+    Without a `chunk_id` it is a job that cannot be named, or that has its result and runs on.
+    """
 
     chunk_id: str
     index: int
     last_moment: float
     started: float
     limit: float
+    since: float
 
 
 class Pulse:
@@ -54,6 +65,7 @@ class Pulse:
         path.write_bytes(bytes(CELLS * 8 + _NAME_BYTES + chunks * _ROW_BYTES))
         pulse = Pulse(path)
         pulse.cells[CURRENT] = NOBODY
+        pulse.cells[SUPERVISOR] = os.getpid()
         return pulse
 
     @property
@@ -70,8 +82,11 @@ class Pulse:
         self._write(CELLS * 8, name)
 
     def hold(self, chunk_id: str) -> int:
-        """Write down that the process holds a chunk; returns its row, -1 if there is no room."""
-        if not self._free:
+        """Write down that the process holds a chunk; returns its row, -1 if there is no room for it or for its name.
+
+        Until this is called, and without a row, nobody hands the chunk of a dead process back: its lease lapses.
+        """
+        if not self._free or len(chunk_id.encode()) >= _ROW_BYTES:
             return -1
         row = self._free.pop()
         self._write(self._at(row), chunk_id)
@@ -92,13 +107,13 @@ class Pulse:
     def current(self) -> Current | None:
         """Read whose code holds the loop."""
         number = self.cells[CURRENT]
-        if number < 0:
+        if number == NOBODY:
             return None
         row, index = divmod(int(number), _INDEXES)
-        chunk_id = self._read(self._at(row))
-        if not chunk_id:
-            return None
-        return Current(chunk_id, index, self.cells[LAST_MOMENT], self.cells[STARTED], self.cells[LIMIT])
+        chunk_id = "" if number == UNNAMED else self._read(self._at(row))
+        # SINCE is written first and read last: where a step is old, all of this is that step's.
+        cells = self.cells
+        return Current(chunk_id, index, cells[LAST_MOMENT], cells[STARTED], cells[LIMIT], cells[SINCE])
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -120,5 +135,5 @@ class Pulse:
 
 
 def job_number(row: int, index: int) -> float:
-    """Name a job by one number; that of a chunk without a row names nobody."""
-    return NOBODY if row < 0 else float(row * _INDEXES + index)
+    """Name a job by one number."""
+    return UNNAMED if row < 0 else float(row * _INDEXES + index)

@@ -174,7 +174,7 @@ class Recorder:
                         extra={"event": "recorder.waiting"},
                     )  # fmt: skip
                 failures += 1
-                await asyncio.sleep(min(1.0, 0.05 * 2**failures))
+                await asyncio.sleep(min(1.0, 0.05 * 2 ** min(failures, 10)))
             else:
                 if failures:
                     logger.info("results are recorded again", extra={"event": "recorder.resumed"})

@@ -1,12 +1,14 @@
 """Keep worker processes alive: start them, watch their pulse, kill one that hangs, replace whatever ends.
 
-A worker whose loop stands still past the last moment of the job that holds it is killed, with all that the job started. What
-becomes of a dead worker's jobs is `workers.aftermath`'s. The supervisor runs no job itself, so nothing can block it.
+A worker whose loop stands still past the last moment of the job that holds it is killed, with all that the job started.
+What becomes of a dead worker's jobs is `workers.aftermath`'s. The supervisor runs no job itself, so nothing can block
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from workers.aftermath import Aftermath
 from workers.processes import describe_exit
-from workers.pulse import TICK, Pulse
+from workers.pulse import TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +38,48 @@ _LONGEST_STALL = 30.0
 _SLACK = 0.05
 # A process that keeps ending soon after its start is started again ever later, up to this, s.
 _LONGEST_BACKOFF = 10.0
+# Redis gets this long, s, to take what dead processes have left, once all others have ended.
+_FAREWELL = 5.0
 
 
 @dataclass(slots=True)
 class Child:
-    """A worker process."""
+    """A worker process.
+
+    Attributes:
+        hung: Whether it was killed because its loop stood still.
+        culprit: The job that held its loop then; the process may have gone on a little until the signal came.
+    """
 
     process: subprocess.Popen[bytes]
     pulse: Pulse
     path: Path
     started: float
     hung: bool = False
+    culprit: Current | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has beaten: it could be started, and works."""
+        return self.pulse.cells[TICK] != 0
+
+    def kill(self) -> None:
+        """Kill it with all that its jobs have started in its session."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # as in `workers.processes`
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Let go of its memory."""
+        self.pulse.close()
+        self.path.unlink(missing_ok=True)
 
 
 class Supervisor:
     """Run `count` worker processes until told to stop.
+
+    The first process shows that one can be started at all, the others follow: what keeps the first from its work (a
+    module that cannot be imported, no Redis) is said once, by it, and ends the supervisor with its code. Later the same
+    is a passing trouble.
 
     Args:
         words: The command of a worker process; it finds the path of its shared memory in `--pulse`.
@@ -59,6 +88,7 @@ class Supervisor:
         aftermath: Who settles a dead process's jobs.
         kill_floor: A process whose loop stands still for less than this is never killed, s.
         environment: Of the processes.
+        burst: Whether a process that leaves by itself has done its work.
     """
 
     def __init__(
@@ -69,6 +99,8 @@ class Supervisor:
         aftermath: Aftermath,
         kill_floor: float,
         environment: Mapping[str, str],
+        *,
+        burst: bool = False,
     ) -> None:
         self._environment = environment
         self._words = words
@@ -76,7 +108,10 @@ class Supervisor:
         self._chunks = chunks
         self._aftermath = aftermath
         self._kill_floor = kill_floor
+        self._burst = burst
         self._children: list[Child] = []
+        self._settling: set[asyncio.Task[None]] = set()
+        self._is_proven = False
         self._stops = 0
         self._failures = 0
         self._start_at = 0.0
@@ -94,11 +129,14 @@ class Supervisor:
                     self._fill(Path(folder))
                     await asyncio.sleep(_INTERVAL)
                     for child in list(self._children):
-                        await self._look_at(child)
+                        self._look_at(child)
                     self._is_done = self._is_done or (not self._children and self._stops > 0)
+                await self._say_farewell()
             finally:
                 for child in self._children:
-                    _kill(child)
+                    child.kill()
+                    child.process.wait()
+                    child.forget()
         return self._code
 
     def stop(self) -> None:
@@ -108,66 +146,98 @@ class Supervisor:
             child.process.send_signal(signal.SIGTERM)
 
     def _fill(self, folder: Path) -> None:
-        while len(self._children) < self._count and not self._stops and time.monotonic() >= self._start_at:
-            path = folder / f"{time.monotonic_ns()}"
-            pulse = Pulse.create(path, self._chunks)
-            # A session of its own: Ctrl-C is ours to pass on, and a kill reaches what the jobs have started.
-            words = [*self._words, "--pulse", str(path)]
-            process = subprocess.Popen(words, start_new_session=True, env=self._environment)  # noqa: S603  # ourselves
-            self._children.append(Child(process, pulse, path, time.monotonic()))
+        wanted = self._count if self._is_proven else 1
+        while len(self._children) < wanted and not self._stops and time.monotonic() >= self._start_at:
+            try:
+                self._start(folder / f"{time.monotonic_ns()}")
+            except OSError as error:  # no memory, too many processes
+                logger.warning("no worker process can be started: %s", error, extra={"event": "worker.start_failed"})
+                self._back_off()
 
-    async def _look_at(self, child: Child) -> None:
-        if child.process.poll() is None:
-            if not child.hung and self._is_hanging(child, time.monotonic()):
-                child.hung = True
-                _kill(child)
-                child.process.wait()
-            else:
-                return
-        self._children.remove(child)
-        await self._bury(child)
-        child.pulse.close()
-        child.path.unlink()
+    def _start(self, path: Path) -> None:
+        pulse = Pulse.create(path, self._chunks)
+        # A session of its own: Ctrl-C is ours to pass on, and a kill reaches what the jobs have started.
+        words = [*self._words, "--pulse", str(path)]
+        try:
+            process = subprocess.Popen(words, start_new_session=True, env=self._environment)  # noqa: S603  # ourselves
+        except OSError:
+            pulse.close()
+            path.unlink()
+            raise
+        self._children.append(Child(process, pulse, path, time.monotonic()))
+
+    def _look_at(self, child: Child) -> None:
+        self._is_proven = self._is_proven or child.is_ready
+        if child.process.poll() is not None:
+            self._children.remove(child)
+            self._bury(child)
+        elif not child.hung and self._is_hanging(child, time.monotonic()):
+            child.hung = True
+            child.kill()
 
     def _is_hanging(self, child: Child, now: float) -> bool:
-        tick = child.pulse.cells[TICK]
-        if tick == 0:
+        if not child.is_ready:
             return now - child.started > _LONGEST_START
-        if now - tick < self._kill_floor:
+        stall = now - child.pulse.cells[TICK]
+        if stall < self._kill_floor:
             return False
-        current = child.pulse.current()
-        if current is None:
-            return now - tick > _LONGEST_STALL
-        return now > current.last_moment + _SLACK
+        child.culprit = child.pulse.current()
+        if child.culprit is None:
+            return stall > _LONGEST_STALL
+        # A loop may be late because it has much to do; what is killed for it is a job whose one step takes so long.
+        return now - child.culprit.since >= self._kill_floor and now > child.culprit.last_moment + _SLACK
 
-    async def _bury(self, child: Child) -> None:
+    def _bury(self, child: Child) -> None:
         code = child.process.returncode
-        never_ready = child.pulse.cells[TICK] == 0
-        if code == 0 or (code > 0 and never_ready):
-            # It has left in order (burst: the queue is empty), or has said itself why it cannot work.
-            self._code = max(self._code, code)
-            self._count -= 1
+        if not self._is_proven and code >= 0 and not self._stops:
+            # It has said itself why it cannot work.
+            self._code = code or 1
+            self._is_done = True
+            child.forget()
+        elif code in (0, EXHAUSTED) and child.is_ready and not child.pulse.chunks():
+            # In order; a job that calls os._exit(0) leaves its chunk behind.
+            self._count -= int(code == 0 and self._burst)
             self._is_done = self._count == 0
-            return
-        if code == EXHAUSTED:
-            return
-        # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
-        lived = time.monotonic() - child.started
-        is_failing = child.pulse.current() is None and lived < _LONGEST_BACKOFF
-        self._failures = self._failures + 1 if is_failing else 0
-        self._start_at = time.monotonic() + (min(_LONGEST_BACKOFF, 0.1 * 2**self._failures) if is_failing else 0.0)
+            child.forget()
+        elif self._stops and not child.is_ready:
+            child.forget()  # told to stop while it started
+        else:
+            self._mourn(child, "hung and was killed" if child.hung else describe_exit(code))
+
+    def _mourn(self, child: Child, ending: str) -> None:
         logger.warning(
-            "worker process %d %s", child.process.pid, "hung and was killed" if child.hung else describe_exit(code),
+            "worker process %d: %s", child.process.pid, ending,
             extra={"event": "worker.killed" if child.hung else "worker.died", "pid": child.process.pid},
         )  # fmt: skip
-        await self._aftermath.settle(child.pulse, describe_exit(code), killed=child.hung)
+        child.kill()  # what its jobs have started would go on beside their next run
+        current = child.culprit if child.hung else child.pulse.current()
+        # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
+        if current is None and time.monotonic() - child.started < _LONGEST_BACKOFF:
+            self._back_off()
+        else:
+            self._failures = 0
+        # Redis may be away: the other processes are looked after meanwhile.
+        settling = asyncio.create_task(self._settle(child, current, ending), name="straggler-aftermath")
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
 
+    async def _settle(self, child: Child, current: Current | None, ending: str) -> None:
+        try:
+            await self._aftermath.settle(child.pulse, current, ending, killed=child.hung)
+        finally:
+            child.forget()
 
-def _kill(child: Child) -> None:
-    try:
-        os.killpg(child.process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    async def _say_farewell(self) -> None:
+        if not self._settling:
+            return
+        _, late = await asyncio.wait(self._settling, timeout=_FAREWELL)
+        for settling in late:  # their leases lapse
+            settling.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        self._start_at = time.monotonic() + min(_LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10))
 
 
 def worker_words(arguments: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
-from workers.pulse import NOBODY
+from workers.pulse import UNNAMED
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Run:
         self.started = self.finished = loop.time()
         self.when = self.deadline = self.started + limit
         self.last_moment = self.deadline + grace
-        self.number = NOBODY
+        self.number = UNNAMED
         self.task = loop.create_task(self._body())
 
     @property
@@ -254,4 +254,5 @@ class Run:
         self._deadlines.forget(self)
         self.finished = asyncio.get_running_loop().time()
         self.outcome = outcome
+        self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()

@@ -1,0 +1,111 @@
+"""The heart: it tells its supervisor that the loop turns, how far it lags, and when the worker must go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.conftest import until
+from workers import heart as heart_module
+from workers.deadlines import Deadlines
+from workers.heart import Heart
+from workers.pulse import SUPERVISOR, TICK
+
+
+@asynccontextmanager
+async def beating(
+    deadlines: Deadlines, exhausted: Callable[[], None] = lambda: None, orphaned: Callable[[], None] = lambda: None
+) -> AsyncIterator[Heart]:
+    heart = Heart(deadlines, 2, exhausted, orphaned)
+    heart.start()
+    try:
+        yield heart
+    finally:
+        await heart.stop()
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart_module, "INTERVAL", 0.005)
+
+
+async def test_it_ticks_while_the_loop_turns_and_not_while_it_stands() -> None:
+    deadlines = Deadlines()
+    async with beating(deadlines):
+        await until(lambda: deadlines.cells[TICK] > 0)
+        first = deadlines.cells[TICK]
+        time.sleep(0.05)  # the loop stands still
+        assert deadlines.cells[TICK] == first
+        await until(lambda: deadlines.cells[TICK] >= first + 0.05)
+
+
+async def test_it_tells_the_worst_lag_once() -> None:
+    async with beating(Deadlines()) as heart:
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # the loop stands still
+        await asyncio.sleep(0.02)
+        assert 0.09 <= heart.take_lag() < 5
+        assert heart.take_lag() < 0.09
+
+
+async def test_more_left_behind_than_allowed_is_told_and_no_more_is_borne() -> None:
+    deadlines = Deadlines()
+    told: list[int] = []
+    async with beating(deadlines, exhausted=lambda: told.append(len(deadlines.left_behind))):
+        deadlines.left_behind |= {1, 2}
+        tick = deadlines.cells[TICK]
+        await until(lambda: deadlines.cells[TICK] > tick)
+        assert not told
+        deadlines.left_behind.add(3)
+        await until(lambda: told)
+    assert set(told) == {3}
+
+
+async def test_a_supervisor_that_was_gone_before_the_first_beat_is_missed() -> None:
+    deadlines = Deadlines()
+    deadlines.cells[SUPERVISOR] = os.getpid()  # not our parent
+    told: list[bool] = []
+    async with beating(deadlines, orphaned=lambda: told.append(True)):
+        await until(lambda: told)
+
+
+async def test_its_own_parent_is_not_missed() -> None:
+    for supervisor in (0, os.getppid()):
+        deadlines = Deadlines()
+        deadlines.cells[SUPERVISOR] = supervisor
+        told: list[bool] = []
+        async with beating(deadlines, orphaned=lambda told=told: told.append(True)):  # type: ignore[misc]
+            await until(lambda deadlines=deadlines: deadlines.cells[TICK] > 0)  # type: ignore[misc]
+        assert not told
+
+
+def test_a_process_whose_parent_ends_notices() -> None:
+    code = """
+import asyncio
+from workers.deadlines import Deadlines
+from workers.heart import Heart
+async def main():
+    orphaned = asyncio.Event()
+    heart = Heart(Deadlines(), 1, lambda: None, orphaned.set)
+    heart.start()
+    print("ready", flush=True)
+    await asyncio.wait_for(orphaned.wait(), 10)
+    print("orphaned", flush=True)
+    await heart.stop()
+asyncio.run(main())
+"""
+    parent = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {code!r}])
+time.sleep(0.5)  # it is to see its parent first
+"""
+    # The child has inherited the pipe: `run` returns when it, too, has ended.
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.splitlines() == ["ready", "orphaned"]
