@@ -12,7 +12,6 @@ import logging
 import time
 from typing import Any
 
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from protocol import keys
@@ -26,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A job that has killed its worker so often is not tried again.
 MOST_CRASHES = 3
+# How Redis says that another kind of value stands in a key.
+_WRONG_TYPE = "WRONGTYPE"
 
 
 class Aftermath:
@@ -56,6 +57,12 @@ class Aftermath:
             try:
                 await self._settle(pulse, current, ending, killed=killed)
             except (RedisError, OSError) as error:
+                if _WRONG_TYPE in str(error):  # trying again would never help
+                    _say_unreadable(error)
+                    if current is None:
+                        return
+                    current = None  # the chunks are handed back all the same
+                    continue
                 if failures == 0:
                     logger.warning(
                         "a dead worker's jobs wait for Redis: %s", error, extra={"event": "aftermath.waiting"}
@@ -69,8 +76,8 @@ class Aftermath:
         if current is not None and current.chunk_id:
             try:
                 await self._conclude(current, pulse.worker_id, ending, killed=killed)
-            except (ProtocolError, ValidationError, ValueError, IndexError) as error:
-                logger.warning("no result for a dead worker's job: %s", error, extra={"event": "aftermath.unreadable"})
+            except (ProtocolError, ValueError, IndexError) as error:
+                _say_unreadable(error)
         await self._hand_back(pulse)
 
     async def _conclude(self, current: Current, worker_id: str, ending: str, *, killed: bool) -> None:
@@ -139,3 +146,7 @@ class Aftermath:
                 continue
             args += [chunk_id, batch_id, first, count, "again"]
         await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)
+
+
+def _say_unreadable(error: Exception) -> None:
+    logger.warning("a dead worker's job or chunks cannot be read: %s", error, extra={"event": "aftermath.unreadable"})

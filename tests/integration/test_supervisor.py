@@ -141,7 +141,7 @@ async def test_a_job_that_crashes_its_worker_three_times_is_lost_and_the_others_
     producer: Producer, supervisor: StartSupervisor, tmp_path: Path, how: str, told: str
 ) -> None:
     trace = tmp_path / "trace"
-    workers = supervisor("--concurrency", "30")
+    workers = supervisor("--concurrency", "2")  # few slots: large chunks
     poison: JobSpec[Any] = rough_jobs.crash_worker.spec(how, trace)
     specs: list[JobSpec[Any]] = [*square.map(range(60)), poison, *square.map(range(39))]
     began = time.monotonic()

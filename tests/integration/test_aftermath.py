@@ -1,0 +1,229 @@
+"""What a dead worker leaves: its current job judged once, its chunks handed back, whatever stands in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from producer.batch import Batch
+from producer.producer import Producer
+from protocol import keys
+from protocol.connection import Scripts, connect
+from straggler import LostResult, TimeoutResult
+from tests.conftest import StartWorker
+from tests.jobs import square
+from workers.aftermath import MOST_CRASHES, Aftermath
+from workers.pulse import CURRENT, LAST_MOMENT, LIMIT, SINCE, STARTED, Current, Pulse, job_number
+
+DEAD = "host-1-dead"
+
+
+@dataclass
+class Death:
+    """A worker's memory after its death, and its leases in Redis."""
+
+    pulse: Pulse
+    redis: Any
+    aftermath: Aftermath
+
+    def hold(self, chunk_id: str, index: int | None = None, worker_id: str = DEAD) -> None:
+        """Die with a chunk, one job of which held the loop."""
+        self.redis.set(keys.ARQ_IN_PROGRESS + chunk_id, worker_id, px=10_000)
+        self.redis.incr(keys.ARQ_RETRY + chunk_id)
+        self.redis.pexpire(keys.ARQ_RETRY + chunk_id, 10_000)
+        due = (time.time() + 10) * 1000
+        self.redis.zadd(keys.queue("default"), {chunk_id: due})
+        row = self.pulse.hold(chunk_id)
+        now = time.monotonic()
+        for place, value in ((LAST_MOMENT, now), (STARTED, now - 2), (LIMIT, 1.5), (SINCE, now - 1)):
+            self.pulse.cells[place] = value
+        if index is not None:
+            self.pulse.cells[CURRENT] = job_number(row, index)
+
+    def hold_chunk_of(self, batch: Batch[Any], index: int) -> str:
+        """Die with the chunk of a job, the job at work; returns the chunk's id."""
+        first = max(first for first in map(int, self.redis.hkeys(keys.chunks(batch.id))) if first <= index)
+        self.hold(chunk_id := keys.chunk_id(batch.id, first), index)
+        return chunk_id
+
+    async def settle(self, *, killed: bool = False) -> None:
+        await self.aftermath.settle(self.pulse, self.pulse.current(), "signal SIGSEGV", killed=killed)
+
+
+@pytest.fixture
+async def death(redis_url: str, redis: Any, tmp_path: Path) -> AsyncIterator[Death]:
+    connection = connect(redis_url)
+    pulse = Pulse.create(tmp_path / "pulse", 20)
+    pulse.worker_id = DEAD
+    yield Death(pulse, redis, Aftermath(Scripts(connection), "default"))
+    pulse.close()
+    await connection.aclose(close_connection_pool=True)
+
+
+async def submit(producer: Producer, count: int = 3) -> Batch[int]:
+    return await producer.submit(square.map(range(count)))
+
+
+async def test_the_job_that_a_process_was_killed_for_has_timed_out_and_the_others_run_at_once(
+    producer: Producer, worker: StartWorker, death: Death
+) -> None:
+    batch = await submit(producer, 100)
+    death.hold_chunk_of(batch, 51)
+    await death.settle(killed=True)
+    async with worker():
+        results = await batch.results()
+    killed = results.pop(51)
+    assert isinstance(killed, TimeoutResult)
+    assert (killed.stopped, killed.phase, killed.limit, killed.attempt, killed.worker) == (
+        "killed", "running", 1.5, 1, DEAD,
+    )  # fmt: skip
+    assert killed.duration == pytest.approx(2, abs=1)
+    assert [(result.status, result.attempt) for result in results] == [("success", 1)] * 99
+
+
+async def test_one_death_counts_once_however_often_it_is_told(
+    producer: Producer, worker: StartWorker, death: Death
+) -> None:
+    batch = await submit(producer)
+    death.hold_chunk_of(batch, 1)
+    for _ in range(MOST_CRASHES + 1):
+        await death.settle()
+    async with worker():
+        assert {result.status for result in await batch.results()} == {"success"}
+
+
+async def test_a_settlement_that_breaks_off_is_tried_again_and_counts_once(
+    producer: Producer, death: Death, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = await submit(producer)
+    death.hold(f"{batch.id}:0", 1)
+    whole, failures = death.aftermath._hand_back, 0
+
+    async def break_off(pulse: Pulse) -> None:
+        nonlocal failures
+        failures += 1
+        if failures < 4:
+            raise RedisConnectionError("Connection reset by peer")
+        await whole(pulse)
+
+    monkeypatch.setattr(death.aftermath, "_hand_back", break_off)
+    await death.settle()
+    assert death.redis.hgetall(keys.crashes(batch.id)) == {DEAD.encode(): b"1"}
+    assert not death.redis.exists(f"{keys.ARQ_IN_PROGRESS}{batch.id}:0")
+    waiting = [record for record in caplog.records if getattr(record, "event", "") == "aftermath.waiting"]
+    assert len(waiting) == 1
+
+
+async def test_a_long_outage_is_waited_for_however_long(
+    producer: Producer, death: Death, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 0.05 * 2**1100 is no float: after some 20 minutes of an outage the wait itself would fail.
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def fail(*_: Any, **__: Any) -> None:
+        if len(waits) < 1200:
+            raise RedisConnectionError("away")
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setattr(death.aftermath, "_settle", fail)
+    await death.settle()
+    assert max(waits) == 1.0
+
+
+async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: StartWorker, death: Death) -> None:
+    batch = await submit(producer)
+    chunk_id = death.hold_chunk_of(batch, 1)
+    for number in range(MOST_CRASHES):
+        death.pulse.worker_id = f"{DEAD}-{number}"
+        death.redis.set(keys.ARQ_IN_PROGRESS + chunk_id, death.pulse.worker_id, px=10_000)
+        await death.settle()
+    async with worker():
+        results = await batch.results()
+    assert [result.status for result in results] == ["success", "lost", "success"]
+    lost = results[1]
+    assert isinstance(lost, LostResult)
+    assert (lost.attempt, lost.reason) == (3, "its worker process ended under it 3 times, last by signal SIGSEGV")
+
+
+async def test_chunks_that_others_hold_by_now_are_left_to_them(producer: Producer, death: Death) -> None:
+    batch = await submit(producer)
+    death.hold(f"{batch.id}:0", worker_id="host-2-alive")
+    await death.settle()
+    assert death.redis.get(f"{keys.ARQ_IN_PROGRESS}{batch.id}:0") == b"host-2-alive"
+    assert death.redis.get(f"{keys.ARQ_RETRY}{batch.id}:0") == b"1"
+
+
+@pytest.mark.parametrize("payload", [b"\x00 not ours", b"", None])
+async def test_a_chunk_whose_payload_cannot_be_read_keeps_no_other_from_running(
+    producer: Producer, worker: StartWorker, death: Death, payload: bytes | None
+) -> None:
+    batch = await submit(producer)
+    death.hold("foreign:0")
+    death.hold(f"{batch.id}:0")
+    if payload is not None:
+        death.redis.set(f"{keys.ARQ_JOB}foreign:0", payload, ex=60)
+    await death.settle()
+    async with worker():
+        assert await batch.gather() == [0, 1, 4]
+    death.redis.zrem(keys.queue("default"), "foreign:0")
+
+
+@pytest.mark.parametrize("index", [3, 400])
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_job_that_its_chunk_does_not_have_is_nobodys_result(
+    producer: Producer, worker: StartWorker, death: Death, index: int, killed: bool
+) -> None:
+    batch = await submit(producer)
+    death.hold(f"{batch.id}:0", index)
+    for number in range(MOST_CRASHES):
+        death.pulse.worker_id = f"{DEAD}-{number}"
+        await death.settle(killed=killed)
+    death.redis.delete(f"{keys.ARQ_IN_PROGRESS}{batch.id}:0")
+    death.redis.zadd(keys.queue("default"), {f"{batch.id}:0": 0})
+    async with worker():
+        assert await batch.gather() == [0, 1, 4]
+
+
+async def test_a_spoilt_result_stream_keeps_no_chunk_from_its_next_worker(producer: Producer, death: Death) -> None:
+    batch = await submit(producer)
+    chunk_id = death.hold_chunk_of(batch, 1)
+    death.redis.set(keys.results(batch.id), "spoilt", ex=60)
+    await death.settle(killed=True)
+    assert not death.redis.exists(keys.ARQ_IN_PROGRESS + chunk_id)
+    assert death.redis.zscore(keys.queue("default"), chunk_id) < (time.time() + 1) * 1000
+
+
+async def test_a_spoilt_queue_is_given_up(producer: Producer, death: Death) -> None:
+    batch = await submit(producer)
+    death.hold_chunk_of(batch, 1)
+    death.redis.delete(keys.queue("default"))
+    death.redis.set(keys.queue("default"), "spoilt", ex=60)
+    await death.settle(killed=True)
+
+
+async def test_a_batch_that_is_gone_leaves_nothing_to_settle(producer: Producer, death: Death, redis: Any) -> None:
+    batch = await submit(producer)
+    death.hold(f"{batch.id}:0", 1)
+    redis.flushall()
+    for number in range(MOST_CRASHES):
+        death.pulse.worker_id = f"{DEAD}-{number}"
+        await death.settle()
+    assert not redis.exists(keys.results(batch.id), keys.done(batch.id), keys.batch(batch.id))
+
+
+async def test_a_process_that_died_before_it_took_anything_leaves_nothing(death: Death) -> None:
+    death.pulse.worker_id = ""
+    await death.settle()
+    unnamed = Current("", -1, 0.0, 0.0, 1.0, 0.0)
+    await death.aftermath.settle(death.pulse, unnamed, "signal SIGKILL", killed=True)
+    assert death.redis.dbsize() == 0
