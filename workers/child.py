@@ -6,6 +6,7 @@ It reads one job after the other from its socket, runs it on its main thread, an
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -23,11 +24,15 @@ def main(descriptor: int) -> None:
     die_with_parent()
     # Ctrl-C and SIGTERM are the worker's to judge: it stops us when it has decided to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
     with socket.socket(fileno=descriptor) as worker, worker.makefile("rwb") as stream:
         _send(stream, b"{}")
         while length := stream.read(LENGTH_BYTES):
             call = from_json(stream.read(int.from_bytes(length, "big")))
-            _send(stream, _run(call))
+            reply = _run(call)
+            if os.getpid() != own:
+                os._exit(0)  # a fork of the job's that came back: the job goes on in the process that it was
+            _send(stream, reply)
 
 
 def _send(stream: Any, text: bytes) -> None:
@@ -69,4 +74,5 @@ def _memory_limit(limit: int | None) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    with contextlib.suppress(ConnectionError):  # the worker is gone
+        main(int(sys.argv[1]))

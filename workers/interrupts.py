@@ -14,10 +14,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Coroutine
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+from workers.context import running
 from workers.deadlines import Deadlines
 from workers.pulse import LAST_MOMENT
 
@@ -25,6 +25,8 @@ from workers.pulse import LAST_MOMENT
 _SLACK = 0.02
 # A blocked loop is looked at this often, s, where no earlier time is set.
 _LONGEST = 1.0
+# Where it could not be set anew it fires this often, s.
+_AGAIN = 0.1
 
 
 class Interrupted(BaseException):
@@ -32,17 +34,6 @@ class Interrupted(BaseException):
 
     Not an Exception: `except Exception: pass` in a loop must not swallow it.
     """
-
-
-class Interruptible(Protocol):
-    """A run, as the interrupt handler sees it."""
-
-    when: float
-    last_moment: float
-    call: Coroutine[Any, Any, Any]
-
-    def interrupted(self, now: float) -> None:
-        """Take note that `Interrupted` is about to be raised, and say when the next may be."""
 
 
 class Interrupts:
@@ -61,10 +52,10 @@ class Interrupts:
         """Take SIGALRM and the interval timer, where there are both."""
         if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
             return
-        self._before = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._before = signal.getsignal(signal.SIGALRM)
         self._is_on = True
         self._deadlines.on_set = self.set
-        self.set(time.monotonic() + _LONGEST)
+        self.keep()
 
     def stop(self) -> None:
         """Give both back."""
@@ -74,17 +65,28 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before or signal.SIG_DFL)
 
+    def keep(self) -> None:
+        """Take both again if a job has taken them for itself."""
+        if self._is_on and signal.getsignal(signal.SIGALRM) != self._on_alarm:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+            self.set(time.monotonic())
+        elif self._is_on and not any(signal.getitimer(signal.ITIMER_REAL)):
+            self.set(time.monotonic())
+
     def set(self, when: float) -> None:
-        """Look at the loop shortly after this time, and once a second at least."""
-        delay = min(_LONGEST, when - time.monotonic() + _SLACK)
-        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay))
+        """Look at the loop shortly after this time, and from then on regularly."""
+        if self._is_on:  # an alarm may come while we stop
+            delay = min(_LONGEST, when - time.monotonic() + _SLACK)
+            # It goes on by itself: deep in a recursion the handler may have no room to set it anew.
+            signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay), _AGAIN)
 
     def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         run: Any = self._deadlines.current
         now = time.monotonic()
         if run is None:
+            self._blame_caller()
             self.set(now + _LONGEST)
-        elif now < run.when or not _is_inside(frame, run.call):
+        elif now < run.when or not _is_inside(frame, self._deadlines.code):
             self.set(max(run.when, now))
         else:
             run.interrupted(now)
@@ -92,8 +94,14 @@ class Interrupts:
             self.set(run.when)
             raise Interrupted("the job blocked the event loop past its time")
 
+    def _blame_caller(self) -> None:
+        """Tell the supervisor whose callback holds the loop, if one does; at the next beat nobody holds it."""
+        run = running()
+        if run is not None:
+            self._deadlines.blame(run)
 
-def _is_inside(frame: FrameType | None, call: Coroutine[Any, Any, Any]) -> bool:
+
+def _is_inside(frame: FrameType | None, call: Any) -> bool:
     """Whether a frame is the coroutine's own, or was called from it."""
     own = getattr(call, "cr_frame", None)
     while frame is not None and own is not None:

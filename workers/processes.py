@@ -20,13 +20,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
+from workers.calls import Encoded
 from workers.failures import DescribedError
 from workers.registry import Job
 from workers.timeouts import Outcome, Raised, Returned
@@ -36,18 +37,12 @@ logger = logging.getLogger(__name__)
 # An import of the jobs' module that takes longer than this, s, is an error.
 _LONGEST_START = 60.0
 LENGTH_BYTES = 4
+_waiters = ThreadPoolExecutor(1000, thread_name_prefix="straggler-wait")
 _PR_SET_PDEATHSIG = 1
 
 
 class ProcessDiedError(StragglerError):
     """A job's process ended by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A job's value as its process wrote it: the JSON object `{"value": ...}`."""
-
-    text: bytes
 
 
 class Process:
@@ -113,7 +108,11 @@ class Process:
             self._writer.close()
         else:
             self._socket.close()
-        await asyncio.to_thread(self._process.wait)
+        await self._wait()
+
+    async def _wait(self) -> int:
+        # Threads of our own: jobs may have filled those of the loop with calls that never end.
+        return await asyncio.get_running_loop().run_in_executor(_waiters, self._process.wait)
 
     async def _receive(self) -> bytes:
         assert self._reader is not None  # noqa: S101  # as above
@@ -121,7 +120,7 @@ class Process:
             length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
             return await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
-            code = await asyncio.to_thread(self._process.wait)
+            code = await self._wait()
             raise ProcessDiedError(f"the job's process ended by itself: {describe_exit(code)}") from None
 
 

@@ -33,7 +33,7 @@ _INTERVAL = 0.02
 _LONGEST_START = 60.0
 _LONGEST_STALL = 30.0
 # The interrupt inside the process has the first word.
-_SLACK = 0.05
+_SLACK = 0.1
 # A process that keeps ending soon after its start is started again ever later, up to this, s.
 _LONGEST_BACKOFF = 10.0
 
@@ -59,6 +59,7 @@ class Supervisor:
         aftermath: Who settles a dead process's jobs.
         kill_floor: A process whose loop stands still for less than this is never killed, s.
         environment: Of the processes.
+        burst: Whether the processes leave by themselves, once the queue is empty.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class Supervisor:
         aftermath: Aftermath,
         kill_floor: float,
         environment: Mapping[str, str],
+        *,
+        burst: bool = False,
     ) -> None:
+        self._burst = burst
         self._environment = environment
         self._words = words
         self._count = count
@@ -143,13 +147,14 @@ class Supervisor:
     async def _bury(self, child: Child) -> None:
         code = child.process.returncode
         never_ready = child.pulse.cells[TICK] == 0
-        if code == 0 or (code > 0 and never_ready):
-            # It has left in order (burst: the queue is empty), or has said itself why it cannot work.
+        if (code == 0 and (self._burst or self._stops)) or (code > 0 and never_ready):
+            # It has left as it should, or has said itself why it cannot work.
             self._code = max(self._code, code)
             self._count -= 1
             self._is_done = self._count == 0
             return
-        if code == EXHAUSTED:
+        _kill(child)  # what its jobs have started
+        if code in (0, EXHAUSTED):  # somebody may have told it to stop, a job of its own even
             return
         # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
         lived = time.monotonic() - child.started

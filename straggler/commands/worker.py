@@ -49,7 +49,7 @@ def supervise(
             environment = {**os.environ, "STRAGGLER_REDIS_URL": place.url}
             aftermath = Aftermath(Scripts(redis), queue)
             return await Supervisor(
-                worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment
+                worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment, burst=burst
             ).run()
         finally:
             await redis.aclose(close_connection_pool=True)
