@@ -127,6 +127,10 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.claimed.batch_id}:{self.index} {self.job.function}"
 
+    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a task that no other job can cancel."""
+        return guarded(asyncio.get_running_loop(), body, self)
+
     def began(self) -> None:
         """Let the job ask who it is."""
         enter(self)

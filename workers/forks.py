@@ -26,15 +26,32 @@ def reset(signums: tuple[signal.Signals, ...]) -> None:
     _signals.update(signums)
 
 
+def _is_held() -> bool:
+    return any(deadlines.current is not None for deadlines in _watched)
+
+
+def _before() -> None:
+    # A signal that comes before the child has let go of the pipe would be the worker's.
+    if _is_held():
+        signal.pthread_sigmask(signal.SIG_BLOCK, _signals)
+
+
+def _in_parent() -> None:
+    if _is_held():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals)
+
+
 def _in_child() -> None:
-    if any(deadlines.current is not None for deadlines in _watched):
-        signal.set_wakeup_fd(-1)
-        for signum in _signals:
-            signal.signal(signum, signal.SIG_DFL)
-        for deadlines in _watched:
-            deadlines.is_fork = True
-            deadlines.cells = list(deadlines.cells)
+    if not _is_held():
+        return
+    signal.set_wakeup_fd(-1)
+    for signum in _signals:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals)
+    for deadlines in _watched:
+        deadlines.is_fork = True
+        deadlines.cells = list(deadlines.cells)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -26,7 +26,7 @@ _SLACK = 0.02
 # A blocked loop is looked at this often, s, where no earlier time is set.
 _LONGEST = 1.0
 # Where it could not be set anew it fires this often, s.
-_AGAIN = 0.1
+_AGAIN = 0.02
 
 
 class Interrupted(BaseException):
