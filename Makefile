@@ -1,5 +1,5 @@
-# What people and CI run; `make help` lists it. Needs git, make and a Python of at least 3.11, nothing else: each target first
-# sets up a virtual environment of its own, once, and again when what it is made from has changed.
+# What people and CI run; `make help` lists it. Needs git, make and a Python of at least 3.11, nothing else: each target
+# first sets up a virtual environment of its own, once, and again when what it is made from has changed.
 #
 #   make test PYTHON=python3.13 VENV=.venv313     # with another Python, in another environment
 #   make test ARGS='-k timeout -x'                # further words for pytest
@@ -57,8 +57,8 @@ clean: ## remove the virtual environment, caches and what a build leaves
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-# An environment that is ready for this Python is brought up to date; any other (none, half made, of another Python) is made
-# anew. The build backend is installed first and the build not isolated, so that the pins hold for it with every pip.
+# An environment that is ready for this Python is brought up to date; any other (none, half made, of another Python) is
+# made anew. The build backend is installed first and the build not isolated, so that the pins hold for it with every pip.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "straggler needs Python 3.11 or newer; '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1)." \

@@ -53,7 +53,7 @@ def make_progress(console: Console, *, live: bool) -> Progress:
 
 
 class LiveProgress:
-    """A bar with counts per status.
+    """A bar with counts per status; there is none until there is something to show.
 
     Args:
         console: A terminal.
@@ -77,7 +77,6 @@ class LiveProgress:
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -87,6 +86,7 @@ class LiveProgress:
 
     def count(self, what: str, count: int) -> None:
         """Show how far a file is."""
+        self._bar.start()
         self._bar.update(self._task, description=what, completed=count, total=None)
 
     def update(self, tally: Tally, total: int | None, running: int | None = None) -> None:
@@ -95,6 +95,7 @@ class LiveProgress:
         if now - self._shown_at < _LIVE_INTERVAL:
             return
         self._shown_at = now
+        self._bar.start()
         self._bar.update(
             self._task, description="jobs", completed=tally.total, total=total, counts=_colourful(tally, running)
         )

@@ -111,8 +111,10 @@ class Submission:
     async def _send(self, chunks: list[_Chunk], total: int | None) -> None:
         """Send chunks in one trip, again where another producer of the same batch got in between; close if `total`."""
         while True:
-            calls = [self._call([chunk], None) for chunk in chunks[:-1]]
-            calls.append(self._call(chunks[-1:], total))
+            # One time for the whole trip: results of chunks that share it are recorded together.
+            now = self._clock.now()
+            calls = [self._call([chunk], now, None) for chunk in chunks[:-1]]
+            calls.append(self._call(chunks[-1:], now, total))
             sent = time.monotonic()
             replies = await self._scripts.run_all(calls)
             present, seconds, microseconds, closed = replies[-1]
@@ -124,7 +126,7 @@ class Submission:
                 return
             chunks[0].skip(present - chunks[0].first)
 
-    def _call(self, chunks: list[_Chunk], total: int | None) -> Call:
+    def _call(self, chunks: list[_Chunk], now: float, total: int | None) -> Call:
         batch_id, options = self._batch_id, self._options
         args: list[Any] = [
             batch_id,
@@ -136,7 +138,7 @@ class Submission:
             "" if total is None else total,
         ]
         for chunk in chunks:
-            payload = encode_payload(batch_id, chunk.first, len(chunk.jobs), self._clock.now())
+            payload = encode_payload(batch_id, chunk.first, len(chunk.jobs), now)
             args += [chunk.first, len(chunk.jobs), payload, encode_chunk(chunk.jobs)]
         names = (
             keys.batch(batch_id),

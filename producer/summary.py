@@ -35,7 +35,7 @@ LABELS = {
 _PHASES = {"running": "while running", "queued": "while queued", "batch": "at the batch's deadline"}
 _SLOWEST = 5
 _FAILURES_TOLD = 5
-# Kinds of failure beyond this many are counted by their error's type alone.
+# Kinds of failure beyond this many are counted by their error's type alone, beyond twice as many in one.
 _KINDS_KEPT = 1000
 _MESSAGE_LENGTH = 200
 _URL = re.compile(r"\bhttps?://\S+")
@@ -126,6 +126,8 @@ class Tally:
         kind = self._failures.get((error_type, pattern))
         if kind is None and len(self._failures) >= _KINDS_KEPT:
             pattern = message = "(various messages)"
+            if (error_type, pattern) not in self._failures and len(self._failures) >= 2 * _KINDS_KEPT:
+                error_type = "(various errors)"
             kind = self._failures.get((error_type, pattern))
         if kind is None:
             kind = self._failures[error_type, pattern] = Failures(error_type, message)

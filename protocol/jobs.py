@@ -7,7 +7,7 @@ of such objects. Where the function is at hand its arguments are validated and w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -77,20 +77,21 @@ class JobSpecs(Generic[R]):
 
     Args:
         function: The job's name.
-        arguments: One tuple of positional arguments for each job.
+        arguments: What each job is called with; iterated anew each time.
+        pack: Makes positional arguments of one of them.
     """
 
-    def __init__(self, function: str, arguments: Iterable[tuple[Any, ...]], count: int | None) -> None:
+    def __init__(self, function: str, arguments: Iterable[Any], pack: Callable[[Any], tuple[Any, ...]]) -> None:
         self._function = function
         self._arguments = arguments
-        self.count = count
+        self._pack = pack
 
     def __iter__(self) -> Iterator[JobSpec[R]]:
-        function = self._function
-        return (JobSpec(function=function, args=args) for args in self._arguments)
+        function, pack = self._function, self._pack
+        return (JobSpec(function=function, args=pack(argument)) for argument in self._arguments)
 
     def __length_hint__(self) -> int:
-        return self.count if self.count is not None else NotImplemented
+        return len(self._arguments) if isinstance(self._arguments, Sized) else NotImplemented
 
 
 def encode_job(job: JobSpec[Any], limit_bytes: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -52,7 +53,8 @@ class Settings(BaseSettings):
             OptionError: If a value cannot be, or a `STRAGGLER_*` variable is unknown.
         """
         known = {f"{_PREFIX}{name}".upper() for name in cls.model_fields}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(_PREFIX) and name.upper() not in known)
+        names = {*os.environ, *dotenv_values(".env")}
+        unknown = sorted(name for name in names if name.upper().startswith(_PREFIX) and name.upper() not in known)
         if unknown:
             raise OptionError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         try:

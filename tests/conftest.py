@@ -243,13 +243,18 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     for _ in range(10):  # what was cancelled needs a step or two to end
-        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        left = {task for task in asyncio.all_tasks() - before if not _is_fakeredis(task)} - {asyncio.current_task()}
         if not left:
             break
         await asyncio.sleep(0.001)
     for task in left:
         task.cancel()
     assert not left, f"tasks left behind: {left}"
+
+
+def _is_fakeredis(task: asyncio.Task[Any]) -> bool:
+    # fakeredis 2.40 lets a blocking call whose client is gone wait out its time, in a task of its own.
+    return "AsyncFakeSocket" in repr(task.get_coro())
 
 
 @pytest.fixture(autouse=True)

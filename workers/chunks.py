@@ -26,7 +26,7 @@ from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
 from workers.processes import Process, Processes, leaves_process_fit
 from workers.pulse import job_number
-from workers.recorder import Group, Recorder
+from workers.recorder import Recorder
 from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
@@ -210,7 +210,7 @@ class ChunkRun:
     def _describe_group(self, function: str) -> None:
         claimed, runner = self.claimed, self.runner
         common = encode_common(function, runner.worker_id, claimed.attempt, claimed.enqueued_at)
-        self._group = Group(claimed.batch_id, common, self._count_recorded)
+        self._common = common
         self._rows = Rows(function, runner.clock, runner.result_limit)
 
     def _fail_all(self, error: ProtocolError) -> None:
@@ -221,48 +221,43 @@ class ChunkRun:
 
     async def _start_all(self, options: BatchOptions, jobs: Sequence[JobSpec[Any]]) -> None:
         self._describe_group(jobs[0].function)
+        slots, recorder = self.runner.slots, self.runner.recorder
         for index, job in enumerate(jobs, start=self.claimed.first):
             if self._handed_back:
                 break
-            if not self.claimed.is_done(index):
+            if self.claimed.is_done(index):
+                continue
+            if recorder.is_full:
+                await recorder.room()
+            if not slots.try_take():
+                await slots.take()
+            try:
                 await self._start(index, job, options)
+            except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
+                slots.give()
+                self._put(self._rows.failed(index, job, error))
 
     async def _start(self, index: int, job: JobSpec[Any], options: BatchOptions) -> None:
-        process = None
-        try:
-            function = registry.find(job.function)
-            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
-            await self.runner.recorder.room()
-            await self.runner.slots.take()
-            if function.isolation == "process":
-                process = await self._take_process()
-        except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
-            self._put(self._rows.failed(index, job, error))
-            return
-        waited = self.runner.clock.now() - self.claimed.enqueued_at
+        """Start a job that has its slot; an error is the job's failure."""
+        function = registry.find(job.function)
+        args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+        process = await self.runner.processes.take() if function.isolation == "process" else None
         longest = job.queue_timeout or options.queue_timeout
-        if self._handed_back:
+        is_late = longest is not None and self.runner.clock.now() - self.claimed.enqueued_at > longest
+        if self._handed_back or is_late:
             self._give_back(process, is_fit=True)
-        elif longest is not None and waited > longest:
-            self._give_back(process, is_fit=True)
-            self._put(self._rows.not_started(index, job, longest, "queued"))
+            if longest is not None and not self._handed_back:
+                self._put(self._rows.not_started(index, job, longest, "queued"))
+            return
+        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
+        if process is not None:
+            call = process.run(function, job, self.runner.result_limit)
+        elif function.isolation == "thread":
+            call = self.runner.threads.run(in_thread, function, args, kwargs, self.runner.result_limit)
         else:
-            limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-            if process is not None:
-                call = process.run(function, job, self.runner.result_limit)
-            elif function.isolation == "thread":
-                call = self.runner.threads.run(in_thread, function, args, kwargs, self.runner.result_limit)
-            else:
-                call = on_loop(function, args, kwargs, self.runner.result_limit)
-            run = JobRun(call, limit, options.grace, self, index, job, function, process)
-            self._runs[run] = None
-
-    async def _take_process(self) -> Process:
-        try:
-            return await self.runner.processes.take()
-        except BaseException:
-            self.runner.slots.give()
-            raise
+            call = on_loop(function, args, kwargs, self.runner.result_limit)
+        run = JobRun(call, limit, options.grace, self, index, job, function, process)
+        self._runs[run] = None
 
     def _give_back(self, process: Process | None, *, is_fit: bool) -> None:
         self.runner.slots.give()
@@ -281,9 +276,10 @@ class ChunkRun:
     def _put(self, row: Row) -> None:
         self._all_succeeded = self._all_succeeded and row[1] == "success"
         self._unrecorded += 1
-        self.runner.recorder.put(self._group, row)
+        self.runner.recorder.put(self.claimed.batch_id, self._common, row, self)
 
-    def _count_recorded(self, count: int) -> None:
+    def count_recorded(self, count: int) -> None:
+        """Take note that so many more of its results have been written."""
         self._unrecorded -= count
         self._wake_if_idle()
 

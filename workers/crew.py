@@ -97,8 +97,8 @@ class Crew:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
-        self.recorder = Recorder(self.scripts)
         self.slots = Slots(options.concurrency)
+        self.recorder = Recorder(self.scripts, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )

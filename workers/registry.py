@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sized
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -87,11 +87,11 @@ class Job(Generic[P, C, R]):
 
     def map(self, arguments: Iterable[Any]) -> JobSpecs[R]:
         """Describe one call for each argument, lazily."""
-        return JobSpecs(self.name, ((argument,) for argument in arguments), _length(arguments))
+        return JobSpecs(self.name, arguments, lambda argument: (argument,))
 
     def starmap(self, arguments: Iterable[Iterable[Any]]) -> JobSpecs[R]:
         """Describe one call for each tuple of arguments, lazily."""
-        return JobSpecs(self.name, (tuple(several) for several in arguments), _length(arguments))
+        return JobSpecs(self.name, arguments, tuple)
 
     @property
     def module(self) -> str:
@@ -222,7 +222,7 @@ def load(module: str) -> None:
         sys.path.insert(0, home)
     try:
         importlib.import_module(path.stem if is_file else module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -264,7 +264,3 @@ def _home(function: Callable[..., Any]) -> str:
     # A file that is run as a script and imported as a module defines the same jobs twice.
     module = inspect.getsourcefile(function) or function.__module__
     return f"{module}:{function.__qualname__}"
-
-
-def _length(arguments: Iterable[Any]) -> int | None:
-    return len(arguments) if isinstance(arguments, Sized) else None

@@ -24,10 +24,16 @@ class Slots:
         """Jobs that hold a slot."""
         return self.total - self.free
 
-    async def take(self) -> None:
-        """Take a slot, as soon as one is free."""
+    def try_take(self) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
         if self.free and not self._waiting:
             self.free -= 1
+            return True
+        return False
+
+    async def take(self) -> None:
+        """Take a slot, as soon as one is free."""
+        if self.try_take():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

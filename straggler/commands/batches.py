@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.batch import Batch
+from producer.export import STDOUT
 from producer.producer import Producer
 from producer.progress import make_progress
 from protocol.batches import options as make_options
@@ -68,7 +70,7 @@ async def _submit_and_collect(place: Place, order: Order, out: str | None) -> in
         with open_export(out) as export:
             batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, make_options(**order.options))
             collection = Collection(batch, export, expected=order.feed.total)
-            submitting = asyncio.create_task(_send_and_report(place, producer, order))
+            submitting = asyncio.create_task(_send_and_report(place, producer, order, out))
             with make_progress(notes, live=is_live(out)) as progress:
                 async with place.collectable_later(collection, out):
                     await collection.run_beside(submitting, order.feed, progress)
@@ -86,9 +88,9 @@ async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | N
         return await collection.conclude()
 
 
-async def _send_and_report(place: Place, producer: Producer, order: Order) -> Batch[Any]:
+async def _send_and_report(place: Place, producer: Producer, order: Order, out: str | None) -> Batch[Any]:
     batch = await _send(producer, order)
-    await _report(place, producer, order)
+    await _report(place, producer, order, out)
     return batch
 
 
@@ -112,9 +114,9 @@ async def _say_what_is_open(producer: Producer, batch_id: str) -> None:
         )
 
 
-async def _report(place: Place, producer: Producer, order: Order) -> None:
-    """Print the batch's id, for scripts; say what a person may have missed."""
-    print(order.batch_id, flush=True)  # noqa: T201  # data
+async def _report(place: Place, producer: Producer, order: Order, out: str | None = None) -> None:
+    """Print the batch's id, for scripts (but not among results); say what a person may have missed."""
+    print(order.batch_id, file=sys.stderr if out == STDOUT else sys.stdout, flush=True)  # data
     order.feed.conclude()
     if order.feed.count and not await producer.workers():
         worker = place.command("worker", "--jobs", "MODULE", *_queue_words(place))

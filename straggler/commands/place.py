@@ -8,16 +8,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
 from producer.export import STDOUT, Export, ExportError
 from producer.producer import Producer
 from protocol.connection import connect, reach
-from protocol.errors import StragglerError
+from protocol.errors import OptionError, StragglerError, explain
 from protocol.settings import Settings
 from straggler.commands.collection import Collection
 from straggler.commands.process import notes, say
+
+_queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,21 @@ class Place:
         settings: As the environment says.
         redis: `--redis`, if given.
         queue: `--queue`, if given.
+
+    Raises:
+        OptionError: If there can be no such queue.
     """
 
     settings: Settings
     redis: str | None = None
     queue: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue is not None:
+            try:
+                _queue_name.validate_python(self.queue)
+            except ValidationError as error:
+                raise OptionError(f"--queue {self.queue}: {explain(error)}") from None
 
     @property
     def url(self) -> str:

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -76,22 +77,38 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "straggler.cli", *words]
 
 
-def straggler(*words: str, stdin: str = "", timeout: float = 30) -> subprocess.CompletedProcess[str]:
+def straggler(*words: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def _heed_ctrl_c() -> None:
+    # Tests that a shell has put into the background inherit its deaf ear.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def started(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with pipes for all three streams; kill it in the end if it is still there."""
+    """Start a command with pipes for all three streams; kill it in the end, or when a test waits for it in vain."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(command(*words), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command(*words),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  # no threads yet
+    ) as process:
+        overdue = threading.Timer(60, process.kill)
+        overdue.start()
         try:
             yield process
         finally:
+            overdue.cancel()
+            overdue.join()
             process.kill()
 
 
-def until(condition: Callable[[], Any], timeout: float = 20) -> None:
+def until(condition: Callable[[], Any], timeout: float = 40) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -199,7 +216,7 @@ def test_run_shows_results_of_a_pipe_while_it_is_open() -> None:
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["value"] == f"user_{number}"
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
 
 
 def test_empty_input_is_a_batch_without_jobs() -> None:
@@ -225,7 +242,7 @@ def test_ctrl_c_stops_a_run_and_keeps_what_it_has() -> None:
     with started("run", "jobs.py:fetch", "ids.txt", "--out", "r.jsonl") as process:
         until(lambda: len(rows_of("r.jsonl")) == 9)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(40) == 130
         assert process.stderr is not None
         said = process.stderr.read()
     assert statuses("r.jsonl") == {"success": 8, "failure": 1}
@@ -284,6 +301,7 @@ def test_skipped_rows_are_told_and_counted_and_the_rest_runs() -> None:
         (("worker", "--check", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
         (("worker", "--jobs", "nope"), "module 'nope' cannot be imported: ModuleNotFoundError"),
         (("submit", "jobs.py:plain", "ids.txt"), "'plain' in jobs.py is no job: put @job"),
+        (("worker", "--queue", "a b"), "--queue a b: String should match pattern"),
         (("collect", "x", "--redis", "http://localhost"), "'http://localhost' is no Redis URL"),
     ],
 )
@@ -334,7 +352,7 @@ def on_a_terminal(*words: str) -> tuple[int, str]:
 
 
 def test_terminal_shows_a_bar_with_counts_while_jobs_run() -> None:
-    code, written = on_a_terminal("run", "jobs.py:fetch", "ids.txt", "--timeout", "1.5", "--out", "r.jsonl")
+    code, written = on_a_terminal("run", "jobs.py:fetch", "ids.txt", "--timeout", "3", "--out", "r.jsonl")
     assert code == 3
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
     assert re.search(r"90% +9/10 0:00:0\d 8 succeeded 1 failed 1 running", plain)
@@ -365,7 +383,7 @@ def worker(*words: str) -> Iterator[subprocess.Popen[str]]:
         assert "takes jobs from queue" in next(line for line in process.stderr if "takes jobs" in line)
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
 
 
 @pytest.mark.redis
@@ -420,6 +438,12 @@ class TestWithRedis:
         assert "100 %" in done.stderr
         assert len(Path("r.csv").read_text().splitlines()) == 3
 
+    def test_results_on_stdout_are_alone_there(self) -> None:
+        with worker("--jobs", "jobs.py"):
+            done = straggler("submit", "renamed", "-", "--wait", "--out", "-", "--batch-id", "b", stdin="a\n")
+        assert [json.loads(line)["value"] for line in done.stdout.splitlines()] == ["A"]
+        assert done.stderr.startswith("b\n")
+
     def test_rows_are_checked_before_anything_is_sent_where_the_function_is_at_hand(self) -> None:
         Path("ids.txt").write_text("1\nabc\n")
         done = straggler("submit", "fetch", "ids.txt", "--jobs", "jobs.py")
@@ -443,11 +467,11 @@ class TestWithRedis:
 
     def test_ctrl_c_leaves_the_batch_running_and_says_how_to_collect_the_rest(self) -> None:
         with worker("--jobs", "jobs.py"):
-            words = ("submit", "fetch", "ids.txt", "--timeout", "3", "--wait", "--out", "r.jsonl")
+            words = ("submit", "fetch", "ids.txt", "--timeout", "8", "--wait", "--out", "r.jsonl")
             with started(*words) as process:
                 until(lambda: len(rows_of("r.jsonl")) == 9)
                 process.send_signal(signal.SIGINT)
-                assert process.wait(20) == 130
+                assert process.wait(40) == 130
                 assert process.stderr is not None
                 said = process.stderr.read()
             hint = re.search(r"straggler (collect \w{16} --cursor \S+ --out r\.jsonl)", said)

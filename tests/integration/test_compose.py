@@ -105,6 +105,11 @@ def test_image_runs_as_the_user_of_the_file() -> None:
     assert services["worker"]["build"] == services["producer"]["build"] == "."
 
 
+def test_process_1_of_the_image_buries_what_killed_jobs_leave_behind() -> None:
+    assert 'ENTRYPOINT ["tini", "--"]\n' in (ROOT / "Dockerfile").read_text()
+    assert "entrypoint" not in services["worker"]
+
+
 @pytest.mark.parametrize("words", [services["worker"]["command"], services["worker"]["healthcheck"]["test"][1:]])
 def test_words_of_a_command_are_known_to_the_command_line(words: list[str]) -> None:
     assert words[0] == "straggler"

@@ -87,7 +87,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
     quick = [append_line.spec(trace, f"quick-{n}") for n in range(3)]
     batch: Batch[Any] = await producer.submit([*quick, *[append_line.spec(trace, f"slow-{n}", 2.0) for n in range(3)]])
     await until(lambda: len(trace_of(trace)) == 6)
-    while (await batch.status()).done < 3:
+    while (await batch.status()).done < 3:  # noqa: ASYNC110  # nobody tells us
         await asyncio.sleep(0.01)
     first.kill()
     worker_process(lease=1)

@@ -155,7 +155,7 @@ async def test_scripts_that_redis_has_forgotten_are_taught_again(
     producer: Producer, redis: Any, worker: StartWorker
 ) -> None:
     async with worker():
-        for _ in range(10):
+        for _ in range(5):
             batch = await producer.submit(square.map(range(300)))
             redis.script_flush()
             assert len(await batch.gather()) == 300

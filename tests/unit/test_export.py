@@ -110,7 +110,7 @@ class Opaque:
         (b"\xff\x00", "_wA="),
         (float("nan"), float("nan")),
         (Opaque(handle=object), "Opaque(handle=<class 'object'>)"),
-        (object, "<class 'object'>"),
+        ({"a": object}, {"a": "<class 'object'>"}),
         ({"a": "\ud800"}, {"a": "\ud800"}),
         (_circle(), "[[...]]"),
     ],

@@ -122,3 +122,8 @@ def test_many_specs_are_made_lazily_and_know_their_number() -> None:
         JobSpec(function="square", args=(1,)), JobSpec(function="square", args=(2,)),
     ]  # fmt: skip
     assert isinstance(square.map([]), JobSpecs)
+
+
+def test_a_map_over_a_list_can_be_gone_over_again() -> None:
+    jobs: JobSpecs[int] = JobSpecs("double", [1, 2], lambda number: (number,))
+    assert [job.args for job in jobs] == [job.args for job in jobs] == [(1,), (2,)]

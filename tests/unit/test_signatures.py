@@ -200,7 +200,7 @@ def takes_strict(user: Strict) -> None: ...
         (plain, (1,), {"c": 3}, "f: c: Extra inputs are not permitted, got 3"),
         (plain, (1, 2, 3), {}, "f takes at most 2 positional arguments, got 3"),
         (plain, (1,), {"a": 1}, "f got two values for 'a'"),
-        (by_position, (), {"a": 1, "b": 2}, "f: 'a' parameter is positional only, but was passed as a keyword"),
+        (by_position, (), {"a": 1, "b": 2}, "f: .*positional.only.*"),
         (by_position, (1, 2, 3), {}, "f: too many positional arguments"),
         (variadic, (1, "x"), {}, "f: rest.0: Input should be a valid integer, .*, got 'x'"),
         (takes_strict, ({"name": "x"},), {}, "f: user.name: two lines, got 'x'"),

@@ -105,16 +105,16 @@ def test_file_is_streamed(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)
 
+    piped = Source(str(pipe), "txt", "sources.fetch")
+    assert not piped.is_rereadable
     ends: list[int] = []
 
     def write() -> None:
         ends.append(os.open(pipe, os.O_WRONLY))
         os.write(ends[0], b"a\nb\n")
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    piped = Source(str(pipe), "txt", "sources.fetch")
-    assert not piped.is_rereadable
     jobs = piped.jobs(refuse)
     assert [next(jobs).key, next(jobs).key] == ["a", "b"]
     writer.join()

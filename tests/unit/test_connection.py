@@ -1,0 +1,83 @@
+"""From URLs to connections, payloads as arq writes them, and a clock that follows Redis'."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from arq.jobs import deserialize_job_raw
+from pydantic_core import from_json
+
+from protocol.connection import RedisClock, Scripts, connect, connected, decode_payload, encode_payload, reach
+from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "localhost:6379", "http://localhost", "redis://localhost:port", "redis//x"]
+)
+def test_what_is_no_redis_url_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(OptionError, match="is no Redis URL"):
+        connect(url)
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://u:p@h:1/2", "rediss://h", "unix:///tmp/s.sock", "memory://"])
+async def test_every_kind_of_url_makes_a_client_that_sends_nothing_yet(url: str) -> None:
+    await connect(url).aclose(close_connection_pool=True)
+
+
+async def test_no_redis_is_said_in_one_line_with_the_cure_and_without_the_password() -> None:
+    url = "redis://user:secret@127.0.0.1:1/0"
+    redis = connect(url, retries=0)
+    with pytest.raises(RedisUnavailableError, match=r"no Redis answers at redis://user:\*\*\*@127.0.0.1:1/0 .*: start"):
+        await reach(redis, url)
+    await redis.aclose(close_connection_pool=True)
+
+
+async def test_memory_urls_of_one_name_are_one_redis() -> None:
+    async with connected("memory://same") as one, connected("memory://same") as two, connected("memory://other") as far:
+        await one.set("key", "value", px=1000)
+        assert await two.get("key") == b"value"
+        assert await far.get("key") is None
+
+
+def test_a_payload_is_arqs_as_json() -> None:
+    payload = encode_payload("batch", 256, 100, 1700000000.25)
+    assert json.loads(payload)["f"] == "straggler_chunk"
+    function, args, kwargs, _, enqueued_ms = deserialize_job_raw(payload, deserializer=from_json)
+    assert (function, tuple(args), kwargs, enqueued_ms) == ("straggler_chunk", ("batch", 256, 100), {}, 1700000000250)
+    assert decode_payload(payload, "key") == ("batch", 256, 100, 1700000000.25)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04K\x01.", b"{}", b"[]", b"3", b'{"t":null,"f":"other","a":["b",0,1],"k":{},"et":1}',
+             b'{"t":null,"f":"straggler_chunk","a":["b",0],"k":{},"et":1}',
+             b'{"t":null,"f":"straggler_chunk","a":["b","x",1],"k":{},"et":1}',
+             b'{"t":null,"f":"straggler_chunk","a":["b",0,1],"k":{},"et":null}']
+)  # fmt: skip
+def test_bytes_that_are_no_payload_are_refused_naming_the_key(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="'the key': "):
+        decode_payload(data, "the key")
+
+
+async def test_scripts_run_in_order_in_one_trip_though_redis_knows_none_of_them(redis_url: str) -> None:
+    async with connected(redis_url) as redis:
+        await redis.script_flush()
+        scripts = Scripts(redis)
+        calls = [("renew", ("queue",), ("worker", 1000, f"chunk-{number}")) for number in range(3)]
+        assert await scripts.run_all(calls) == [[b"chunk-0"], [b"chunk-1"], [b"chunk-2"]]
+        assert await scripts.run(*calls[1]) == [b"chunk-1"]
+
+
+def test_the_clock_is_as_good_as_its_best_reading() -> None:
+    clock = RedisClock()
+    now = time.monotonic()
+    clock.sync(1000, 0, now - 0.2, now)  # half a trip is the error: 0.1 s
+    assert clock.at(now - 0.1) == pytest.approx(1000)
+    clock.sync(2000, 500_000, now, now + 0.002)
+    assert clock.at(now + 0.001) == pytest.approx(2000.5)
+    clock.sync(9000, 0, now + 0.002, now + 5)
+    assert clock.at(now + 0.001) == pytest.approx(2000.5), "a slow trip says less than what is known"
+    clock.sync(3000, 0, now + 999, now + 999.05)
+    assert clock.at(now + 999.025) == pytest.approx(3000), "an old reading counts for less"
+    assert clock.now() == pytest.approx(clock.at(time.monotonic()), abs=0.01)

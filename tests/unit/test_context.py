@@ -1,0 +1,45 @@
+"""`current_job()` inside a job, and outside of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from protocol.errors import StragglerError
+from workers.context import CurrentJob, current_job, enter
+
+
+class SomeRun:
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def current_job(self) -> CurrentJob:
+        return CurrentJob("b", 3, "key", 2, self.deadline)
+
+
+def test_outside_a_job_there_is_none() -> None:
+    with pytest.raises(StragglerError, match="outside a job"):
+        current_job()
+
+
+async def test_each_task_has_its_own() -> None:
+    async def look(deadline: float) -> CurrentJob:
+        enter(SomeRun(deadline))
+        await asyncio.sleep(0)
+        return await asyncio.create_task(ask())
+
+    async def ask() -> CurrentJob:
+        return current_job()
+
+    one, two = await asyncio.gather(look(1.0), look(2.0))
+    assert (one.deadline, two.deadline) == (1.0, 2.0)
+    with pytest.raises(StragglerError):
+        current_job()
+
+
+def test_remaining_time_never_falls_below_zero() -> None:
+    assert CurrentJob("b", 3, None, 1, time.monotonic() - 5).remaining() == 0
+    assert 4 < CurrentJob("b", 3, None, 1, time.monotonic() + 5).remaining() <= 5
+    assert CurrentJob("b", 3, None, 1, 0).job_id == "b:3"

@@ -1,0 +1,182 @@
+"""The recorder: results leave in groups, none is lost while Redis cannot be reached, and none is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from pydantic_core import from_json
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from protocol import keys
+from protocol.connection import Call, Scripts, connected
+from protocol.results import encode_common, encode_row
+from tests.conftest import until
+from workers.recorder import Recorder
+from workers.rows import Row
+
+
+class FlakyScripts(Scripts):
+    """Scripts of a Redis that can be taken away."""
+
+    is_down = False
+    calls: list[Call]
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        if self.is_down:
+            raise RedisConnectionError("gone")
+        self.calls = [*getattr(self, "calls", []), *calls]
+        return await super().run_all(calls)
+
+
+@pytest.fixture
+async def scripts(redis_url: str) -> AsyncIterator[FlakyScripts]:
+    async with connected(redis_url) as redis:
+        yield FlakyScripts(redis)
+
+
+@pytest.fixture
+async def recorder(scripts: FlakyScripts) -> AsyncIterator[Recorder]:
+    recorder = Recorder(scripts, limit=1000)
+    recorder.start()
+    yield recorder
+    scripts.is_down = False
+    await recorder.close()
+
+
+@pytest.fixture
+def batch(redis: Any) -> str:
+    """Give a batch of 1,000 jobs."""
+    redis.hset(keys.batch("b"), mapping={"total": 1000, "closed": 1, "done": 0, "keep_ms": 60_000, "options": "{}"})
+    redis.pexpire(keys.batch("b"), 60_000)
+    return "b"
+
+
+class Owner:
+    """Who waits for results to be written."""
+
+    def __init__(self) -> None:
+        self.recorded: list[int] = []
+
+    def count_recorded(self, count: int) -> None:
+        self.recorded.append(count)
+
+
+def put(recorder: Recorder, batch_id: str, row: Row, owner: Owner | None = None, attempt: int = 1) -> None:
+    recorder.put(batch_id, encode_common("f", "w", attempt, 1.0), row, owner or Owner())
+
+
+def row(index: int, status: str = "success", value: Any = None) -> Row:
+    return index, status, encode_row(index=index, status=status, value=value)
+
+
+def indexes(redis: Any, batch_id: str = "b") -> list[list[int]]:
+    """Read the indexes of each stream entry."""
+    entries = [entry for _, entry in redis.xrange(keys.results(batch_id)) if b"rows" in entry]
+    return [[row["index"] for row in from_json(entry[b"rows"])] for entry in entries]
+
+
+async def test_a_lone_result_is_written_at_once(recorder: Recorder, redis: Any, batch: str) -> None:
+    owner = Owner()
+    put(recorder, batch, row(3), owner)
+    await until(lambda: owner.recorded, timeout=1)
+    assert (owner.recorded, indexes(redis)) == ([1], [[3]])
+
+
+async def test_results_of_a_moment_leave_together(
+    recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str
+) -> None:
+    for index in range(600):
+        put(recorder, batch, row(index))
+    await recorder.close()
+    assert [len(entry) for entry in indexes(redis)] == [256, 256, 88]
+    assert len(scripts.calls) == 3
+
+
+async def test_large_results_leave_in_smaller_pieces(recorder: Recorder, redis: Any, batch: str) -> None:
+    for index in range(6):
+        put(recorder, batch, row(index, value="x" * 400_000))
+    await recorder.close()
+    assert [len(entry) for entry in indexes(redis)] == [3, 3]
+
+
+async def test_only_the_first_result_of_a_job_is_kept(recorder: Recorder, redis: Any, batch: str) -> None:
+    put(recorder, batch, row(1, value="first"))
+    put(recorder, batch, row(5))
+    for index in (0, 1, 2, 5, 9):
+        put(recorder, batch, row(index, "failure", "second,\n[1]"), attempt=2)
+    await recorder.close()
+    assert indexes(redis) == [[1, 5], [0, 2, 9]]
+    counts = redis.hmget(keys.batch(batch), "done", "success", "failure")
+    assert counts == [b"5", b"2", b"3"]
+
+
+async def test_the_last_result_ends_the_batch_once(recorder: Recorder, redis: Any, batch: str) -> None:
+    for _ in range(2):
+        for index in range(1000):
+            if recorder._held >= 1000:
+                await recorder.room()
+            put(recorder, batch, row(index))
+    await recorder.close()
+    ends = [entry for _, entry in redis.xrange(keys.results(batch)) if b"end" in entry]
+    assert ends == [{b"end": b"1000"}]
+    assert redis.hget(keys.batch(batch), "finished_at")
+    assert 0 < redis.pttl(keys.results(batch)) <= 60_000
+    assert 0 < redis.pttl(keys.done(batch)) <= 60_000
+
+
+async def test_results_wait_while_redis_is_away_and_lose_nothing(
+    recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str
+) -> None:
+    scripts.is_down = True
+    for index in range(1000):
+        put(recorder, batch, row(index))
+    room = asyncio.create_task(recorder.room())
+    await asyncio.sleep(0.05)
+    assert not room.done(), "nothing new is taken on past the limit"
+    scripts.is_down = False
+    await room
+    await recorder.close()
+    assert sorted(index for entry in indexes(redis) for index in entry) == list(range(1000))
+
+
+async def test_results_of_a_batch_that_is_gone_are_dropped(recorder: Recorder, redis: Any) -> None:
+    owner = Owner()
+    put(recorder, "gone", row(0), owner)
+    await recorder.close()
+    assert owner.recorded == [1]
+    assert redis.keys("*") == []
+
+
+async def test_spoilt_keys_cost_their_own_results_only(recorder: Recorder, redis: Any, batch: str) -> None:
+    for name in ("spoilt", "spoilt-too"):
+        redis.hset(keys.batch(name), mapping={"total": 1, "closed": 1, "done": 0, "keep_ms": 60_000})
+        redis.pexpire(keys.batch(name), 60_000)
+        redis.set(keys.results(name), "no stream", px=60_000)
+    owner = Owner()
+    for name in ("spoilt", batch, "spoilt-too"):
+        put(recorder, name, row(0), owner)
+    await recorder.close()
+    assert owner.recorded == [1, 1, 1], "nobody waits for what cannot be written"
+    assert indexes(redis) == [[0]]
+    assert not redis.exists(keys.done("spoilt")), "no bit without its result"
+
+
+async def test_owners_are_told_how_many_of_theirs_are_written(recorder: Recorder, batch: str) -> None:
+    one, other = Owner(), Owner()
+    for index in range(5):
+        put(recorder, batch, row(index), one if index < 3 else other)
+    await recorder.close()
+    assert (one.recorded, other.recorded) == ([3], [2])
+
+
+async def test_while_other_jobs_run_results_wait_for_company(scripts: FlakyScripts, redis: Any, batch: str) -> None:
+    recorder = Recorder(scripts, is_busy=lambda: True)
+    recorder.start()
+    for index in range(50):
+        put(recorder, batch, row(index))
+        await asyncio.sleep(0)
+    await recorder.close()
+    assert len(indexes(redis)) <= 3, "one at once, the others together"
