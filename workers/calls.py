@@ -48,4 +48,3 @@ def in_thread(
         return Encoded(function.encode_value(function.function(*args, **kwargs), result_limit))
     except BaseException as error:  # noqa: BLE001  # as above; no future can carry a StopIteration
         raise DescribedError(describe(error)) from None
-

@@ -40,6 +40,11 @@ class CurrentJob:
         return f"{self.batch_id}:{self.index}"
 
     @property
+    def deadline(self) -> float:
+        """When its time is up, on `time.monotonic()`; it moves while another job blocks the event loop."""
+        return self._run.deadline
+
+    @property
     def cancelling(self) -> bool:
         """Whether the job was asked to stop: its deadline has passed, it was cancelled, or its worker stops.
 
@@ -49,8 +54,8 @@ class CurrentJob:
         return self._run.cancelling
 
     def remaining(self) -> float:
-        """Seconds until the deadline, which moves while another job blocks the event loop; 0 once it has passed."""
-        return max(0.0, self._run.deadline - time.monotonic())
+        """Seconds until the deadline; 0 once it has passed."""
+        return max(0.0, self.deadline - time.monotonic())
 
 
 class RunsJob(Protocol):
@@ -72,7 +77,7 @@ class RunsJob(Protocol):
 
 
 def current_job(self) -> CurrentJob:
-        """Describe the job."""
+    """Describe the job."""
 
 
 def current_job() -> CurrentJob:

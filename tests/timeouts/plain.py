@@ -9,15 +9,13 @@ import subprocess
 import sys
 import time
 
-from tests.timeouts.rows import animal
-
-_FOR_EVER = 60.0
+from tests.timeouts.rows import FOR_EVER, animal
 
 
 @animal("timeout", "killed")
 def plain_hangs() -> None:
     """Call time.sleep."""
-    time.sleep(_FOR_EVER)
+    time.sleep(FOR_EVER)
 
 
 @animal("timeout", "killed")
@@ -46,14 +44,14 @@ def plain_ignores_signals() -> None:
     """Ignore every signal that can be ignored."""
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_IGN)
-    time.sleep(_FOR_EVER)
+    time.sleep(FOR_EVER)
 
 
 @animal("timeout", "killed")
 def plain_closes_all() -> None:
     """Close the socket to its worker, then hang."""
     os.closerange(3, 1000)
-    time.sleep(_FOR_EVER)
+    time.sleep(FOR_EVER)
 
 
 @animal("timeout", "abandoned", isolation="thread")

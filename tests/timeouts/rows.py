@@ -14,6 +14,9 @@ LIMIT = 0.2
 GRACE = 0.2
 """Their time for cleanup, s."""
 
+FOR_EVER = 60.0
+"""Longer than any of this takes, s; what is left behind ends at last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from straggler import JobSpec, Producer
 from tests.timeouts.rows import GRACE, LIMIT, ROWS, Row, outcome
 from tests.timeouts.zoo import ordinary
 
+ROOT = Path(__file__).parent.parent.parent
+# Until all results are there, s.
 LONGEST = 120.0
 TIMES = 4
 ORDINARY = 1000
@@ -41,9 +48,11 @@ class Verdict:
         return set(self.outcomes) == {self.row.expected} and self.beyond <= margin
 
 
-def specs(rows: Iterable[Row], ordinary_ones: int, seed: int = 3) -> list[JobSpec[Any]]:
-    """Shuffle several of each row and the ordinary ones."""
-    made: list[JobSpec[Any]] = [row.job.spec(key=row.name) for row in rows for _ in range(TIMES)]
+def specs(rows: Iterable[Row], ordinary_ones: int, of_crashes: int = TIMES, seed: int = 3) -> list[JobSpec[Any]]:
+    """Shuffle several of each row and the ordinary ones; of those that end their process, `of_crashes`."""
+    made: list[JobSpec[Any]] = []
+    for row in rows:
+        made += [row.job.spec(key=row.name)] * (of_crashes if row.needs else TIMES)
     made += [ordinary.spec(number, key="ordinary", timeout=30) for number in range(ordinary_ones)]
     random.Random(seed).shuffle(made)
     return made
@@ -74,7 +83,9 @@ def judge(results: Sequence[Any], rows: Iterable[Row]) -> list[Verdict]:
 
 def _judge(row: Row, results: Sequence[Any], blockers: Sequence[Any]) -> Verdict:
     over = max(result.duration or 0.0 for result in results) - LIMIT
-    timed = [result for result in results if result.status != "lost"]  # which is about its process's end
+    # What its neighbours have taken from it is known only if they were recorded, before their process ended.
+    timed = [result for result in results if row.expected != "timeout killed" or not row.blocks]
+    timed = [result for result in timed if result.status != "lost"]
     beyond = max(((r.duration or 0.0) - LIMIT - GRACE - BOUND - stalls(r, blockers) for r in timed), default=0.0)
     return Verdict(row, Counter(map(outcome, results)), over, beyond)
 
@@ -90,6 +101,20 @@ def stalls(result: Any, blockers: Sequence[Any]) -> float:
     return total
 
 
-def judge_ordinary(results: Sequence[Any]) -> list[Any]:
+def bad_ones(results: Iterable[Any]) -> list[Any]:
     """Return the ordinary jobs' results that are not as they must be."""
     return [result for result in results if result.key == "ordinary" and result.status != "success"]
+
+
+@contextlib.contextmanager
+def workers(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start two supervised worker processes, as users do; yields the supervisor."""
+    words = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2", "--concurrency", "20"]
+    words += ["--jobs", "tests.timeouts.zoo"]
+    environment = {**os.environ, "STRAGGLER_REDIS_URL": url, "STRAGGLER_SHUTDOWN_WAIT": "1"}
+    with log.open("w") as output, subprocess.Popen(words, cwd=ROOT, env=environment, stderr=output) as supervisor:
+        try:
+            yield supervisor
+        finally:
+            supervisor.terminate()
+            supervisor.wait()
