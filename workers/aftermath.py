@@ -1,7 +1,8 @@
 """Settle what a dead worker process has left: the job under which it died, and the chunks that it held.
 
 The job that held the loop of a process that was killed for it has its timeout. One under which a process died by itself
-runs again, and is lost when that happens for the third time. All other jobs run again elsewhere at once, no attempt burnt.
+runs again, and is lost when that happens for the third time. All other jobs run again elsewhere at once, no attempt
+burnt.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ class Aftermath:
             )  # fmt: skip
             if crashes < MOST_CRASHES:
                 return
-            own = {"status": "lost", "attempt": crashes, "reason": f"its worker process ended under it {crashes} times, last by {ending}"}
+            own = {
+                "status": "lost",
+                "attempt": crashes,
+                "reason": f"its worker process ended under it {crashes} times, last by {ending}",
+            }
         await self._record(current, batch_id, int(first), worker_id, own)
 
     async def _count_crash(self, batch_id: str, index: int) -> int:

@@ -1,7 +1,7 @@
 """From a job to what runs it: a coroutine on the loop, in a thread, or in a process.
 
-What a job hands over is its own code too: a value's serialiser or an error's `__str__` may block like anything else. So the
-value is written as JSON, and the error described, within the job's run, under its clock.
+What a job hands over is its own code too: a value's serialiser or an error's `__str__` may block like anything else. So
+the value is written as JSON, and the error described, within the job's run, under its clock.
 """
 
 from __future__ import annotations

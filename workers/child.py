@@ -1,6 +1,7 @@
 """The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
 
-It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was raised.
+It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was
+raised.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from workers import registry
+from workers import context, registry
 from workers.failures import describe
 from workers.processes import LENGTH_BYTES, die_with_parent
 
@@ -44,6 +45,8 @@ def _run(call: dict[str, Any]) -> bytes:
     try:
         registry.load(call["module"])
         function = registry.find(call["job"])
+        if call["about"] is not None:
+            context.enter(context.RunElsewhere(call["about"]))
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):
             return function.encode_value(function.function(*args, **kwargs), call["result_limit"])

@@ -58,6 +58,25 @@ class CurrentJob:
         return max(0.0, self.deadline - time.monotonic())
 
 
+class RunElsewhere:
+    """A run as the job's own process knows it.
+
+    Args:
+        about: What `describe` said of it in the worker.
+    """
+
+    outcome = None
+    cancelling = False
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.deadline = time.monotonic() + about.pop("remaining")
+        self._about = about
+
+    def current_job(self) -> CurrentJob:
+        """Describe the job."""
+        return CurrentJob(self, **self._about)
+
+
 class RunsJob(Protocol):
     """A run that can tell which job it runs; asked only if the job asks, as most never do."""
 
@@ -74,10 +93,6 @@ class RunsJob(Protocol):
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""
-
-
-def current_job(self) -> CurrentJob:
-    """Describe the job."""
 
 
 def current_job() -> CurrentJob:
@@ -105,3 +120,13 @@ def running(context: Context | None = None) -> Any:
     """
     run: Any = _current.get(None) if context is None else context.get(_current)
     return None if run is None or run.outcome is not None else run
+
+
+def describe() -> dict[str, Any] | None:
+    """Tell the job's own process what `current_job()` is to return there; nothing outside a job."""
+    run = running()
+    if run is None:
+        return None
+    job: CurrentJob = run.current_job()
+    names = ("batch_id", "index", "key", "attempt")
+    return {"remaining": job.remaining(), **{name: getattr(job, name) for name in names}}

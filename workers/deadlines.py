@@ -1,7 +1,7 @@
 """Watch over the clocks of many runs with one timer, and over who holds the event loop.
 
-A timer for each run would cost every job what only the late ones need (1.3 of 20 us a no-op job): the timer is set for the
-earliest time, and when it finds that run gone, for the earliest of those that still run.
+A timer for each run would cost every job what only the late ones need (1.3 of 20 us a no-op job): the timer is set for
+the earliest time, and when it finds that run gone, for the earliest of those that still run.
 
 A job whose step blocks the loop keeps all others from theirs: what it took moves their clocks, not its own.
 """

@@ -1,7 +1,7 @@
 """Keep a job's forks of the worker from being a second worker.
 
-A forked child has the worker's loop, sockets and signal handlers. It may do what the job has it do, and ends when it leaves the
-job's code; a SIGTERM ends it, and does not reach the worker by the pipe on which both would hear of signals.
+A forked child has the worker's loop, sockets and signal handlers. It may do what the job has it do, and ends when it
+leaves the job's code; a SIGTERM ends it, and does not reach the worker by the pipe on which both would hear of signals.
 """
 
 from __future__ import annotations

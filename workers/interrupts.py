@@ -1,9 +1,9 @@
 """Stop an async job that blocks the event loop, in its own frame, once its time is up.
 
-While a job's code holds the loop, no timer of the loop can fire; an interval timer of the operating system can, as long as
-the code runs Python or waits in a call that checks for signals. Its handler raises `Interrupted` if, and only if, the frame
-that it interrupts belongs to the coroutine of the run that is current and whose time is up: never inside the loop, arq,
-another job, or our own bookkeeping around a job's step.
+While a job's code holds the loop, no timer of the loop can fire; an interval timer of the operating system can, as long
+as the code runs Python or waits in a call that checks for signals. Its handler raises `Interrupted` if, and only if,
+the frame that it interrupts belongs to the coroutine of the run that is current and whose time is up: never inside the
+loop, arq, another job, or our own bookkeeping around a job's step.
 
 A timer needs no thread, so it works while a C call holds the GIL; a thread with `pthread_kill` never got the GIL from a
 backtracking regex. Where the platform has no `setitimer`, or the loop is not on the main thread, everything else works.

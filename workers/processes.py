@@ -1,17 +1,19 @@
 """Run plain functions in processes that can be killed, whatever they do.
 
 Each process is a fresh interpreter in a session of its own (safe beside threads and an event loop), which imports the
-job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A job
-is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at once.
+job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A
+job is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at
+once.
 
 Why not a library's pool: pebble 5 stops a job with SIGTERM, waits 3 s for it, leaves the job's own children alone and
-pickles; anyio's `to_process` kills at once, but pickles too and knows no group. What is left of a pool without these is the
-standard library's `subprocess` and a socket.
+pickles; anyio's `to_process` kills at once, but pickles too and knows no group. What is left of a pool without these is
+the standard library's `subprocess` and a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -21,12 +23,14 @@ import subprocess
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
+from workers import context
 from workers.calls import Encoded
 from workers.failures import DescribedError
 from workers.registry import Job
@@ -52,7 +56,7 @@ class Process:
         ours, theirs = socket.socketpair()
         with theirs:
             words = [sys.executable, "-m", "workers.child", str(theirs.fileno())]
-            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
                 words,
                 stdin=subprocess.DEVNULL,
@@ -90,6 +94,7 @@ class Process:
             "kwargs": job.kwargs,
             "max_memory": function.max_memory,
             "result_limit": result_limit,
+            "about": context.describe(),
         }
         text = to_json(call, bytes_mode="base64", inf_nan_mode="constants")
         self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
@@ -100,10 +105,8 @@ class Process:
 
     async def kill(self) -> None:
         """End the process and all that it started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if self._writer is not None:
             self._writer.close()
         else:

@@ -1,9 +1,10 @@
 """A worker process's vital signs, in memory that it shares with its supervisor.
 
-The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop, until
-when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
+The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop,
+until when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
 
-A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a double.
+A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a
+double.
 """
 
 from __future__ import annotations

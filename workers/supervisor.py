@@ -1,12 +1,14 @@
 """Keep worker processes alive: start them, watch their pulse, kill one that hangs, replace whatever ends.
 
-A worker whose loop stands still past the last moment of the job that holds it is killed, with all that the job started. What
-becomes of a dead worker's jobs is `workers.aftermath`'s. The supervisor runs no job itself, so nothing can block it.
+A worker whose loop stands still past the last moment of the job that holds it is killed, with all that the job started.
+What becomes of a dead worker's jobs is `workers.aftermath`'s. The supervisor runs no job itself, so nothing can block
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -169,10 +171,8 @@ class Supervisor:
 
 
 def _kill(child: Child) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def worker_words(arguments: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """The tasks of a worker's loop: a job's own are known as its, and no job can cancel those of others.
 
-A job may start tasks (`gather`, a TaskGroup), and those may block the loop like the job itself. So the loop's task factory
-wraps what a job starts in `Steps`, by the job's context, which its tasks inherit. What the worker itself starts, and each
-run, is a `GuardedTask`: `for task in asyncio.all_tasks(): task.cancel()`, in a job, reaches that job's tasks and no more.
+A job may start tasks (`gather`, a TaskGroup), and those may block the loop like the job itself. So the loop's task
+factory wraps what a job starts in `Steps`, by the job's context, which its tasks inherit. What the worker itself
+starts, and each run, is a `GuardedTask`: `for task in asyncio.all_tasks(): task.cancel()`, in a job, reaches that job's
+tasks and no more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run plain functions in threads of the worker, for calls that surely end.
 
-A thread cannot be stopped. One whose job has timed out runs on; it is counted with the coroutines that were left behind,
-until it ends at last.
+A thread cannot be stopped. One whose job has timed out runs on; it is counted with the coroutines that were left
+behind, until it ends at last.
 """
 
 from __future__ import annotations

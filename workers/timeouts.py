@@ -80,8 +80,8 @@ class Run:
 
     __slots__ = (
         "_asked", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "deadlines", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started",
-        "stopped", "task", "when",
+        "call", "deadline", "deadlines", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase",
+        "started", "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Run the zoo: all misbehaving jobs, several times each, in one batch with many ordinary ones; and judge the results."""
+"""Run the zoo: all misbehaving jobs, several times each, in one batch with many ordinary ones; judge the results."""
 
 from __future__ import annotations
 

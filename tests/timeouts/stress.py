@@ -1,4 +1,6 @@
-"""Block the event loop at random moments, in 200 jobs at a time, and look for an interrupt that hits anything but an overdue job.
+"""Block the event loop at random moments, in 200 jobs at a time, and look for interrupts out of place.
+
+An interrupt must hit the overdue job that blocks: no other job, not the loop, not what runs beside it.
 
 `python -m tests.timeouts.stress [SECONDS]`, or `make stress`.
 """

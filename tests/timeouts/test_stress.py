@@ -58,4 +58,4 @@ async def test_a_stall_is_told_by_name_and_moves_the_neighbours_deadlines(caplog
     assert results[2].unwrap() == "done"
     stalls = [record for record in caplog.records if getattr(record, "event", "") == "loop.stalled"]
     assert len(stalls) == 1
-    assert stalls[0].getMessage().startswith(f"job {batch.batch_id}:2 blocker blocked the event loop for 1.2")
+    assert stalls[0].getMessage().startswith(f"job {batch.id}:2 blocker blocked the event loop for 1.2")

@@ -15,7 +15,7 @@ from tests.timeouts.running import ORDINARY, ROOT, TIMES, Verdict, bad_ones, jud
 
 # Seconds that a test grants beyond the bound, as its machine has other things to do; `make zoo` grants none.
 MARGIN = 0.5
-# A worker process takes half a second of CPU to start, so those jobs that end theirs run once here, four times in `make zoo`.
+# A worker process takes half a second of CPU to start: jobs that end theirs run once here, four times in `make zoo`.
 OF_CRASHES = 1
 # What was claimed by a process that then ended before it could say so has one attempt burnt.
 MOST_ATTEMPTS = 4

@@ -10,10 +10,11 @@ import contextlib
 import time
 
 from straggler import current_job, job
-from tests.timeouts import blocking as blocking
-from tests.timeouts import ending as ending
-from tests.timeouts import plain as plain
+from tests.timeouts import blocking, ending, plain
 from tests.timeouts.rows import FOR_EVER, GRACE, animal
+
+ROOMS = (blocking, ending, plain)
+"""The rest of the zoo: importing it is what makes its jobs known."""
 
 
 @job
