@@ -58,7 +58,7 @@ clean: ## remove the virtual environment, caches and what a build leaves
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # An environment that is ready for this Python is brought up to date; any other (none, half made, of another Python) is
-# made anew. The build backend is installed first and the build not isolated, so that the pins hold for it with every pip.
+# made anew. The build backend is installed first and the build not isolated: so the pins hold for it with every pip.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "straggler needs Python 3.11 or newer; '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1)." \
