@@ -64,7 +64,7 @@ class Process:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path},
             )
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003  # the socket's own way
         self._socket = ours
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None

@@ -117,4 +117,4 @@ def workers(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield supervisor
         finally:
             supervisor.terminate()
-            supervisor.wait()
+            supervisor.wait(timeout=15)  # whatever threads, tasks and children the jobs have left
