@@ -14,7 +14,7 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers coverage bench clean
+.PHONY: help setup demo test check format lint types layers coverage bench zoo stress clean
 
 help:
 	@sed -nE 's/^([a-z]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-16s%s\n", $$1, $$2 }'
@@ -52,6 +52,12 @@ coverage: $(READY)
 
 bench: $(READY) ## how fast: no-op jobs beside asyncio.gather, and the latency of a lone job
 	@$(BIN)/python benchmarks/throughput.py
+
+zoo: $(READY) ## whatever a job does: 65 kinds of misbehaving jobs among 1,000 ordinary ones, and what became of each
+	@$(BIN)/python -m tests.timeouts $(ARGS)
+
+stress: $(READY) ## block the event loop at random moments for a minute, and look for an interrupt out of place
+	@$(BIN)/python -m tests.timeouts.stress $(ARGS)
 
 clean: ## remove the virtual environment, caches and what a build leaves
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build

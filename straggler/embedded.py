@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,7 +26,8 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
     """
     settings = settings or Settings.read()
     url = url or f"memory://{uuid4().hex}"
-    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0)
+    # Nobody would start another worker in this one's place.
+    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
     running = asyncio.create_task(worker.main(), name="straggler-worker")
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from workers import registry
+from workers import context, registry
 from workers.failures import describe
 from workers.processes import LENGTH_BYTES, die_with_parent, importing
 
@@ -35,7 +35,7 @@ def main(descriptor: int) -> None:
             call = from_json(stream.read(int.from_bytes(length, "big")))
             reply = _run(call)
             if os.getpid() != own:
-                os._exit(0)
+                os._exit(0)  # a fork of the job's that came back: the job goes on in the process that it was
             _send(stream, reply)
 
 
@@ -49,6 +49,8 @@ def _run(call: dict[str, Any]) -> bytes:
         with importing():
             registry.load(call["module"])
         function = registry.find(call["job"])
+        if call["about"] is not None:
+            context.enter(context.RunElsewhere(call["about"]))
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):
             return function.encode_value(function.function(*args, **kwargs), call["result_limit"])
@@ -79,4 +81,5 @@ def _memory_limit(limit: int | None) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    with contextlib.suppress(ConnectionError):  # the worker is gone
+        main(int(sys.argv[1]))

@@ -21,6 +21,7 @@ from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import Stopped, encode_common
 from workers import registry
+from workers.calls import in_thread, on_loop
 from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
 from workers.processes import Process, Processes, leaves_process_fit
@@ -29,6 +30,7 @@ from workers.recorder import Recorder
 from workers.registry import Isolation, Job
 from workers.rows import Row, Rows
 from workers.slots import Slots
+from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
@@ -125,6 +127,10 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.claimed.batch_id}:{self.index} {self.job.function}"
 
+    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a task that no other job can cancel."""
+        return guarded(asyncio.get_running_loop(), body, self)
+
     def began(self) -> None:
         """Let the job ask who it is."""
         enter(self)
@@ -136,7 +142,7 @@ class JobRun(Run):
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""
         claimed = self.chunk.claimed
-        return CurrentJob(claimed.batch_id, self.index, self.job.key, claimed.attempt, self.deadline)
+        return CurrentJob(self, claimed.batch_id, self.index, self.job.key, claimed.attempt)
 
 
 class ChunkRun:
@@ -247,9 +253,9 @@ class ChunkRun:
         if process is not None:
             call = process.run(function, job, self.runner.result_limit)
         elif function.isolation == "thread":
-            call = self.runner.threads.run(function.function, args, kwargs)
+            call = self.runner.threads.run(in_thread, function, args, kwargs, self.runner.result_limit)
         else:
-            call = function.function(*args, **kwargs)
+            call = on_loop(function, args, kwargs, self.runner.result_limit)
         run = JobRun(call, limit, options.grace, self, index, job, function, process)
         self._runs[run] = None
 

@@ -3,45 +3,93 @@
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol
+from contextvars import Context, ContextVar
+from typing import Any, Protocol
 
 from protocol.errors import StragglerError
 
 _current: ContextVar[RunsJob] = ContextVar("straggler_current_job")
 
 
-@dataclass(frozen=True, slots=True)
 class CurrentJob:
     """The job that is running here.
 
     Args:
+        run: Its run.
         batch_id: Its batch.
         index: Its place in the batch, from 0.
         key: What the producer called it.
         attempt: From 1.
-        deadline: When its time is up, on `time.monotonic()`.
     """
 
-    batch_id: str
-    index: int
-    key: str | None
-    attempt: int
-    deadline: float
+    __slots__ = ("_run", "attempt", "batch_id", "index", "key")
+
+    def __init__(self, run: RunsJob, batch_id: str, index: int, key: str | None, attempt: int) -> None:
+        self._run = run
+        self.batch_id = batch_id
+        self.index = index
+        self.key = key
+        self.attempt = attempt
+
+    def __repr__(self) -> str:
+        return f"<job {self.job_id}, attempt {self.attempt}>"
 
     @property
     def job_id(self) -> str:
         """`batch:index`."""
         return f"{self.batch_id}:{self.index}"
 
+    @property
+    def deadline(self) -> float:
+        """When its time is up, on `time.monotonic()`; it moves while another job blocks the event loop."""
+        return self._run.deadline
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the job was asked to stop: its deadline has passed, it was cancelled, or its worker stops.
+
+        A CancelledError that comes while this is false is the job's own. Always false in a job's own process, which is
+        killed without being asked.
+        """
+        return self._run.cancelling
+
     def remaining(self) -> float:
         """Seconds until the deadline; 0 once it has passed."""
         return max(0.0, self.deadline - time.monotonic())
 
 
+class RunElsewhere:
+    """A run as the job's own process knows it.
+
+    Args:
+        about: What `describe` said of it in the worker.
+    """
+
+    outcome = None
+    cancelling = False
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.deadline = time.monotonic() + about.pop("remaining")
+        self._about = about
+
+    def current_job(self) -> CurrentJob:
+        """Describe the job."""
+        return CurrentJob(self, **self._about)
+
+
 class RunsJob(Protocol):
     """A run that can tell which job it runs; asked only if the job asks, as most never do."""
+
+    outcome: Any
+    """What it ended in; None while it goes on."""
+
+    @property
+    def deadline(self) -> float:
+        """When the job's time is up, on `time.monotonic()`."""
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the job was asked to stop."""
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""
@@ -53,13 +101,32 @@ def current_job() -> CurrentJob:
     Raises:
         StragglerError: If it is not called from inside a job.
     """
-    try:
-        run = _current.get()
-    except LookupError:
-        raise StragglerError("current_job() was called outside a job; only a worker runs jobs") from None
+    run = _current.get(None)
+    if run is None:
+        raise StragglerError("current_job() was called outside a job; only a worker runs jobs")
     return run.current_job()
 
 
 def enter(run: RunsJob) -> None:
     """Let `current_job()` return this run's job for the rest of the current task."""
     _current.set(run)
+
+
+def running(context: Context | None = None) -> Any:
+    """Return the run in whose context this is, if it has not ended.
+
+    Args:
+        context: Which to look into; the current one by default.
+    """
+    run: Any = _current.get(None) if context is None else context.get(_current)
+    return None if run is None or run.outcome is not None else run
+
+
+def describe() -> dict[str, Any] | None:
+    """Tell the job's own process what `current_job()` is to return there; nothing outside a job."""
+    run = running()
+    if run is None:
+        return None
+    job: CurrentJob = run.current_job()
+    names = ("batch_id", "index", "key", "attempt")
+    return {"remaining": job.remaining(), **{name: getattr(job, name) for name in names}}

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from protocol.connection import ArqRedis, RedisClock, Scripts
 from protocol.settings import Settings
+from workers import forks
 from workers.chunks import ChunkRun, Claimed, Runner
 from workers.deadlines import Deadlines
 from workers.heart import Heart
@@ -27,6 +28,7 @@ from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.slots import Slots
+from workers.tasks import Tasks
 from workers.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -114,12 +116,15 @@ class Crew:
             self.threads,
         )
         self.interrupts = Interrupts(self.deadlines)
-        self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned)
+        self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned, self.interrupts.keep)
+        self.tasks = Tasks()
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
 
     async def start(self) -> None:
         """Start to record and to renew, and tell the producers of our slots."""
+        self.tasks.start(asyncio.get_running_loop())
+        forks.watch(self.deadlines)
         self.recorder.start()
         self.leases.start()
         self.interrupts.start()
@@ -137,6 +142,7 @@ class Crew:
         await self.processes.close()
         self.threads.close()
         await self.resources.close()
+        self.tasks.stop()
 
     async def run(self, claimed: Claimed) -> str:
         """Run a chunk that this worker has leased; returns what became of it."""

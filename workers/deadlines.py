@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, MutableSequence
 from typing import Any, Protocol
@@ -36,6 +37,8 @@ class Watched(Protocol):
     limit: float
     number: float
     """Its name in the shared memory."""
+    call: Any
+    """Its coroutine."""
 
     @property
     def name(self) -> str:
@@ -53,6 +56,8 @@ class Deadlines:
 
     Attributes:
         current: The run whose own code holds the loop now.
+        code: The coroutine of that run which does: its own, or that of a task which it has started.
+        is_fork: Whether this process is a job's fork of the worker.
         on_set: Called when the next time is set, with that time; who interrupts a blocked loop hears it.
         left_behind: What ignored its cancellation and still goes on. (The loop holds tasks weakly; this holds them.)
 
@@ -62,6 +67,8 @@ class Deadlines:
 
     def __init__(self, cells: MutableSequence[float] | memoryview[float] | None = None) -> None:
         self.current: Watched | None = None
+        self.code: Any = None
+        self.is_fork = False
         self.on_set: Callable[[float], None] | None = None
         self.left_behind: set[Any] = set()
         self.cells = cells if cells is not None else [0.0] * CELLS
@@ -93,6 +100,11 @@ class Deadlines:
     def enter(self, run: Watched) -> None:
         """Take note that a step of this run's own code begins."""
         self.current = run
+        self.code = run.call
+        self.blame(run)
+
+    def blame(self, run: Watched) -> None:
+        """Write down for the supervisor that this run holds the loop."""
         cells = self.cells
         cells[SINCE] = self._since = time.monotonic()
         cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
@@ -100,7 +112,9 @@ class Deadlines:
 
     def leave(self, run: Watched) -> None:
         """Take note that the step has ended."""
-        self.current = None
+        if self.is_fork:
+            os._exit(0)  # the worker goes on in the process that it was
+        self.current = self.code = None
         self.cells[CURRENT] = NOBODY
         took = time.monotonic() - self._since
         if took > _STALL:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from workers.deadlines import Deadlines
-from workers.pulse import SUPERVISOR, TICK
+from workers.pulse import CURRENT, NOBODY, SUPERVISOR, TICK
 
 # Seconds from beat to beat.
 INTERVAL = 0.1
@@ -22,6 +22,7 @@ class Heart:
         max_abandoned: How many of those are borne with.
         on_exhausted: Called at every beat at which there are more.
         on_orphaned: Called at every beat after the parent process is gone.
+        on_beat: Called at every beat.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class Heart:
         max_abandoned: int,
         on_exhausted: Callable[[], None],
         on_orphaned: Callable[[], None],
+        on_beat: Callable[[], None],
     ) -> None:
         self._deadlines = deadlines
         self._max_abandoned = max_abandoned
         self._on_exhausted = on_exhausted
         self._on_orphaned = on_orphaned
+        self._on_beat = on_beat
         self._worst_lag = 0.0
         # Its supervisor may have ended before this process was so far as to ask who its parent is.
         self._parent = int(deadlines.cells[SUPERVISOR]) or os.getppid()
@@ -60,6 +63,8 @@ class Heart:
         while True:
             now = time.monotonic()
             self._deadlines.cells[TICK] = now
+            self._deadlines.cells[CURRENT] = NOBODY
+            self._on_beat()
             self._worst_lag = max(self._worst_lag, now - due)
             if len(self._deadlines.left_behind) > self._max_abandoned:
                 self._on_exhausted()

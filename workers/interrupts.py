@@ -15,10 +15,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+from workers.context import running
 from workers.deadlines import Deadlines
 from workers.pulse import LAST_MOMENT
 
@@ -26,6 +27,8 @@ from workers.pulse import LAST_MOMENT
 _SLACK = 0.02
 # A blocked loop is looked at this often, s, where no earlier time is set.
 _LONGEST = 1.0
+# Where it could not be set anew it fires this often, s.
+_AGAIN = 0.02
 
 
 class Interrupted(BaseException):
@@ -33,17 +36,6 @@ class Interrupted(BaseException):
 
     Not an Exception: `except Exception: pass` in a loop must not swallow it.
     """
-
-
-class Interruptible(Protocol):
-    """A run, as the interrupt handler sees it."""
-
-    when: float
-    last_moment: float
-    call: Coroutine[Any, Any, Any]
-
-    def interrupted(self, now: float) -> None:
-        """Take note that `Interrupted` is about to be raised, and say when the next may be."""
 
 
 class Interrupts:
@@ -73,9 +65,15 @@ class Interrupts:
             self._deadlines.on_set = None
             _alarm.give_back(self._on_alarm)
 
+    def keep(self) -> None:
+        """Take both again if a job has taken them for itself."""
+        if self._is_on:
+            _alarm.keep()
+
     def set(self, when: float) -> None:
-        """Look at the loop shortly after this time, and once a second at least."""
-        _alarm.set(self._on_alarm, when)
+        """Look at the loop shortly after this time, and from then on regularly."""
+        if self._is_on:  # an alarm may come while we stop
+            _alarm.set(self._on_alarm, when)
 
     def _on_alarm(self, frame: FrameType | None) -> None:
         run: Any = self._deadlines.current
@@ -83,14 +81,21 @@ class Interrupts:
         # A timer that is due rings as soon as the loop turns; until then any job may get hold of the loop, so look
         # often.
         if run is None:
+            self._blame_caller()
             self.set(earliest)
-        elif now < run.when or not _is_inside(frame, run.call):
+        elif now < run.when or not _is_inside(frame, self._deadlines.code):
             self.set(min(run.when, earliest))
         else:
             run.interrupted(now)
             self._deadlines.cells[LAST_MOMENT] = run.last_moment
             self.set(min(run.when, earliest))
             raise Interrupted("the job blocked the event loop past its time")
+
+    def _blame_caller(self) -> None:
+        """Tell the supervisor whose callback holds the loop, if one does; at the next beat nobody holds it."""
+        run = running()
+        if run is not None:
+            self._deadlines.blame(run)
 
 
 class _Alarm:
@@ -109,6 +114,14 @@ class _Alarm:
             self._handler = signal.signal(signal.SIGALRM, self._ring)
         self._times[user] = math.inf
 
+    def keep(self) -> None:
+        """Take both again if a job has taken them for itself."""
+        if signal.getsignal(signal.SIGALRM) != self._ring:
+            signal.signal(signal.SIGALRM, self._ring)
+            self._arm(_SLACK)
+        elif not any(signal.getitimer(signal.ITIMER_REAL)):
+            self._arm(_SLACK)
+
     def give_back(self, user: Callable[[FrameType | None], None]) -> None:
         del self._times[user]
         if not self._times:
@@ -121,8 +134,11 @@ class _Alarm:
 
     def set(self, user: Callable[[FrameType | None], None], when: float) -> None:
         self._times[user] = when
-        delay = min(_LONGEST, min(self._times.values()) - time.monotonic() + _SLACK)
-        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, delay))
+        self._arm(min(self._times.values()) - time.monotonic() + _SLACK)
+
+    def _arm(self, delay: float) -> None:
+        # It goes on by itself: deep in a recursion the handler may have no room to set it anew.
+        signal.setitimer(signal.ITIMER_REAL, max(_SLACK, min(_LONGEST, delay)), _AGAIN)
 
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         for look in list(self._times):
@@ -132,7 +148,7 @@ class _Alarm:
 _alarm = _Alarm()
 
 
-def _is_inside(frame: FrameType | None, call: Coroutine[Any, Any, Any]) -> bool:
+def _is_inside(frame: FrameType | None, call: Any) -> bool:
     """Whether a frame is the coroutine's own, or was called from it."""
     own = getattr(call, "cr_frame", None)
     while frame is not None and own is not None:

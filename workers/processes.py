@@ -23,7 +23,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from pydantic_core import from_json, to_json
 
 from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
+from workers import context
+from workers.calls import Encoded
 from workers.failures import DescribedError
 from workers.registry import Job
 from workers.timeouts import Outcome, Raised, Returned
@@ -49,13 +50,6 @@ _importing = False
 
 class ProcessDiedError(StragglerError):
     """A job's process ended by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A job's value as its process wrote it: the JSON object `{"value": ...}`."""
-
-    text: bytes
 
 
 class Process:
@@ -120,6 +114,7 @@ class Process:
             "kwargs": job.kwargs,
             "max_memory": function.max_memory,
             "result_limit": result_limit,
+            "about": context.describe(),
         }
         text = to_json(call, bytes_mode="base64", inf_nan_mode="constants")
         self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)

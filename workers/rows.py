@@ -7,8 +7,8 @@ from typing import Any
 from protocol.connection import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, encode_row
+from workers.calls import Encoded
 from workers.failures import describe
-from workers.processes import Encoded
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
 

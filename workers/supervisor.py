@@ -35,7 +35,7 @@ _INTERVAL = 0.02
 _LONGEST_START = 60.0
 _LONGEST_STALL = 30.0
 # The interrupt inside the process has the first word.
-_SLACK = 0.05
+_SLACK = 0.1
 # A process that keeps ending soon after its start is started again ever later, up to this, s.
 _LONGEST_BACKOFF = 10.0
 # Redis gets this long, s, to take what dead processes have left, once all others have ended.
@@ -102,6 +102,7 @@ class Supervisor:
         *,
         burst: bool = False,
     ) -> None:
+        self._burst = burst
         self._environment = environment
         self._words = words
         self._count = count
@@ -198,6 +199,7 @@ class Supervisor:
             # In order; a job that calls os._exit(0) leaves its chunk behind.
             self._count -= int(code == 0 and self._burst)
             self._is_done = self._count == 0
+            child.kill()  # what its jobs have started
             child.forget()
         elif self._stops and not child.is_ready:
             child.forget()  # told to stop while it started

@@ -27,11 +27,11 @@ class Threads:
         self._left_behind = left_behind
         self._pool: ThreadPoolExecutor | None = None
 
-    async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in a thread; if this is cancelled, the thread is left behind."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="straggler-thread")
-        running = self._pool.submit(contextvars.copy_context().run, _call, function, args, kwargs)
+        running = self._pool.submit(contextvars.copy_context().run, function, *args)
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
@@ -53,10 +53,3 @@ class Threads:
                 loop.call_soon_threadsafe(self._left_behind.discard, ended)
 
         running.add_done_callback(forget)
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:  # a future cannot carry one
-        raise RuntimeError(f"the job raised StopIteration({error.value!r})") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -78,9 +79,9 @@ class Run:
     """
 
     __slots__ = (
-        "_asked", "_deadlines", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase", "started",
-        "stopped", "task", "when",
+        "_asked", "_entered", "_expired", "_interrupted",
+        "call", "deadline", "deadlines", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase",
+        "started", "stopped", "task", "when",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +99,7 @@ class Run:
         self.stopped: Stopped = stopped
         self.outcome: Outcome | None = None
         self.grace = grace
-        self._deadlines = deadlines
+        self.deadlines = deadlines
         self._asked: Cancelled | HandedBack | None = None
         self._entered = False
         self._expired = False
@@ -108,12 +109,21 @@ class Run:
         self.when = self.deadline = self.started + limit
         self.last_moment = self.deadline + grace
         self.number = UNNAMED
-        self.task = loop.create_task(self._body())
+        self.task = self.make_task(self._body())
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
         return getattr(self.call, "__qualname__", "coroutine")
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the coroutine was asked to stop."""
+        return self._expired or self._asked is not None or time.monotonic() >= self.deadline
+
+    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make the run's task."""
+        return asyncio.get_running_loop().create_task(body)
 
     def began(self) -> None:
         """Called in the run's own task before the coroutine's first step; must not raise."""
@@ -144,6 +154,8 @@ class Run:
         self.when = now + (self.grace if first else _AGAIN)
         if first:
             self.last_moment = self.when
+            if self.deadlines.code is not self.call:  # a task of the job's blocks: the job itself must end, too
+                self.task.cancel()
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop."""
@@ -170,7 +182,7 @@ class Run:
         self.started = asyncio.get_running_loop().time()
         self.when = self.deadline = self.started + self.limit
         self.last_moment = self.deadline + self.grace
-        self._deadlines.watch(self)
+        self.deadlines.watch(self)
         self.began()
         own: Outcome
         try:
@@ -188,7 +200,7 @@ class Run:
 
         What an `await` of the coroutine would do, with a note before and after each step.
         """
-        deadlines, send, throw = self._deadlines, self.call.send, self.call.throw
+        deadlines, send, throw = self.deadlines, self.call.send, self.call.throw
         step: Callable[[Any], Any] = send
         payload: Any = None
         while True:
@@ -217,21 +229,21 @@ class Run:
     def _stop(self) -> None:
         self.task.cancel()
         self.when = self.last_moment = asyncio.get_running_loop().time() + self.grace
-        self._deadlines.watch(self)
+        self.deadlines.watch(self)
 
     def _abandon(self) -> None:
+        if self._interrupted:
+            self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
+        self.deadlines.left_behind.add(self)
+        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
             self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
         )  # fmt: skip
-        if self._interrupted:
-            self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
-        self._deadlines.left_behind.add(self)
-        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
 
     def _end(self, own: Outcome) -> None:
         if self.outcome is not None:
-            self._deadlines.left_behind.discard(self)
+            self.deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
                 self.name, asyncio.get_running_loop().time() - self.started,
@@ -251,7 +263,7 @@ class Run:
         return own
 
     def _settle(self, outcome: Outcome) -> None:
-        self._deadlines.forget(self)
+        self.deadlines.forget(self)
         self.finished = asyncio.get_running_loop().time()
         self.outcome = outcome
         self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from protocol import keys
 from protocol.connection import CHUNK_FUNCTION, decode_payload
 from protocol.errors import ProtocolError
+from workers import forks
 from workers.chunks import Claimed
 from workers.crew import Crew, WorkerOptions
 from workers.pulse import Pulse
@@ -59,7 +60,7 @@ class StragglerWorker(Worker):
             **_arq_options(options),
         )
         self.options = options
-        self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        self._signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._pulse = pulse
         self.exhausted = False
         self._stopping = asyncio.Event()
@@ -70,6 +71,7 @@ class StragglerWorker(Worker):
         self.crew = Crew(self.pool, self.options, self._pulse, self._retire, self._be_orphaned)
         for signum in self._signals:
             self.loop.add_signal_handler(signum, self.stop)
+        forks.reset(self._signals)
         await self.crew.start()
         logger.info(
             "worker %s takes jobs from queue %r, %d at a time",

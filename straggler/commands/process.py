@@ -18,6 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from protocol.errors import StragglerError
+from workers import tasks
+
+logger = logging.getLogger(__name__)
 
 SUCCEEDED = 0
 FAILED = 1
@@ -51,7 +54,8 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
     runner = asyncio.Runner()
     executor = ThreadPoolExecutor(thread_name_prefix=_THREADS)
     runner.get_loop().set_default_executor(executor)
-    code = _exit_code(lambda: runner.run(work))
+    tasks.Tasks().start(runner.get_loop())
+    code = _exit_code(lambda: _run_on(runner, work))
     executor.shutdown(wait=False, cancel_futures=True)
     if not (runner.run(_end_tasks()) and _end_threads()):
         with suppress(OSError):
@@ -76,12 +80,36 @@ def log_plainly(*, verbose: bool, live: bool = False) -> None:
     """
     handler = _AboveTheBar() if live else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a job may have closed stderr
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
 class _AboveTheBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record))
+
+
+def _run_on(runner: asyncio.Runner, work: Coroutine[Any, Any, int]) -> int:
+    """Run to the end, also past a job that stops the loop."""
+    task = runner.get_loop().create_task(work)
+    while True:
+        try:
+            runner.run(_wait_for(task))
+        except RuntimeError:
+            if task.done():
+                raise
+            logger.warning("a job has stopped the event loop; it goes on", extra={"event": "loop.stopped"})
+        else:
+            return task.result()
+
+
+async def _wait_for(task: asyncio.Task[int]) -> None:
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:  # Ctrl-C
+        task.cancel()
+        await asyncio.wait({task})
+        raise
 
 
 def _exit_code(command: Callable[[], int]) -> int:
@@ -101,6 +129,10 @@ def _say_error(text: str) -> None:
     notes.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
 
 
+def _keeps_us(thread: threading.Thread) -> bool:
+    return thread.name.startswith(_THREADS) or not (thread.daemon or thread is threading.main_thread())
+
+
 async def _end_tasks() -> bool:
     """Cancel what still runs on this loop; returns whether all of it ended."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -114,7 +146,8 @@ async def _end_tasks() -> bool:
 def _end_threads() -> bool:
     """Wait a moment for the threads in which plain functions run; returns whether all of them ended."""
     deadline = time.monotonic() + _FAREWELL
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_THREADS)]
+    # Python would wait for all of them: ours, and those that jobs have started.
+    threads = [thread for thread in threading.enumerate() if _keeps_us(thread)]
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return not any(thread.is_alive() for thread in threads)

@@ -220,7 +220,7 @@ async def test_whatever_a_job_does_is_its_own_failure_and_the_worker_lives(
         assert await (await producer.submit(square.map([4]))).gather() == [16]
     told = [(r.error_type, r.message) for r in results if isinstance(r, FailureResult)]
     assert [kind.rpartition(".")[2] for kind, _ in told] == [
-        "SystemExit", "KeyboardInterrupt", "SystemExit", "RuntimeError", "UnusableValueError", "UnusableValueError",
+        "SystemExit", "KeyboardInterrupt", "SystemExit", "StopIteration", "UnusableValueError", "UnusableValueError",
         "UnusableValueError", "UnusableValueError", "ValueError",
     ]  # fmt: skip
     assert "takes 1,048," in told[6][1]

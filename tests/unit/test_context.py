@@ -14,9 +14,11 @@ from workers.context import CurrentJob, current_job, enter
 class SomeRun:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.cancelling = False
+        self.outcome = None
 
     def current_job(self) -> CurrentJob:
-        return CurrentJob("b", 3, "key", 2, self.deadline)
+        return CurrentJob(self, "b", 3, "key", 2)
 
 
 def test_outside_a_job_there_is_none() -> None:
@@ -39,7 +41,18 @@ async def test_each_task_has_its_own() -> None:
         current_job()
 
 
-def test_remaining_time_never_falls_below_zero() -> None:
-    assert CurrentJob("b", 3, None, 1, time.monotonic() - 5).remaining() == 0
-    assert 4 < CurrentJob("b", 3, None, 1, time.monotonic() + 5).remaining() <= 5
-    assert CurrentJob("b", 3, None, 1, 0).job_id == "b:3"
+def test_remaining_time_follows_the_deadline_and_never_falls_below_zero() -> None:
+    run = SomeRun(time.monotonic() - 5)
+    job = run.current_job()
+    assert job.remaining() == 0
+    run.deadline += 10
+    assert 4 < job.remaining() <= 5
+    assert not job.cancelling
+    run.cancelling = True
+    assert job.cancelling
+
+
+def test_it_says_which_job_it_is() -> None:
+    job = SomeRun(0).current_job()
+    assert (job.job_id, job.key, job.attempt) == ("b:3", "key", 2)
+    assert repr(job) == "<job b:3, attempt 2>"

@@ -195,11 +195,11 @@ async def test_a_job_that_ignores_its_cancellation_is_abandoned_after_grace() ->
     run = await ended(ignore_cancellation_until(end), limit=LIMIT, grace=LIMIT)
     assert run.outcome == timed_out("abandoned")
     assert 2 * LIMIT <= run.finished - run.started < 2 * LIMIT + 0.25
-    assert run in run._deadlines.left_behind
+    assert run in run.deadlines.left_behind
     end.set()
     await run.task
     assert run.outcome == timed_out("abandoned"), "what comes out of an abandoned job changes nothing"
-    assert run not in run._deadlines.left_behind
+    assert run not in run.deadlines.left_behind
 
 
 async def test_a_hanging_job_without_grace_is_over_at_its_deadline() -> None:

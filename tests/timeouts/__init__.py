@@ -1,0 +1,1 @@
+"""Misbehaving jobs, and what must become of them."""
