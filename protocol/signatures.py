@@ -120,7 +120,7 @@ class Signature:
             PydanticSerializationError: If it cannot be JSON.
         """
         model = self._returned.__pydantic_validator__.validate_python({"value": value})
-        encoded: bytes = self._returned.__pydantic_serializer__.to_json(model)
+        encoded: bytes = self._returned.__pydantic_serializer__.to_json(model, by_alias=True)
         return encoded
 
     def decode_value(self, value: Any) -> Any:

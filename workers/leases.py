@@ -17,6 +17,9 @@ from protocol.connection import RedisClock, Scripts
 
 logger = logging.getLogger(__name__)
 
+# A worker that leaves waits this long, s, for a Redis that is away to take note; its keys lapse by themselves.
+FAREWELL = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Leased:
@@ -73,7 +76,7 @@ class Leases:
             await asyncio.wait({self._task})
         redis = self._scripts.redis
         try:
-            async with redis.pipeline(transaction=False) as pipe:
+            async with asyncio.timeout(FAREWELL), redis.pipeline(transaction=False) as pipe:
                 pipe.delete(keys.worker(self.worker_id))
                 pipe.zrem(keys.workers(self._queue), self.worker_id)
                 await pipe.execute()

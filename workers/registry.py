@@ -221,9 +221,12 @@ def load(module: str) -> None:
     if home not in sys.path:
         sys.path.insert(0, home)
     try:
-        importlib.import_module(path.stem if is_file else module)
+        imported = importlib.import_module(path.stem if is_file else module)
     except (Exception, SystemExit) as error:
         raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(imported, "__file__", None)
+    if is_file and (found is None or Path(found).resolve() != path.resolve()):
+        raise InputError(f"file {module!r} goes by a name that another module has ({found}): rename it")
 
 
 def load_all(modules: str) -> None:

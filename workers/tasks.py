@@ -70,18 +70,29 @@ class Steps(Coroutine[Any, Any, Any]):
     def _step(self, resume: Callable[..., Any], *payload: Any) -> Any:
         run, deadlines = self._run, self._run.deadlines
         if run.outcome is not None:  # a task may outlive its job, and then is nobody's
-            return resume(*payload)
+            return _step_safely(resume, *payload)
         outer = deadlines.code
         if outer is None:
             deadlines.enter(run)
         deadlines.code = self._call
         try:
-            return resume(*payload)
+            return _step_safely(resume, *payload)
         finally:
             if outer is None:
                 deadlines.leave(run)
             else:  # an eager task takes its first step inside one of its parent's
                 deadlines.code = outer
+
+
+class TaskExitedError(RuntimeError):
+    """A task that a job has started raised SystemExit or KeyboardInterrupt, which would end the worker's loop."""
+
+
+def _step_safely(resume: Callable[..., Any], *payload: Any) -> Any:
+    try:
+        return resume(*payload)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise TaskExitedError(f"a task of the job raised {error!r}") from error
 
 
 class Tasks:

@@ -26,6 +26,7 @@ from protocol.errors import ProtocolError
 from workers import forks
 from workers.chunks import Claimed
 from workers.crew import Crew, WorkerOptions
+from workers.leases import FAREWELL
 from workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class StragglerWorker(Worker):
     async def close(self) -> None:
         """Take leave of Redis."""
         if self._pool is not None:
-            await self.pool.delete(self.health_check_key)
+            if self._pulse is None:  # else others of this host may go on; the supervisor says goodbye for all
+                await say_goodbye(self.pool, self.options.queue)
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
@@ -257,6 +259,18 @@ def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
     }
 
 
+def health_key(queue: str) -> str:
+    """Name this host's health key."""
+    return keys.health(f"{queue}:{socket.gethostname()}")
+
+
+async def say_goodbye(redis: ArqRedis, queue: str) -> None:
+    """Delete this host's health key; a Redis that is away is not waited for."""
+    with contextlib.suppress(RedisError, OSError):
+        async with asyncio.timeout(FAREWELL):
+            await redis.delete(health_key(queue))
+
+
 def _arq_options(options: WorkerOptions) -> dict[str, Any]:
     return {
         "functions": [func(run_chunk, name=CHUNK_FUNCTION, max_tries=1_000_000, keep_result=0)],
@@ -268,7 +282,7 @@ def _arq_options(options: WorkerOptions) -> dict[str, Any]:
         "keep_result": 0,
         "health_check_interval": options.lease,
         # Replicas of a service have hosts of their own, so each can be asked after its own health.
-        "health_check_key": keys.health(f"{options.queue}:{socket.gethostname()}"),
+        "health_check_key": health_key(options.queue),
         "job_serializer": to_json,
         "job_deserializer": from_json,
     }

@@ -59,7 +59,8 @@ async def _run(
                     await collection.run_beside(submitting, feed, progress)
             except (StragglerError, RedisError, asyncio.CancelledError):
                 if collection.tally.total:
-                    await collection.conclude()
+                    # In a task of its own: up to Python 3.11.2 timeouts misbehave in one that was cancelled.
+                    await asyncio.create_task(collection.conclude())
                 if redis is not None:
                     say(f"the other jobs stay in Redis, for a worker with --queue {producer.queue}")
                 raise

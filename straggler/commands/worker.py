@@ -20,7 +20,7 @@ from workers.crew import WorkerOptions
 from workers.processes import die_with_parent
 from workers.pulse import Pulse
 from workers.supervisor import EXHAUSTED, Supervisor, worker_words
-from workers.worker import StragglerWorker
+from workers.worker import StragglerWorker, say_goodbye
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def supervise(
                 worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment, burst=burst
             ).run()
         finally:
+            await say_goodbye(redis, queue)
             await redis.aclose(close_connection_pool=True)
 
     return run_loop(run())

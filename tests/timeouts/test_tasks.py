@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from protocol.settings import Settings
-from straggler import TimeoutResult, current_job, embedded, job
+from straggler import FailureResult, TimeoutResult, current_job, embedded, job
 from tests.conftest import ROOT, StartProcess
 from tests.jobs import nap, square
 from workers.tasks import GuardedTask, Tasks
@@ -123,6 +123,22 @@ async def test_a_job_that_takes_sigalrm_loses_it_and_the_next_one_is_interrupted
     assert result.stopped == "interrupted"
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+async def test_a_task_of_a_job_that_exits_is_that_jobs_failure_and_the_worker_lives(error: BaseException) -> None:
+    @job
+    async def exits() -> None:
+        async def leave() -> None:
+            raise error
+
+        await asyncio.gather(leave())
+
+    async with embedded(Settings()) as producer:
+        failed, napped = await (await producer.submit([exits.spec(), nap.spec(0.01)], timeout=5)).results()
+    assert isinstance(failed, FailureResult)
+    assert failed.error_type == "workers.tasks.TaskExitedError"
+    assert napped.status == "success"
 
 
 @pytest.mark.redis

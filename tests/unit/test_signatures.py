@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator
 from pydantic_core import from_json
 
 from protocol.errors import ArgumentsError
@@ -283,3 +283,17 @@ def test_other_types_do(annotation: Any) -> None:
 
     function.__annotations__["return"] = annotation
     assert not Signature("f", function).returns_plain_json
+
+
+class Aliased(BaseModel):
+    length: int = Field(alias="Content-Length")
+
+
+def test_a_returned_model_with_aliases_comes_back() -> None:
+    def measure() -> Aliased:
+        return Aliased(**{"Content-Length": 3})
+
+    signature = Signature("measure", measure)
+    encoded = from_json(signature.encode_value(measure()))
+    assert encoded == {"value": {"Content-Length": 3}}
+    assert signature.decode_value(encoded["value"]) == measure()
