@@ -136,7 +136,7 @@ async def test_a_job_that_cleans_up_and_reraises_leaks_nothing() -> None:
             opened.remove(f"{number}")
 
     async with embedded(Settings()) as producer:
-        results = await (await producer.submit(work.map(range(50)), timeout=LIMIT, grace=5)).results()
+        results: list[Any] = list(await (await producer.submit(work.map(range(50)), timeout=LIMIT, grace=5)).results())
     assert {(result.status, result.stopped) for result in results} == {("timeout", "cancelled")}
     assert not opened
     # That no task is left, `no_leaked_tasks` sees to.

@@ -27,16 +27,18 @@ def test_a_function_refuses_it(value: float) -> None:
 @pytest.mark.parametrize("option", ["timeout", "queue_timeout"])
 @pytest.mark.parametrize("value", CANNOT_BE)
 def test_a_job_refuses_it(option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
     with pytest.raises(OptionError, match=option):
-        echo.spec(1, **{option: value})
+        echo.spec(1, **options)
 
 
 @pytest.mark.parametrize("option", ["timeout", "queue_timeout"])
 @pytest.mark.parametrize("value", CANNOT_BE)
 async def test_a_batch_refuses_it_and_submits_nothing(option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
     async with embedded(Settings()) as producer:
         with pytest.raises(OptionError, match=option):
-            await producer.submit([echo.spec(1)], **{option: value})
+            await producer.submit([echo.spec(1)], **options)
         assert await producer.batches() == []
 
 

@@ -47,11 +47,11 @@ async def test_a_task_that_outlives_its_job_is_nobodys() -> None:
     left: list[asyncio.Task[Any]] = []
 
     @job
-    async def leave() -> None:
+    async def leaves_a_task() -> None:
         left.append(asyncio.create_task(asyncio.sleep(60)))
 
     async with embedded(Settings()) as producer:
-        await (await producer.submit([leave.spec()])).wait()
+        await (await producer.submit([leaves_a_task.spec()])).wait()
         assert left[0].cancel()
         await asyncio.wait(left)
 
