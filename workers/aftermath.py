@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A job that has killed its worker so often is not tried again.
 MOST_CRASHES = 3
+# Leases that are looked through for those of a dead worker: more than are held at a time, but by very many workers.
+_CHUNKS_A_LOOK = 1000
 # How Redis says that another kind of value stands in a key.
 _WRONG_TYPE = "WRONGTYPE"
 
@@ -131,7 +133,8 @@ class Aftermath:
         await self._scripts.run("record", names, (common, lifetime, current.index, own["status"], row))
 
     async def _hand_back(self, pulse: Pulse) -> None:
-        chunks = pulse.chunks()
+        # What it had just claimed may not stand in its memory yet.
+        chunks = list(dict.fromkeys([*pulse.chunks(), *await self._claimed_by(pulse.worker_id)]))
         if not chunks or not pulse.worker_id:
             return
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -146,6 +149,17 @@ class Aftermath:
                 continue
             args += [chunk_id, batch_id, first, count, "again"]
         await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)
+
+    async def _claimed_by(self, worker_id: str) -> list[str]:
+        # A leased chunk is due at the end of its lease, so those of all workers stand next behind the present.
+        seconds, microseconds = await self._redis.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        found = await self._redis.zrangebyscore(keys.queue(self._queue), now_ms, "+inf", start=0, num=_CHUNKS_A_LOOK)
+        if not found:
+            return []
+        names = [chunk.decode(errors="replace") for chunk in found]
+        holders = await self._redis.mget([keys.ARQ_IN_PROGRESS + name for name in names])
+        return [name for name, holder in zip(names, holders, strict=True) if holder == worker_id.encode()]
 
 
 def _say_unreadable(error: Exception) -> None:

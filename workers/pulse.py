@@ -84,7 +84,8 @@ class Pulse:
     def hold(self, chunk_id: str) -> int:
         """Write down that the process holds a chunk; returns its row, -1 if there is no room for it or for its name.
 
-        Until this is called, and without a row, nobody hands the chunk of a dead process back: its lease lapses.
+        A dead process's chunks are looked for in Redis, too; what is found in neither place waits for its lease to
+        lapse.
         """
         if not self._free or len(chunk_id.encode()) >= _ROW_BYTES:
             return -1

@@ -155,6 +155,16 @@ async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: 
     assert (lost.attempt, lost.reason) == (3, "its worker process ended under it 3 times, last by signal SIGSEGV")
 
 
+async def test_what_a_process_had_claimed_and_not_yet_written_down_runs_at_once(
+    producer: Producer, worker: StartWorker, death: Death
+) -> None:
+    batch = await submit(producer)
+    death.pulse.drop(death.hold_chunk_of(batch, 1))
+    await death.settle()
+    async with worker(), asyncio.timeout(5):
+        assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 3
+
+
 async def test_chunks_that_others_hold_by_now_are_left_to_them(producer: Producer, death: Death) -> None:
     batch = await submit(producer)
     death.hold(f"{batch.id}:0", worker_id="host-2-alive")

@@ -63,6 +63,13 @@ def starts(process: WorkerProcess) -> int:
     return process.output.count("takes jobs from")
 
 
+async def alive(producer: Producer, count: int) -> None:
+    """Wait until so many workers have told their slots, by which a batch is cut into chunks."""
+    async with asyncio.timeout(10):
+        while len(await producer.workers()) < count:  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.01)
+
+
 async def end(process: WorkerProcess) -> int:
     """Tell a supervisor to stop; returns its exit code."""
     process.terminate()
@@ -81,7 +88,7 @@ async def test_a_job_in_c_code_is_killed_within_its_bound_and_its_neighbours_run
 ) -> None:
     trace = tmp_path / "trace"
     workers = supervisor("--processes", "2", "--concurrency", "8")
-    await until(lambda: starts(workers) == 2)
+    await alive(producer, 2)
     holder = rough_jobs.hold_in_c.spec(timeout=0.5)
     neighbours = [rough_jobs.wait_for_door.spec(door, trace, str(number)) for number in range(7)]
     batch = await producer.submit([*neighbours, holder], grace=0.2)
@@ -142,6 +149,7 @@ async def test_a_job_that_crashes_its_worker_three_times_is_lost_and_the_others_
 ) -> None:
     trace = tmp_path / "trace"
     workers = supervisor("--concurrency", "2")  # few slots: large chunks
+    await alive(producer, 1)
     poison: JobSpec[Any] = rough_jobs.crash_worker.spec(how, trace)
     specs: list[JobSpec[Any]] = [*square.map(range(60)), poison, *square.map(range(39))]
     began = time.monotonic()
@@ -206,7 +214,7 @@ async def test_sigterm_hands_chunks_back_that_run_elsewhere_soon(
 ) -> None:
     trace = tmp_path / "trace"
     first = supervisor("--processes", "2", "--concurrency", "2", shutdown_wait=0.2)
-    await until(lambda: starts(first) == 2)
+    await alive(producer, 2)
     batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
     await until(lambda: len(lines(trace)) == 4)
     second = supervisor("--concurrency", "4")
@@ -255,7 +263,7 @@ async def test_processes_end_with_a_supervisor_that_is_killed_and_another_goes_o
 ) -> None:
     trace = tmp_path / "trace"
     workers = supervisor("--processes", "2", "--concurrency", "2", lease=1)
-    await until(lambda: starts(workers) == 2)
+    await alive(producer, 2)
     batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
     await until(lambda: len(lines(trace)) == 4)
     pids = children_of(workers)
