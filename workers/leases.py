@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from protocol import keys
-from protocol.connection import RedisClock, Scripts
+from protocol.connection import ArqRedis, RedisClock, Scripts
 
 logger = logging.getLogger(__name__)
 
@@ -138,3 +139,15 @@ class Leases:
             except (RedisError, OSError) as error:
                 logger.warning("leases could not be renewed: %s", error, extra={"event": "lease.renew_failed"})
             await asyncio.sleep(self._interval)
+
+
+def health_key(queue: str) -> str:
+    """Name this host's health key."""
+    return keys.health(f"{queue}:{socket.gethostname()}")
+
+
+async def say_goodbye(redis: ArqRedis, queue: str) -> None:
+    """Delete this host's health key; a Redis that is away is not waited for."""
+    with contextlib.suppress(RedisError, OSError):
+        async with asyncio.timeout(FAREWELL):
+            await redis.delete(health_key(queue))

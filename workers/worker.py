@@ -7,10 +7,8 @@ One of the two modules that know arq. `StragglerWorker` keeps arq's life cycle, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-import socket
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -26,7 +24,7 @@ from protocol.errors import ProtocolError
 from workers import forks
 from workers.chunks import Claimed
 from workers.crew import Crew, WorkerOptions
-from workers.leases import FAREWELL
+from workers.leases import health_key, say_goodbye
 from workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -257,18 +255,6 @@ def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
         "job_completion_wait": options.shutdown_wait,
         **_arq_options(options),
     }
-
-
-def health_key(queue: str) -> str:
-    """Name this host's health key."""
-    return keys.health(f"{queue}:{socket.gethostname()}")
-
-
-async def say_goodbye(redis: ArqRedis, queue: str) -> None:
-    """Delete this host's health key; a Redis that is away is not waited for."""
-    with contextlib.suppress(RedisError, OSError):
-        async with asyncio.timeout(FAREWELL):
-            await redis.delete(health_key(queue))
 
 
 def _arq_options(options: WorkerOptions) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ class Clocked:
         self.started = time.monotonic()
         self.limit = when
         self.number = 7.0
+        self.call: Any = None
         self.rung = rung if rung is not None else []
         self.postponed = 0.0
 

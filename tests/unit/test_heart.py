@@ -23,7 +23,7 @@ from workers.pulse import SUPERVISOR, TICK
 async def beating(
     deadlines: Deadlines, exhausted: Callable[[], None] = lambda: None, orphaned: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Heart]:
-    heart = Heart(deadlines, 2, exhausted, orphaned)
+    heart = Heart(deadlines, 2, exhausted, orphaned, on_beat=lambda: None)
     heart.start()
     try:
         yield heart
