@@ -8,9 +8,7 @@ it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.aftermath import Aftermath
-from workers.processes import describe_exit
+from workers.processes import describe_exit, kill_session
 from workers.pulse import TICK, Pulse
 
 logger = logging.getLogger(__name__)
@@ -104,7 +102,7 @@ class Supervisor:
                     self._is_done = self._is_done or (not self._children and self._stops > 0)
             finally:
                 for child in self._children:
-                    _kill(child)
+                    kill_session(child.process.pid)
         return self._code
 
     def stop(self) -> None:
@@ -126,7 +124,7 @@ class Supervisor:
         if child.process.poll() is None:
             if not child.hung and self._is_hanging(child, time.monotonic()):
                 child.hung = True
-                _kill(child)
+                kill_session(child.process.pid)
                 child.process.wait()
             else:
                 return
@@ -155,7 +153,7 @@ class Supervisor:
             self._count -= 1
             self._is_done = self._count == 0
             return
-        _kill(child)  # what its jobs have started
+        kill_session(child.process.pid)  # what its jobs have started
         if code in (0, EXHAUSTED):  # somebody may have told it to stop, a job of its own even
             return
         # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
@@ -168,11 +166,6 @@ class Supervisor:
             extra={"event": "worker.killed" if child.hung else "worker.died", "pid": child.process.pid},
         )  # fmt: skip
         await self._aftermath.settle(child.pulse, describe_exit(code), killed=child.hung)
-
-
-def _kill(child: Child) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def worker_words(arguments: Sequence[str]) -> list[str]:
