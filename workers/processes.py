@@ -1,8 +1,8 @@
 """Run plain functions in processes that can be killed, whatever they do.
 
-Each process is a fresh interpreter in a session of its own (safe beside threads and an event loop), which imports the
-job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair. A
-job is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at
+Each process is a fresh interpreter in a process group of its own (safe beside threads and an event loop), which imports
+the job's module by its name and then runs one job after the other; arguments and values go as JSON over a socket pair.
+A job is stopped by SIGKILL to its whole process group, so that what it started ends with it; the process is replaced at
 once.
 
 Why not a library's pool: pebble 5 stops a job with SIGTERM, waits 3 s for it, leaves the job's own children alone and
@@ -73,7 +73,7 @@ class Process:
                     words,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,
+                    process_group=0,  # of its own, to be killed with; in the worker's session, for the supervisor
                     env={**os.environ, "PYTHONPATH": path},
                 )
             except OSError as error:
@@ -265,6 +265,17 @@ def importing() -> Iterator[None]:
         yield
     finally:
         _importing = False
+
+
+def kill_session(leader: int) -> None:
+    """Kill a session's processes, whatever groups they are in; where there is no `/proc`, its leader's group only."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # that one has just ended
+            # After the command's name in brackets: state, parent, group, session.
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
 
 
 def die_with_parent() -> None:

@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import ValidationError
@@ -207,11 +208,11 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
-def load(module: str) -> None:
+def load(module: str) -> ModuleType:
     """Import a module (`jobs`, `package.jobs`) or a file (`path/jobs.py`), so that its jobs are known.
 
     Raises:
-        InputError: If there is none, or its import fails.
+        InputError: If there is none, its import fails, or another module has the file's name.
     """
     path = Path(module)
     is_file = module.endswith(".py")
@@ -226,7 +227,11 @@ def load(module: str) -> None:
         raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(imported, "__file__", None)
     if is_file and (found is None or Path(found).resolve() != path.resolve()):
-        raise InputError(f"file {module!r} goes by a name that another module has ({found}): rename it")
+        raise InputError(
+            f"{module} cannot be imported, as Python has another module named {path.stem!r} ({found or 'built in'}): "
+            "rename the file"
+        )
+    return imported
 
 
 def load_all(modules: str) -> None:

@@ -8,9 +8,7 @@ it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.aftermath import Aftermath
-from workers.processes import describe_exit
+from workers.processes import describe_exit, kill_session
 from workers.pulse import TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)
@@ -65,8 +63,7 @@ class Child:
 
     def kill(self) -> None:
         """Kill it with all that its jobs have started in its session."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # as in `workers.processes`
-            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_session(self.process.pid)
 
     def forget(self) -> None:
         """Let go of its memory."""

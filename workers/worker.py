@@ -7,6 +7,7 @@ One of the two modules that know arq. `StragglerWorker` keeps arq's life cycle, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time

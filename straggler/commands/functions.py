@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from pathlib import Path
 from types import ModuleType
 
-from protocol.errors import InputError, UnknownFunctionError
+from protocol.errors import UnknownFunctionError
 from workers import registry
 from workers.registry import Job
 
@@ -55,15 +53,4 @@ def load_module(name: str) -> ModuleType:
     Raises:
         InputError: If there is none, its import fails, or another module has the file's name.
     """
-    registry.load(name)
-    if not name.endswith(".py"):
-        return sys.modules[name]
-    path = Path(name).resolve()
-    module = sys.modules[path.stem]
-    loaded = getattr(module, "__file__", None)
-    if loaded is None or Path(loaded).resolve() != path:
-        raise InputError(
-            f"{name} cannot be imported, as Python has another module named {path.stem!r} ({loaded or 'built in'}): "
-            "rename the file"
-        )
-    return module
+    return registry.load(name)

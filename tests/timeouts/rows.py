@@ -29,6 +29,7 @@ class Row:
         error: The last part of its error's type, where it fails.
         blocks: Whether it holds the event loop, so that its neighbours wait meanwhile.
         crashes: Whether its worker process ends under it: it holds what runs there, and starts again.
+        also: How else it may be stopped, where a busy machine decides.
         needs: Why it needs another process to end it, if it does: the embedded mode has none.
     """
 
@@ -38,6 +39,7 @@ class Row:
     error: str | None = None
     blocks: bool = False
     crashes: bool = False
+    also: str = ""
     needs: str = ""
 
     @property
@@ -50,6 +52,11 @@ class Row:
         """What it must end in, as `outcome` tells it of a result."""
         return " ".join(word for word in (self.status, self.stopped or self.error) if word)
 
+    @property
+    def allowed(self) -> set[str]:
+        """All that it may end in."""
+        return {self.expected, f"{self.status} {self.also}"} if self.also else {self.expected}
+
 
 ROWS: dict[str, Row] = {}
 
@@ -61,6 +68,7 @@ def animal(
     error: str | None = None,
     blocks: bool = False,
     crashes: bool = False,
+    also: str = "",
     needs: str = "",
     **options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
@@ -68,7 +76,7 @@ def animal(
 
     def register(function: Callable[..., Any]) -> Any:
         made = job(**options)(function)
-        ROWS[made.name] = Row(made, status, stopped, error, blocks, crashes, needs)
+        ROWS[made.name] = Row(made, status, stopped, error, blocks, crashes, also, needs)
         return made
 
     return register

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +155,33 @@ async def test_a_worker_process_that_is_told_to_stop_is_replaced(
     assert await (await producer.submit([nap.spec(0.0)], timeout=5)).gather() == [0.0]
     supervisor.terminate()
     assert await asyncio.to_thread(supervisor.wait) == 0
+
+
+@job
+def leave_a_program(path: str) -> None:
+    """Start a program, and say which."""
+    program = subprocess.Popen(["sleep", "62.5"])
+    with open(path, "w") as file:  # noqa: PTH123  # a plain job's plain way
+        print(program.pid, file=file)
+    program.wait()
+
+
+@pytest.mark.redis
+async def test_what_a_plain_job_has_started_ends_with_its_worker_process(
+    worker_process: StartProcess, producer: Any, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    words = [sys.executable, "-m", "straggler.cli", "worker", "--jobs", "tests.timeouts.test_tasks"]
+    supervisor = worker_process(command=words)
+    await producer.submit([leave_a_program.spec(str(pid))], timeout=60)
+    while not (pid.exists() and pid.read_text().endswith("\n")):
+        await asyncio.sleep(0.02)
+    program = Path(f"/proc/{pid.read_text().strip()}")
+    assert program.exists()
+    os.kill(_child_of(supervisor.pid), signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while program.exists():
+            await asyncio.sleep(0.02)
 
 
 def _child_of(pid: int) -> int:

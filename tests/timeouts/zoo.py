@@ -116,7 +116,7 @@ async def leaks_threads() -> None:
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 5) for _ in range(8)))
 
 
-@animal("timeout", "late", blocks=True)
+@animal("timeout", "late", also="interrupted", blocks=True)
 async def returns_late() -> str:
     """Return just after the deadline, without ever having given the loop back."""
     while current_job().remaining():

@@ -134,5 +134,5 @@ def test_a_module_that_cannot_be_imported_is_said_so_in_one_line(
 
 def test_a_file_whose_name_another_module_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("")
-    with pytest.raises(InputError, match=r"goes by a name that another module has .*: rename it"):
+    with pytest.raises(InputError, match="as Python has another module named 'json'"):
         registry.load(str(tmp_path / "json.py"))
