@@ -21,7 +21,7 @@ from typing import Any
 
 from workers.context import running
 from workers.deadlines import Deadlines
-from workers.pulse import LAST_MOMENT
+from workers.pulse import CURRENT, LAST_MOMENT, NOBODY
 
 # The loop's own timer comes first, s: only a loop that could not ring in time is interrupted.
 _SLACK = 0.02
@@ -94,7 +94,7 @@ class Interrupts:
     def _blame_caller(self) -> None:
         """Tell the supervisor whose callback holds the loop, if one does; at the next beat nobody holds it."""
         run = running()
-        if run is not None:
+        if run is not None and self._deadlines.cells[CURRENT] == NOBODY:  # once: it is known from then on
             self._deadlines.blame(run)
 
 
@@ -112,6 +112,8 @@ class _Alarm:
             self._taken = time.monotonic()
             self._timer = signal.getitimer(signal.ITIMER_REAL)
             self._handler = signal.signal(signal.SIGALRM, self._ring)
+            # The loop hears of signals by a pipe, which a long block fills with alarms: that is no news to anybody.
+            signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         self._times[user] = math.inf
 
     def keep(self) -> None:

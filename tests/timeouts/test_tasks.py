@@ -129,14 +129,14 @@ async def test_a_job_that_takes_sigalrm_loses_it_and_the_next_one_is_interrupted
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
 async def test_a_task_of_a_job_that_exits_is_that_jobs_failure_and_the_worker_lives(error: BaseException) -> None:
     @job
-    async def exits() -> None:
+    async def starts_a_task_that_exits() -> None:
         async def leave() -> None:
             raise error
 
         await asyncio.gather(leave())
 
     async with embedded(Settings()) as producer:
-        failed, napped = await (await producer.submit([exits.spec(), nap.spec(0.01)], timeout=5)).results()
+        failed, napped = await (await producer.submit([starts_a_task_that_exits.spec(), nap.spec(0.01)], timeout=5)).results()
     assert isinstance(failed, FailureResult)
     assert failed.error_type == "workers.tasks.TaskExitedError"
     assert napped.status == "success"
