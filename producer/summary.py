@@ -191,15 +191,15 @@ def _durations(tally: Tally) -> Iterator[RenderableType]:
         return
     p50, p95 = durations.percentile(0.5), durations.percentile(0.95)
     yield Text(f"\nrun time   p50 {seconds(p50)} · p95 {seconds(p95)} · max {seconds(durations.longest)}")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="ellipsis", no_wrap=True)
-    table.add_column(no_wrap=True)
     for rank, (duration, key, status) in enumerate(tally.slowest()):
         label, colour = LABELS[status]
-        table.add_row("" if rank else "slowest  ", seconds(duration), Text(shorten(key, 100)), Text(label, colour))
-    yield table
+        yield Text.assemble(
+            f"{'' if rank else 'slowest':<11}{seconds(duration):>9}  ",
+            (f"{label:<9}", colour),
+            f"  {shorten(key, 100)}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
 
 
 def _share(count: int, total: int) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from workers.processes import die_with_parent
+
 BINARY = shutil.which("redis-server")
 
 
@@ -41,7 +43,8 @@ class RedisServer:
         assert BINARY is not None
         command = [BINARY, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         command += ["--save", "", "--appendonly", "no", "--logfile", str(self.directory / "log"), *self._arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        # A run that is killed leaves no server behind.
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
         deadline = time.monotonic() + 10
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -28,7 +28,8 @@ _THREADS = "straggler-thread"
 # Jobs that ignore their cancellation get this long, s, to end with the process; then it leaves without them.
 _FAREWELL = 0.5
 
-notes = Console(stderr=True, highlight=False)
+# Where there is no terminal there is no width either, and rich would take 80.
+notes = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 """Progress, tables and notes for people, on stderr; stdout is for data."""
 
 

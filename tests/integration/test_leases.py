@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.jobs import JobSpec
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, hang, square, wait_for_file
 
@@ -84,8 +86,13 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
 ) -> None:
     trace = tmp_path / "trace"
     first = worker_process(lease=1)
-    quick = [append_line.spec(trace, f"quick-{n}") for n in range(3)]
-    batch: Batch[Any] = await producer.submit([*quick, *[append_line.spec(trace, f"slow-{n}", 2.0) for n in range(3)]])
+
+    async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
+        for name, seconds in (("quick", 0.0), ("slow", 2.0)):
+            for number in range(3):
+                yield append_line.spec(trace, f"{name}-{number}", seconds)
+
+    batch = await producer.submit(stream())
     await until(lambda: len(trace_of(trace)) == 6)
     while (await batch.status()).done < 3:  # noqa: ASYNC110  # nobody tells us
         await asyncio.sleep(0.01)

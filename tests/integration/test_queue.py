@@ -165,6 +165,7 @@ async def test_the_first_result_of_a_job_wins(producer: Producer, redis: Any, wo
     batch = await producer.submit([fail.spec("first"), *(square.spec(n) for n in range(9))])
     async with worker():
         before = await batch.results()
+        await until(lambda: not redis.zcard(keys.queue("default")))
         # The chunks are there again: their worker is said to have died before it could let go of them.
         for first in range(10):
             payload = encode_payload(batch.id, first, 1, time.time())
@@ -185,6 +186,7 @@ async def test_a_chunk_that_comes_again_after_the_end_prolongs_no_lifetime(
     batch = await producer.submit([fail.spec("no")], keep_results=30)
     async with worker():
         await batch.wait()
+        await until(lambda: not redis.zcard(keys.queue("default")))
         redis.set(f"arq:job:{batch.id}:0", encode_payload(batch.id, 0, 1, time.time()), px=60_000)
         redis.zadd(keys.queue("default"), {f"{batch.id}:0": 1})
         redis.pexpire(keys.queue("default"), 60_000)

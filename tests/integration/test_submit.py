@@ -236,6 +236,7 @@ async def test_a_submission_makes_no_round_trip_a_job(redis_url: str, redis: Any
     assert reads["total_reads_processed"] < 30_000 / 20
 
 
+@pytest.mark.redis
 async def test_memory_is_flat_in_the_size_of_the_batch(producer: Producer) -> None:
     async def peak(count: int) -> int:
         tracemalloc.start()

@@ -24,8 +24,8 @@ def failure(message: str, error_type: str = "ValueError", index: int = 0) -> Fai
     return FailureResult(**common(index), error_type=error_type, message=message)
 
 
-def table(tally: Tally, total: int, elapsed: float = 2.0) -> str:
-    console = Console(width=100, color_system=None)
+def table(tally: Tally, total: int, elapsed: float = 2.0, width: int = 100) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(summarize(tally, total, elapsed))
     return capture.get()
@@ -128,6 +128,14 @@ def test_slowest_are_named_by_key_or_else_by_index() -> None:
     assert found == [(duration, key, "success") for duration, key in keys]
 
 
+def test_long_key_of_a_slow_job_is_cut_on_a_narrow_terminal_and_nothing_else() -> None:
+    tally = Tally()
+    tally.add(TimeoutResult(**common(1, 3.0, "http://" + "x" * 200), limit=3, phase="running", stopped="cancelled"))
+    line = lines(table(tally, 1, width=60))["slowest"]
+    assert line.startswith("slowest 3.00 s timed out http://xxxx")
+    assert line.endswith("x\u2026")
+
+
 # ---- the table
 
 
@@ -150,7 +158,7 @@ def test_table_tells_every_outcome() -> None:
     assert found["no"] == "no result yet 4 0.4 %"
     assert found["all"] == "all 1,000 in 2.00 s, 498 a second"
     assert found["run"] == "run time p50 20 ms · p95 20 ms · max 3.00 s"
-    assert found["slowest"] == "slowest 3.00 s slow timed out"
+    assert found["slowest"] == "slowest 3.00 s timed out slow"
 
 
 def test_share_is_whole_only_where_all_are_meant() -> None:
