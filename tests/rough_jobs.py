@@ -183,3 +183,12 @@ async def start_program(path: Path) -> None:
         path.with_suffix(".new").write_text(str(child.pid))
         path.with_suffix(".new").rename(path)
         sum(itertools.repeat(1, 10**12))
+
+
+@job
+async def start_program_and_wait(path: Path) -> None:
+    """Start a program, write down its id, and wait for it."""
+    program = await asyncio.create_subprocess_exec("sleep", "60")
+    path.with_suffix(".new").write_text(str(program.pid))
+    path.with_suffix(".new").rename(path)
+    await program.wait()

@@ -131,6 +131,9 @@ class StragglerWorker(Worker):
             return
         for chunk in claimed:
             self._start_chunk(chunk)
+        # They take their slots at their first step: the next claim would count those as free, and hoard what others
+        # have room for.
+        await asyncio.sleep(0)
         if not claimed:
             await self._unless_stopping(self._wait_for_work(next_due, did_not_fit))
 

@@ -137,7 +137,38 @@ async def test_a_job_that_is_left_behind_and_then_holds_the_loop_costs_no_innoce
     assert await end(workers) == 0
 
 
+async def test_two_workers_share_what_one_has_no_slots_for(
+    producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    workers = supervisor("--processes", "2", "--concurrency", "2")
+    await alive(producer, 2)
+    for round_ in range(1, 6):
+        batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
+        await until(lambda round_=round_: len(lines(trace)) == 4 * round_)  # type: ignore[misc]
+        door.touch()
+        await batch.results()
+        door.unlink()
+    assert await end(workers) == 0
+
+
 # ---- a job under which its process dies
+
+
+async def test_what_jobs_of_a_crashed_worker_had_started_is_killed(
+    producer: Producer, supervisor: StartSupervisor, tmp_path: Path
+) -> None:
+    path = tmp_path / "pid"
+    workers = supervisor()
+    batch = await producer.submit([rough_jobs.start_program_and_wait.spec(path)])
+    await until(path.exists)
+    [pid] = children_of(workers)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not is_there(int(path.read_text())))
+    await until(lambda: starts(workers) == 2)
+    workers.terminate()
+    assert await end(workers) == 0
+    assert (await batch.status()).running == 0
 
 
 @pytest.mark.parametrize(

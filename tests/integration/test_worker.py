@@ -14,7 +14,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.context import CurrentJob
 
@@ -81,6 +81,20 @@ async def test_two_workers_share_a_batch_and_run_each_job_once(
         results = await batch.results()
     assert sorted(int(line) for _, _, line in lines(tmp_path / "trace")) == list(range(300))
     assert {result.worker for result in results} == {one.crew.worker_id, two.crew.worker_id}
+
+
+async def test_a_worker_claims_no_more_than_it_has_slots_for(
+    producer: Producer, worker: StartWorker, door: Path, redis: Any
+) -> None:
+    batches = [await producer.submit([wait_for_file.spec(door)]) for _ in range(8)]
+    async with worker(concurrency=2) as running:
+        await until(lambda: running.crew.slots.free == 0)
+        # It has claimed again by now if it ever will: the next look at the queue waits for a free slot.
+        await until(lambda: any("_wait_free" in repr(task) for task in asyncio.all_tasks()))
+        assert len(redis.keys(f"{keys.ARQ_IN_PROGRESS}*")) == 2
+        door.touch()
+        for batch in batches:
+            await batch.wait()
 
 
 async def test_queues_are_apart(redis_url: str, producer: Producer, worker: StartWorker) -> None:
