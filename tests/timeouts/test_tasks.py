@@ -136,7 +136,9 @@ async def test_a_task_of_a_job_that_exits_is_that_jobs_failure_and_the_worker_li
         await asyncio.gather(leave())
 
     async with embedded(Settings()) as producer:
-        failed, napped = await (await producer.submit([starts_a_task_that_exits.spec(), nap.spec(0.01)], timeout=5)).results()
+        failed, napped = await (
+            await producer.submit([starts_a_task_that_exits.spec(), nap.spec(0.01)], timeout=5)
+        ).results()
     assert isinstance(failed, FailureResult)
     assert failed.error_type == "workers.tasks.TaskExitedError"
     assert napped.status == "success"
