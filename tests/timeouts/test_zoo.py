@@ -11,7 +11,7 @@ import pytest
 
 from producer.producer import Producer
 from tests.timeouts.rows import ROWS
-from tests.timeouts.running import ORDINARY, ROOT, TIMES, Verdict, bad_ones, judge, run, specs, workers
+from tests.timeouts.running import ORDINARY, ROOT, TIMES, Verdict, bad_ones, judge, run, specs, unmeasured, workers
 
 # Seconds that a test grants beyond the bound, as its machine has other things to do; `make zoo` grants none.
 MARGIN = 0.5
@@ -49,5 +49,5 @@ def test_the_zoo_is_large() -> None:
 def test_the_embedded_mode_bears_all_that_needs_no_second_process() -> None:
     # In a process of its own: some of the jobs leave behind what runs on, and take away what pytest needs.
     words = [sys.executable, "-m", "tests.timeouts", "--embedded", "--margin", str(MARGIN)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env=unmeasured())
     assert done.returncode == 0, done.stdout + done.stderr
