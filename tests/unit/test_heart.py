@@ -93,7 +93,7 @@ from workers.deadlines import Deadlines
 from workers.heart import Heart
 async def main():
     orphaned = asyncio.Event()
-    heart = Heart(Deadlines(), 1, lambda: None, orphaned.set)
+    heart = Heart(Deadlines(), 1, lambda: None, orphaned.set, lambda: None)
     heart.start()
     print("ready", flush=True)
     await asyncio.wait_for(orphaned.wait(), 10)

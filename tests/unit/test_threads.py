@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import until
+from workers.calls import in_thread
+from workers.failures import DescribedError
+from workers.registry import Job
 from workers.threads import Threads
 
 name: ContextVar[str] = ContextVar("name")
@@ -32,19 +35,19 @@ async def threads() -> AsyncIterator[Pool]:
 
 
 async def test_it_returns_what_the_function_returns_and_raises_what_it_raises(threads: Pool) -> None:
-    assert await threads.run(divmod, (7, 2), {}) == (3, 1)
-    assert await threads.run(dict, (), {"a": 1}) == {"a": 1}
+    assert await threads.run(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        await threads.run(divmod, (7, 0), {})
+        await threads.run(divmod, 7, 0)
     assert not threads.left
 
 
-async def test_stop_iteration_is_an_error_that_a_future_can_carry(threads: Pool) -> None:
+async def test_a_job_that_raises_stop_iteration_has_failed(threads: Pool) -> None:
     def stop() -> None:
         raise StopIteration("x")
 
-    with pytest.raises(RuntimeError, match=r"raised StopIteration\('x'\)"):
-        await threads.run(stop, (), {})
+    with pytest.raises(DescribedError, match="x") as raised:
+        await threads.run(in_thread, Job(stop, "stop"), (), {}, 100)
+    assert raised.value.described["error_type"] == "StopIteration"
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
@@ -54,7 +57,7 @@ async def test_what_is_no_exception_is_raised_here_too(threads: Pool, error: Bas
 
     async def call() -> BaseException | None:
         try:
-            await threads.run(leave, (), {})
+            await threads.run(leave)
         except BaseException as raised:  # noqa: BLE001  # what it is about
             return raised
         return None
@@ -64,7 +67,7 @@ async def test_what_is_no_exception_is_raised_here_too(threads: Pool, error: Bas
 
 async def test_the_function_runs_in_the_context_of_its_job(threads: Pool) -> None:
     name.set("job 7")
-    assert await threads.run(name.get, (), {}) == "job 7"
+    assert await threads.run(name.get) == "job 7"
 
 
 async def test_a_thread_whose_job_is_over_is_counted_until_it_ends(threads: Pool) -> None:
@@ -74,7 +77,7 @@ async def test_a_thread_whose_job_is_over_is_counted_until_it_ends(threads: Pool
         running.set()
         go_on.wait(20)
 
-    call = asyncio.create_task(threads.run(hold, (), {}))
+    call = asyncio.create_task(threads.run(hold))
     await until(running.is_set)
     call.cancel()
     await asyncio.wait({call})
@@ -86,9 +89,9 @@ async def test_a_thread_whose_job_is_over_is_counted_until_it_ends(threads: Pool
 
 async def test_a_call_that_is_cancelled_before_a_thread_takes_it_never_runs(threads: Pool) -> None:
     go_on = threading.Event()
-    holding = [asyncio.create_task(threads.run(go_on.wait, (20,), {})) for _ in range(2)]
+    holding = [asyncio.create_task(threads.run(go_on.wait, 20)) for _ in range(2)]
     ran: list[int] = []
-    waiting = asyncio.create_task(threads.run(ran.append, (1,), {}))
+    waiting = asyncio.create_task(threads.run(ran.append, 1))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
@@ -108,7 +111,7 @@ async def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
     async def leave_one() -> None:
         threads = Pool(1)
-        call = asyncio.create_task(threads.run(hold, (), {}))
+        call = asyncio.create_task(threads.run(hold))
         await until(running.is_set)
         call.cancel()
         await asyncio.wait({call})
