@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -73,6 +74,11 @@ def work(place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None
         logger.warning("no --jobs: only ready-made jobs run here, such as http.fetch", extra={"event": "worker.jobs"})
     options = WorkerOptions.of(settings, burst=burst)
     options = replace(options, queue=place.queue or options.queue, concurrency=concurrency or options.concurrency)
+    # What was imported is never garbage, and looking through it again and again costs every job (29,000 no-op jobs a
+    # second without this, 37,000 with it, in two workers).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)
     return run_loop(_work(place.url, options, Pulse(pulse)))
 
 
