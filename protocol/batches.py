@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -11,6 +11,7 @@ from protocol.jobs import Seconds
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_GRACE = 5.0
+DEFAULT_BACKOFF = 1.0
 DEFAULT_KEEP_RESULTS = 86_400.0
 
 STATUSES = ("success", "timeout", "failure", "cancelled", "lost")
@@ -32,6 +33,10 @@ class BatchOptions(BaseModel):
 
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None
+    deadline: Seconds | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
+    backoff: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    retry_on: Annotated[tuple[Literal["failure", "timeout"], ...], Field(min_length=1)] = ("failure",)
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_GRACE
     keep_results: Seconds = DEFAULT_KEEP_RESULTS
     name: Annotated[str, Field(max_length=200)] | None = None

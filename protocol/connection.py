@@ -5,9 +5,11 @@ One of the two modules that know arq: `arq`'s Redis class and its payload format
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -87,23 +89,49 @@ async def reach(redis: ArqRedis, url: str) -> None:
         ) from None
 
 
-def encode_payload(batch_id: str, first: int, count: int, enqueued_at: float) -> bytes:
-    """Write what arq's queue carries for a chunk: where its jobs stand. In arq's format, as JSON."""
-    enqueued_ms = int(enqueued_at * 1000)
-    return serialize_job(CHUNK_FUNCTION, (batch_id, first, count), {}, None, enqueued_ms, serializer=to_json)
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What arq's queue carries for a chunk: where its jobs stand.
+
+    Args:
+        batch_id: Its batch.
+        first: Index of its first job.
+        count: How many jobs stand there.
+        index: The one of them that is to run, after a failure; None for all.
+        enqueued_at: Unix s.
+    """
+
+    batch_id: str
+    first: int
+    count: int
+    index: int | None
+    enqueued_at: float
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are to run."""
+        return self.count if self.index is None else 1
 
 
-def decode_payload(data: bytes, key: str) -> tuple[str, int, int, float]:
-    """Read a chunk's payload: batch id, index of its first job, number of jobs, and when it was enqueued, Unix s.
+def encode_payload(batch_id: str, first: int, count: int, enqueued_at: float, index: int | None = None) -> bytes:
+    """Write a chunk's payload: in arq's format, as JSON. What `index` and the others are `Payload` says."""
+    args = (batch_id, first, count) if index is None else (batch_id, first, count, index)
+    return serialize_job(CHUNK_FUNCTION, args, {}, None, int(enqueued_at * 1000), serializer=to_json)
+
+
+def decode_payload(data: bytes, key: str) -> Payload:
+    """Read a chunk's payload.
 
     Raises:
         ProtocolError: If these bytes are no payload of ours; names `key`.
     """
     try:
-        function, (batch_id, first, count), _, _, enqueued_ms = deserialize_job_raw(data, deserializer=from_json)
+        function, (batch_id, first, count, *index), _, _, enqueued_ms = deserialize_job_raw(
+            data, deserializer=from_json
+        )
         if function != CHUNK_FUNCTION:
             raise ProtocolError(key, f"an arq job {function!r}, not one of straggler's")
-        return str(batch_id), int(first), int(count), enqueued_ms / 1000
+        return Payload(str(batch_id), int(first), int(count), int(*index) if index else None, enqueued_ms / 1000)
     except (DeserializationError, TypeError, ValueError) as error:
         raise ProtocolError(key, f"no payload of a chunk ({error})") from None
 
@@ -169,6 +197,10 @@ class RedisClock:
         """Translate a reading of `time.monotonic()`."""
         return self._offset + monotonic
 
+    def monotonic(self, seconds: int, microseconds: int) -> float:
+        """Translate a time of Redis', as its replies give it, to `time.monotonic()`."""
+        return seconds + microseconds / 1e6 - self._offset
+
     def sync(self, seconds: int, microseconds: int, sent: float, received: float) -> None:
         """Learn from a reply that was asked for and came at these monotonic times.
 
@@ -189,7 +221,9 @@ def _command(name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tupl
 
 @lru_cache
 def _source(name: str) -> str:
-    return files("protocol.scripts").joinpath(f"{name}.lua").read_text()
+    """Read a script; a line `-- @include name` stands for what is in that file."""
+    text = files("protocol.scripts").joinpath(f"{name}.lua").read_text()
+    return re.sub(r"^-- @include (\w+)$", lambda line: _source(line[1]), text, flags=re.MULTILINE)
 
 
 @lru_cache

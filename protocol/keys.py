@@ -65,11 +65,31 @@ def results(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:results"
 
 
+def holders(batch_id: str) -> str:
+    """Chunk id -> the worker that has taken it and not let go of it, and which of its jobs it runs alone."""
+    return f"{PREFIX}batch:{batch_id}:holders"
+
+
 def crashes(batch_id: str) -> str:
-    """Id of a worker whose process has died -> index of the job under which it did."""
+    """Chunk id -> the workers that have died under it, and under which of its jobs, JSON (see crashes.lua)."""
     return f"{PREFIX}batch:{batch_id}:crashes"
+
+
+def retries(batch_id: str) -> str:
+    """Index of a job that runs again after a failure, in a chunk of its own -> its failures so far."""
+    return f"{PREFIX}batch:{batch_id}:retries"
+
+
+def claim(worker_id: str) -> str:
+    """A worker's last claim, for the case that its reply is lost: its token and the chunks."""
+    return f"{PREFIX}claim:{worker_id}"
 
 
 def chunk_id(batch_id: str, first: int) -> str:
     """Name the chunk whose first job has this index."""
     return f"{batch_id}:{first}"
+
+
+def retry_id(batch_id: str, first: int, index: int) -> str:
+    """Name the chunk in which one job of another chunk runs again."""
+    return f"{batch_id}:{first}+{index}"

@@ -158,9 +158,9 @@ def encode_row(**fields: Any) -> bytes:
     return to_json(fields, inf_nan_mode="constants")
 
 
-def encode_common(function: str, worker: str, attempt: int, enqueued_at: float) -> bytes:
+def encode_common(function: str, worker: str | None, enqueued_at: float) -> bytes:
     """Write what all results of a group share."""
-    return to_json({"function": function, "worker": worker, "attempt": attempt, "enqueued_at": enqueued_at})
+    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
 
 
 def decode_entry(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[Result[Any]]:

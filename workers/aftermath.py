@@ -1,34 +1,54 @@
 """Settle what a dead worker process has left: the job under which it died, and the chunks that it held.
 
 The job that held the loop of a process that was killed for it has its timeout. One under which a process died by itself
-runs again, and is lost when that happens for the third time. All other jobs run again elsewhere at once, no attempt
-burnt.
+has that noted, and is lost the third time it happens; where nobody held the loop, that is noted for all jobs that had
+started. All chunks run again elsewhere at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
+from pydantic import ValidationError
+from redis.exceptions import ResponseError
 
 from protocol import keys
-from protocol.connection import RedisClock, Scripts, decode_payload
-from protocol.errors import ProtocolError
+from protocol.batches import BatchOptions
+from protocol.connection import Payload, Scripts, decode_payload
+from protocol.errors import ProtocolError, explain
 from protocol.jobs import decode_chunk
 from protocol.results import encode_common, encode_row
+from workers.claims import Crash, read_crashes
 from workers.pulse import Current, Pulse
+from workers.retries import Deferred, Retries, delay_before_retry
+from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 
-# A job that has killed its worker so often is not tried again.
-MOST_CRASHES = 3
 # Leases that are looked through for those of a dead worker: more than are held at a time, but by very many workers.
 _CHUNKS_A_LOOK = 1000
-# How Redis says that another kind of value stands in a key.
-_WRONG_TYPE = "WRONGTYPE"
+_LIFETIME_MS = int(keys.OPEN_BATCH_LIFETIME * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker process ended.
+
+    Args:
+        ending: How, e.g. `signal SIGSEGV`.
+        current: The job that held its loop.
+        killed: Whether it was killed because that job held its loop.
+        in_order: Whether it left by itself, as it should: then it was nobody's doing.
+    """
+
+    ending: str
+    current: Current | None = None
+    killed: bool = False
+    in_order: bool = False
 
 
 class Aftermath:
@@ -43,112 +63,103 @@ class Aftermath:
         self._scripts = scripts
         self._redis = scripts.redis
         self._queue = queue
-        self._clock = RedisClock()
 
-    async def settle(self, pulse: Pulse, current: Current | None, ending: str, *, killed: bool) -> None:
-        """Record what the current job ended in, and hand all chunks back; tries until Redis answers.
+    async def settle(self, pulse: Pulse, death: Death) -> None:
+        """Record what the current job ended in, and hand all chunks back.
 
         Args:
             pulse: The dead process's memory.
-            current: The job that held its loop.
-            ending: How it ended, e.g. `signal SIGSEGV`.
-            killed: Whether it was killed because the current job held its loop.
+            death: How it ended.
         """
-        failures = 0
-        while True:
-            try:
-                await self._settle(pulse, current, ending, killed=killed)
-            except (RedisError, OSError) as error:
-                if _WRONG_TYPE in str(error):  # trying again would never help
-                    _say_unreadable(error)
-                    if current is None:
-                        return
-                    current = None  # the chunks are handed back all the same
-                    continue
-                if failures == 0:
-                    logger.warning(
-                        "a dead worker's jobs wait for Redis: %s", error, extra={"event": "aftermath.waiting"}
-                    )
-                failures += 1
-                await asyncio.sleep(min(1.0, 0.05 * 2 ** min(failures, 10)))
-            else:
-                return
+        if not pulse.worker_id:
+            return
+        try:
+            # What it had just claimed may not stand in its memory yet, and has not started.
+            begun = {**dict.fromkeys(await self._claimed_by(pulse.worker_id), 0), **pulse.chunks()}
+            payloads = await self._payloads(begun)
+            if death.killed:
+                await self._time_out(pulse.worker_id, death, payloads)
+            await self._hand_back(pulse.worker_id, death, begun, payloads)
+        except ResponseError as error:
+            _say_unreadable(error)
 
-    async def _settle(self, pulse: Pulse, current: Current | None, ending: str, *, killed: bool) -> None:
-        if current is not None and current.chunk_id:
-            try:
-                await self._conclude(current, pulse.worker_id, ending, killed=killed)
-            except (ProtocolError, ValueError, IndexError) as error:
-                _say_unreadable(error)
-        await self._hand_back(pulse)
-
-    async def _conclude(self, current: Current, worker_id: str, ending: str, *, killed: bool) -> None:
-        batch_id, _, first = current.chunk_id.rpartition(":")
-        name = f"job {batch_id}:{current.index}"
-        if killed:
-            own: dict[str, Any] = {"status": "timeout", "limit": current.limit, "phase": "running", "stopped": "killed"}
-            logger.warning("%s held its worker's loop: timed out", name, extra={"event": "job.killed", "job": name})
-        else:
-            crashes = await self._count_crash(batch_id, current.index, worker_id)
-            logger.warning(
-                "a worker process ended (%s) under %s, crash %d of %d", ending, name, crashes, MOST_CRASHES,
-                extra={"event": "job.crash", "job": name},
-            )  # fmt: skip
-            if crashes < MOST_CRASHES:
-                return
-            own = {
-                "status": "lost",
-                "attempt": crashes,
-                "reason": f"its worker process ended under it {crashes} times, last by {ending}",
-            }
-        await self._record(current, batch_id, int(first), worker_id, own)
-
-    async def _count_crash(self, batch_id: str, index: int, worker_id: str) -> int:
-        # By worker, not by a counter: a reply may be lost, and the same crash told twice is still one.
-        key = keys.crashes(batch_id)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(key, worker_id, str(index))
-            pipe.pexpire(key, int(keys.OPEN_BATCH_LIFETIME * 1000))
-            pipe.hvals(key)
-            *_, crashes = await pipe.execute()
-        return int(crashes.count(str(index).encode()))
-
-    async def _record(self, current: Current, batch_id: str, first: int, worker_id: str, own: dict[str, Any]) -> None:
+    async def _payloads(self, chunks: Iterable[str]) -> dict[str, Payload]:
+        """Read where the jobs of these chunks stand; what is gone, or not ours, is not to run again."""
+        names = list(chunks)
         async with self._redis.pipeline(transaction=False) as pipe:
+            for chunk_id in names:
+                pipe.get(keys.ARQ_JOB + chunk_id)
+            found = await pipe.execute(raise_on_error=False)
+        payloads = {}
+        for chunk_id, payload in zip(names, found, strict=True):
+            if isinstance(payload, bytes):
+                try:
+                    payloads[chunk_id] = decode_payload(payload, keys.ARQ_JOB + chunk_id)
+                except ProtocolError as error:
+                    _say_unreadable(error)
+        return payloads
+
+    async def _time_out(self, worker_id: str, death: Death, payloads: dict[str, Payload]) -> None:
+        """Record the timeout of the job that held the loop, or let it run again."""
+        current = death.current
+        if current is None or current.chunk_id not in payloads:
+            return
+        payload = payloads[current.chunk_id]
+        name = f"job {payload.batch_id}:{current.index}"
+        logger.warning("%s held its worker's loop: timed out", name, extra={"event": "job.killed", "job": name})
+        try:
+            await self._conclude(worker_id, current, payload)
+        except (ProtocolError, ResponseError, ValueError, IndexError) as error:
+            _say_unreadable(error)
+
+    async def _conclude(self, worker_id: str, current: Current, payload: Payload) -> None:
+        batch_id, first = payload.batch_id, payload.first
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.batch(batch_id), "options")
             pipe.hget(keys.chunks(batch_id), str(first))
-            pipe.get(keys.ARQ_JOB + current.chunk_id)
-            pipe.get(keys.ARQ_RETRY + current.chunk_id)
+            pipe.hget(keys.retries(batch_id), str(current.index))
+            pipe.hmget(keys.crashes(batch_id), [current.chunk_id, keys.chunk_id(batch_id, first)])
             pipe.time()
-            jobs, payload, attempt, (seconds, microseconds) = await pipe.execute()
-        if jobs is None or payload is None:
+            encoded, jobs, failures, crashes, (seconds, microseconds) = await pipe.execute()
+        if encoded is None or jobs is None:
             return  # the batch is gone
         job = decode_chunk(batch_id, first, jobs, keys.chunks(batch_id)).jobs[current.index - first]
-        *_, enqueued_at = decode_payload(payload, keys.ARQ_JOB + current.chunk_id)
-        now = seconds + microseconds / 1e6
-        times = {"started_at": round(now - (time.monotonic() - current.started), 6), "finished_at": round(now, 6)}
-        row = encode_row(index=current.index, key=job.key, **times, **own)
-        common = encode_common(job.function, worker_id, int(attempt or 1), enqueued_at)
-        names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
-        lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
-        await self._scripts.run("record", names, (common, lifetime, current.index, own["status"], row))
-
-    async def _hand_back(self, pulse: Pulse) -> None:
-        # What it had just claimed may not stand in its memory yet.
-        chunks = list(dict.fromkeys([*pulse.chunks(), *await self._claimed_by(pulse.worker_id)]))
-        if not chunks or not pulse.worker_id:
+        failed = int(failures or 0)
+        outcome = TimedOut(current.limit, "running", "killed")
+        delay = delay_before_retry(outcome, _options(batch_id, encoded), None, failed)
+        if delay is not None:
+            again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay)
+            await Retries(self._scripts, self._queue, worker_id).write([again])
             return
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for chunk_id in chunks:
-                pipe.get(keys.ARQ_JOB + chunk_id)
-            payloads = await pipe.execute()
-        args: list[Any] = [pulse.worker_id, int(keys.OPEN_BATCH_LIFETIME * 1000)]
-        for chunk_id, payload in zip(chunks, payloads, strict=True):
-            try:
-                batch_id, first, count, _ = decode_payload(payload or b"", keys.ARQ_JOB + chunk_id)
-            except ProtocolError:  # gone with its batch, or not ours: there is nothing to run again
-                continue
-            args += [chunk_id, batch_id, first, count, "again"]
-        await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)
+        died = [crash for some in set(crashes) for crash in read_crashes(some) if crash.is_under(current.index)]
+        now = seconds + microseconds / 1e6
+        row = encode_row(
+            index=current.index,
+            status="timeout",
+            key=job.key,
+            attempt=1 + failed + len(died),
+            started_at=round(now - (time.monotonic() - current.started), 6),
+            finished_at=round(now, 6),
+            limit=outcome.limit,
+            phase=outcome.phase,
+            stopped=outcome.stopped,
+        )
+        common = encode_common(job.function, worker_id, payload.enqueued_at)
+        names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
+        await self._scripts.run("record", names, (common, _LIFETIME_MS, current.index, "timeout", row))
+
+    async def _hand_back(
+        self, worker_id: str, death: Death, begun: dict[str, int], payloads: dict[str, Payload]
+    ) -> None:
+        seconds, microseconds = await self._redis.time()
+        now = seconds + microseconds / 1e6
+        args: list[Any] = [worker_id, _LIFETIME_MS]
+        for chunk_id, payload in payloads.items():
+            crash = _crash(worker_id, death, now, chunk_id, payload, begun[chunk_id])
+            outcome = "again" if crash is None else crash.model_dump_json()
+            args += [chunk_id, payload.batch_id, payload.first, payload.jobs, outcome]
+        if payloads:
+            await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)
 
     async def _claimed_by(self, worker_id: str) -> list[str]:
         # A leased chunk is due at the end of its lease, so those of all workers stand next behind the present.
@@ -160,6 +171,37 @@ class Aftermath:
         names = [chunk.decode(errors="replace") for chunk in found]
         holders = await self._redis.mget([keys.ARQ_IN_PROGRESS + name for name in names])
         return [name for name, holder in zip(names, holders, strict=True) if holder == worker_id.encode()]
+
+
+def _crash(worker_id: str, death: Death, now: float, chunk_id: str, payload: Payload, begun: int) -> Crash | None:
+    """Say under which jobs of a chunk the worker has died, if it was any."""
+    current = death.current
+    if death.killed or death.in_order:
+        return None
+    if current is None:  # it may have been the doing of any that had started
+        start = payload.first if payload.index is None else payload.index
+        return Crash(worker=worker_id, start=start, stop=begun, ending=death.ending, ended_at=now)
+    if current.chunk_id != chunk_id:
+        return None
+    name = f"{payload.batch_id}:{current.index}"
+    logger.warning(
+        "a worker process ended (%s) under job %s", death.ending, name, extra={"event": "job.crash", "job": name}
+    )
+    return Crash(
+        worker=worker_id,
+        start=current.index,
+        stop=current.index + 1,
+        ending=death.ending,
+        started_at=now - (time.monotonic() - current.started),
+        ended_at=now,
+    )
+
+
+def _options(batch_id: str, encoded: bytes) -> BatchOptions:
+    try:
+        return BatchOptions.model_validate_json(encoded)
+    except ValidationError as error:
+        raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
 
 
 def _say_unreadable(error: Exception) -> None:

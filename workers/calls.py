@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workers.failures import DescribedError, describe
+from workers.failures import described
 from workers.registry import Job
 
 
@@ -33,7 +33,7 @@ async def on_loop(
     except GeneratorExit:  # the coroutine is thrown away
         raise
     except BaseException as error:  # noqa: BLE001  # the job's boundary
-        raise DescribedError(describe(error)) from None
+        raise described(error) from None
 
 
 def in_thread(
@@ -47,4 +47,4 @@ def in_thread(
     try:
         return Encoded(function.encode_value(function.function(*args, **kwargs), result_limit))
     except BaseException as error:  # noqa: BLE001  # as above; no future can carry a StopIteration
-        raise DescribedError(describe(error)) from None
+        raise described(error) from None

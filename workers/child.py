@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from workers import context, registry
-from workers.failures import describe
+from workers.failures import asks_again, describe
 from workers.processes import LENGTH_BYTES, die_with_parent, importing
 
 
@@ -61,7 +61,8 @@ def _run(call: dict[str, Any]) -> bytes:
             told["message"] = f"the job needs more than its max_memory of {limit:,} bytes"
         return to_json(told)
     except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit is its failure, not our end
-        return to_json(describe(error))
+        again = asks_again(error)
+        return to_json({**describe(error), **({} if again is None else {"again_after": again.after})})
 
 
 @contextlib.contextmanager

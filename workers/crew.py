@@ -6,6 +6,7 @@ Both kinds of worker have one crew: ours (`workers.worker`), and arq's own with 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -18,15 +19,18 @@ from uuid import uuid4
 from protocol.connection import ArqRedis, RedisClock, Scripts
 from protocol.settings import Settings
 from workers import forks
-from workers.chunks import ChunkRun, Claimed, Runner
+from workers.chunks import ChunkRun
+from workers.claims import Claimed, Claims
 from workers.deadlines import Deadlines
 from workers.heart import Heart
 from workers.interrupts import Interrupts
-from workers.leases import Leased, Leases
+from workers.leases import FAREWELL, Leases
 from workers.processes import Processes
 from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
+from workers.retries import Retries
+from workers.runs import Runner
 from workers.slots import Slots
 from workers.tasks import Tasks
 from workers.threads import Threads
@@ -102,6 +106,8 @@ class Crew:
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
         )
+        self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
+        self.retries = Retries(self.scripts, options.queue, self.worker_id)
         self.deadlines = Deadlines(pulse.cells if pulse else None)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
@@ -109,6 +115,8 @@ class Crew:
             self.worker_id,
             self.slots,
             self.recorder,
+            self.retries,
+            self.leases,
             self.clock,
             options.max_result_bytes,
             self.deadlines,
@@ -144,31 +152,47 @@ class Crew:
         await self.resources.close()
         self.tasks.stop()
 
+    def hold(self, claimed: Claimed, until: float) -> bool:
+        """Renew a claimed chunk's lease, which ends at `until`; returns whether it is to be run.
+
+        One that is with us again while its earlier run, which had lost its lease, still cleans up, is let go of when
+        that ends, for whoever comes first.
+        """
+        self.leases.hold(claimed.chunk_id, until)
+        return claimed.chunk_id not in self.chunks
+
     async def run(self, claimed: Claimed) -> str:
-        """Run a chunk that this worker has leased; returns what became of it."""
+        """Run a chunk that this worker holds; returns what became of it."""
         started = time.monotonic()
         self.resources.enter()
-        leased = Leased(claimed.chunk_id, claimed.batch_id, claimed.first, claimed.count)
-        self.leases.hold(leased)
         row = self._pulse.hold(claimed.chunk_id) if self._pulse else -1
-        chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row)
+        begun = self._pulse.begun if self._pulse else None
+        chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row, begun)
         try:
             outcome = await chunk.run()
-            await self.leases.release(leased, outcome)
-        except asyncio.CancelledError:  # arq's own worker shuts down so
+            await self.leases.release(claimed, outcome)
+        except asyncio.CancelledError:  # arq's own worker shuts down so, and ours when Redis is away then
             chunk.hand_back()
-            await self.leases.release(leased, await chunk.finish())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chunk.longest_grace + FAREWELL):
+                    await self.leases.release(claimed, await chunk.finish())
+                    self._drop(claimed)
             raise
+        else:
+            self._drop(claimed)
         finally:
             del self.chunks[claimed.chunk_id]
-            self.leases.forget(leased)
-            if self._pulse is not None:
-                self._pulse.drop(claimed.chunk_id)
+            self.leases.forget(claimed.chunk_id)
         logger.info(
             "chunk %s %s in %.3f s", claimed.chunk_id, outcome, time.monotonic() - started,
-            extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": claimed.batch_id, "outcome": outcome},
+            extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": chunk.batch_id, "outcome": outcome},
         )  # fmt: skip
         return outcome
+
+    def _drop(self, claimed: Claimed) -> None:
+        # What could not be released stays in the shared memory: the supervisor hands it back.
+        if self._pulse is not None:
+            self._pulse.drop(claimed.chunk_id)
 
     def _describe(self) -> dict[str, Any]:
         return {

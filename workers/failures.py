@@ -1,4 +1,4 @@
-"""An exception as the fields of a `FailureResult`."""
+"""An exception as the fields of a `FailureResult`, and the wish to run again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,28 @@ from protocol.results import TRACEBACK_LIMIT
 MESSAGE_LIMIT = 2_000
 
 
-class DescribedError(StragglerError):
-    """A job raised in another process; carries what `describe` said of it there."""
+class Again(BaseException):
+    """A job wants to run again.
 
-    def __init__(self, described: dict[str, str]) -> None:
+    Attributes:
+        after: When, s from now; None leaves it to the usual back-off.
+    """
+
+    after: float | None = None
+
+
+class DescribedError(StragglerError):
+    """A job raised, here or in another process.
+
+    Args:
+        described: What `describe` said of it there.
+        again: The job's wish to run again, if it was that.
+    """
+
+    def __init__(self, described: dict[str, str], again: Again | None = None) -> None:
         super().__init__(described["message"])
         self.described = described
+        self.again = again
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -30,6 +46,18 @@ def describe(error: BaseException) -> dict[str, str]:
         "message": _text(error)[:MESSAGE_LIMIT],
         "traceback": _traceback(error)[-TRACEBACK_LIMIT:],
     }
+
+
+def described(error: BaseException) -> DescribedError:
+    """Describe an exception, to be told where it cannot go itself."""
+    return DescribedError(describe(error), asks_again(error))
+
+
+def asks_again(error: BaseException) -> Again | None:
+    """Say whether an exception is a job's wish to run again."""
+    if isinstance(error, DescribedError):
+        return error.again
+    return error if isinstance(error, Again) else None
 
 
 def _text(error: BaseException) -> str:

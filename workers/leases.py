@@ -8,13 +8,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from protocol import keys
 from protocol.connection import ArqRedis, RedisClock, Scripts
+from workers.claims import Claimed
 
 logger = logging.getLogger(__name__)
 
@@ -22,18 +22,11 @@ logger = logging.getLogger(__name__)
 FAREWELL = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """A chunk that this worker holds."""
-
-    chunk_id: str
-    batch_id: str
-    first: int
-    count: int
-
-
 class Leases:
     """Renew what this worker holds every few seconds, and say that it is alive.
+
+    A lease that could not be renewed in time is lost, whoever has the chunk now: Redis may be away, or this worker cut
+    off from it, and what it goes on with others may have begun.
 
     Args:
         scripts: The scripts of the Redis that holds the queue.
@@ -61,64 +54,86 @@ class Leases:
         self._clock = clock
         self._describe = describe
         self._on_lost = on_lost
-        self.lease_ms = int(lease * 1000)
+        self._lease = lease
         self._interval = lease * 0.3
-        self._held: dict[str, Leased] = {}
-        self._task: asyncio.Task[None] | None = None
+        # A chunk's id -> when its lease ends unless it is renewed, on the monotonic clock.
+        self._held: dict[str, float] = {}
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
         """Start to renew."""
-        self._task = asyncio.create_task(self._renew_for_ever(), name="straggler-leases")
+        self._tasks = (
+            asyncio.create_task(self._renew_for_ever(), name="straggler-leases"),
+            asyncio.create_task(self._watch_for_ever(), name="straggler-lapses"),
+        )
 
     async def close(self) -> None:
         """Stop to renew and say goodbye; leases still held lapse by themselves."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        redis = self._scripts.redis
-        try:
-            async with asyncio.timeout(FAREWELL), redis.pipeline(transaction=False) as pipe:
-                pipe.delete(keys.worker(self.worker_id))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        with contextlib.suppress(RedisError, OSError):
+            async with asyncio.timeout(FAREWELL), self._scripts.redis.pipeline(transaction=False) as pipe:
+                pipe.delete(keys.worker(self.worker_id), keys.claim(self.worker_id))
                 pipe.zrem(keys.workers(self._queue), self.worker_id)
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            logger.warning("no goodbye to Redis: %s", error, extra={"event": "worker.no_goodbye"})
 
-    def hold(self, leased: Leased) -> None:
-        """Renew this chunk's lease from now on."""
-        self._held[leased.chunk_id] = leased
+    def hold(self, chunk_id: str, until: float) -> None:
+        """Renew this chunk's lease from now on; it ends at `until` (monotonic) if that fails."""
+        self._held[chunk_id] = until
 
-    def forget(self, leased: Leased) -> None:
+    def forget(self, chunk_id: str) -> None:
         """Renew this chunk's lease no longer: it lapses, unless it is released."""
-        self._held.pop(leased.chunk_id, None)
+        self._held.pop(chunk_id, None)
 
-    async def release(self, leased: Leased, outcome: str) -> None:
+    async def release(self, claimed: Claimed, outcome: str) -> None:
         """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua)."""
-        self.forget(leased)
-        chunk = [leased.chunk_id, leased.batch_id, leased.first, leased.count, outcome]
+        self.forget(claimed.chunk_id)
+        payload = claimed.payload
+        chunk = (claimed.chunk_id, payload.batch_id, payload.first, payload.jobs, outcome)
         lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
-        try:
+        await self._scripts.run(
+            "release", (keys.queue(self._queue), keys.wake(self._queue)), (self.worker_id, lifetime, *chunk)
+        )
+
+    async def say_at_work(self, chunk_id: str, batch_id: str, index: int | None) -> bool:
+        """Say which job of a chunk runs alone now, or that all may run; returns whether the chunk is still ours."""
+        return bool(
             await self._scripts.run(
-                "release", (keys.queue(self._queue), keys.wake(self._queue)), (self.worker_id, lifetime, *chunk)
+                "alone",
+                (keys.ARQ_IN_PROGRESS + chunk_id, keys.holders(batch_id)),
+                (self.worker_id, chunk_id, "" if index is None else index, int(keys.OPEN_BATCH_LIFETIME * 1000)),
             )
-        except (RedisError, OSError) as error:
-            # Nothing is lost: the lease lapses, and whoever claims the chunk next finds its results in place.
-            logger.warning(
-                "chunk %s could not be released: %s", leased.chunk_id, error,
-                extra={"event": "chunk.release_failed", "chunk": leased.chunk_id},
-            )  # fmt: skip
+        )
 
     async def beat(self) -> None:
-        """Say that this worker is alive, and renew its leases."""
+        """Renew the leases, and say that this worker is alive."""
+        if self._held:
+            # A Redis that refuses what takes memory still renews: the leases go before the sign of life.
+            await self._renew()
         await self._say_alive()
-        if not self._held:
+
+    async def _renew(self) -> None:
+        lease_ms = int(self._lease * 1000)
+        renewed = list(self._held)
+        seconds, microseconds, *lost = await self._scripts.run(
+            "renew", (keys.queue(self._queue),), (self.worker_id, lease_ms, *renewed)
+        )
+        until = self._clock.monotonic(seconds, microseconds) + self._lease
+        for chunk_id in set(renewed) & set(self._held):
+            self._held[chunk_id] = until
+        for chunk_id in lost:
+            self._lose(chunk_id.decode())
+
+    def _lose(self, chunk_id: str) -> None:
+        if self._held.pop(chunk_id, None) is None:
             return
-        args = (self.worker_id, self.lease_ms, *self._held)
-        for chunk_id in await self._scripts.run("renew", (keys.queue(self._queue),), args):
-            name = chunk_id.decode()
-            if self._held.pop(name, None) is not None:
-                logger.warning("lease of chunk %s was lost", name, extra={"event": "lease.lost", "chunk": name})
-                self._on_lost(name)
+        logger.warning(
+            "lease of chunk %s was lost: its jobs stop here and run elsewhere", chunk_id,
+            extra={"event": "lease.lost", "chunk": chunk_id},
+        )  # fmt: skip
+        self._on_lost(chunk_id)
 
     async def _say_alive(self) -> None:
         now = self._clock.now()
@@ -133,12 +148,26 @@ class Leases:
             await pipe.execute()
 
     async def _renew_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + self._interval
             try:
-                await self.beat()
-            except (RedisError, OSError) as error:
-                logger.warning("leases could not be renewed: %s", error, extra={"event": "lease.renew_failed"})
-            await asyncio.sleep(self._interval)
+                # What Redis is told at last is to be of that moment, so what is held up is begun anew.
+                async with asyncio.timeout_at(due):
+                    await self.beat()
+            except TimeoutError:
+                continue
+            except RedisError as error:  # another kind of value stands in one of our keys
+                logger.warning("no sign of life: %s", error, extra={"event": "lease.beat_failed"})
+            await asyncio.sleep(due - loop.time())
+
+    async def _watch_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._interval / 3)
+            now = loop.time()
+            for chunk_id in [chunk_id for chunk_id, until in self._held.items() if until <= now]:
+                self._lose(chunk_id)
 
 
 def health_key(queue: str) -> str:

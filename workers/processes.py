@@ -32,7 +32,7 @@ from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
 from workers import context
 from workers.calls import Encoded
-from workers.failures import DescribedError
+from workers.failures import Again, DescribedError
 from workers.registry import Job
 from workers.timeouts import Outcome, Raised, Returned
 
@@ -121,7 +121,7 @@ class Process:
         reply = await self._receive()
         if reply.startswith(b'{"value":'):
             return Encoded(reply)
-        raise DescribedError(from_json(reply))
+        raise _told(from_json(reply))
 
     async def kill(self) -> None:
         """End the process and all that it started."""
@@ -233,6 +233,14 @@ class Processes:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+
+def _told(described: dict[str, Any]) -> DescribedError:
+    again = None
+    if "again_after" in described:
+        again = Again()
+        again.after = described.pop("again_after")
+    return DescribedError(described, again)
 
 
 def leaves_process_fit(outcome: Outcome | None) -> bool:

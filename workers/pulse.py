@@ -13,6 +13,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file.
 TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR = range(7)
@@ -23,6 +24,8 @@ NOBODY = -1.0
 UNNAMED = -2.0
 
 _INDEXES = 1 << 32
+# For each chunk a double: the job behind the last that it has started.
+_BEGUN_BYTES = 8
 # A length, then a name: a chunk's id is a batch's id of up to 100 letters, a colon, an index; a worker's holds its
 # host's.
 _ROW_BYTES = 128
@@ -49,6 +52,10 @@ class Pulse:
 
     Args:
         path: The file; made by `create`.
+
+    Attributes:
+        cells: The places that are named above.
+        begun: For each row, the index behind the last job that its chunk has started.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,13 +63,14 @@ class Pulse:
             self._memory = mmap.mmap(file.fileno(), 0)
         self._view = memoryview(self._memory)
         self.cells = self._view[: CELLS * 8].cast("d")
+        self.begun: Any = self._view[self._at(self._rows) :].cast("d")
         self._free = [row for row in range(self._rows) if not self._memory[self._at(row)]]
         self._row_of: dict[str, int] = {}
 
     @staticmethod
     def create(path: Path, chunks: int) -> Pulse:
         """Make the file, with room for so many chunks."""
-        path.write_bytes(bytes(CELLS * 8 + _NAME_BYTES + chunks * _ROW_BYTES))
+        path.write_bytes(bytes(CELLS * 8 + _NAME_BYTES + chunks * (_ROW_BYTES + _BEGUN_BYTES)))
         pulse = Pulse(path)
         pulse.cells[CURRENT] = NOBODY
         pulse.cells[SUPERVISOR] = os.getpid()
@@ -70,7 +78,7 @@ class Pulse:
 
     @property
     def _rows(self) -> int:
-        return (len(self._memory) - CELLS * 8 - _NAME_BYTES) // _ROW_BYTES
+        return (len(self._memory) - CELLS * 8 - _NAME_BYTES) // (_ROW_BYTES + _BEGUN_BYTES)
 
     @property
     def worker_id(self) -> str:
@@ -91,6 +99,7 @@ class Pulse:
             return -1
         row = self._free.pop()
         self._write(self._at(row), chunk_id)
+        self.begun[row] = 0.0
         self._row_of[chunk_id] = row
         return row
 
@@ -101,9 +110,10 @@ class Pulse:
             self._write(self._at(row), "")
             self._free.append(row)
 
-    def chunks(self) -> list[str]:
-        """Read which chunks the process holds."""
-        return [name for name in map(self._read, map(self._at, range(self._rows))) if name]
+    def chunks(self) -> dict[str, int]:
+        """Read which chunks the process holds, and the index behind the last job that each has started."""
+        names = (self._read(self._at(row)) for row in range(self._rows))
+        return {name: int(begun) for name, begun in zip(names, self.begun, strict=True) if name}
 
     def current(self) -> Current | None:
         """Read whose code holds the loop."""
@@ -119,6 +129,7 @@ class Pulse:
     def close(self) -> None:
         """Let go of the memory."""
         self.cells.release()
+        self.begun.release()
         self._view.release()
         self._memory.close()
 

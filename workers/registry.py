@@ -46,6 +46,8 @@ class Job(Generic[P, C, R]):
         timeout: Longest run, s, where neither the job nor its batch says another.
         isolation: `loop` for an `async def`; `process` or `thread` for a plain function.
         max_memory: What a job's process may allocate, bytes.
+        retries: Further attempts after a failure, where its batch says nothing.
+        backoff: Base of the exponential back-off between them, s, where its batch says nothing.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class Job(Generic[P, C, R]):
         timeout: float | None = None,
         isolation: Isolation = "loop",
         max_memory: int | None = None,
+        retries: int | None = None,
+        backoff: float | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -62,6 +66,8 @@ class Job(Generic[P, C, R]):
         self.timeout = timeout
         self.isolation: Isolation = isolation
         self.max_memory = max_memory
+        self.retries = retries
+        self.backoff = backoff
         self.signature = Signature(name, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -130,6 +136,8 @@ def job(
     timeout: float | None = None,
     isolation: Literal["process", "thread"] | None = None,
     max_memory: int | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
 ) -> _Decorator: ...
 def job(
     function: Any = None,
@@ -139,6 +147,8 @@ def job(
     timeout: float | None = None,
     isolation: Literal["process", "thread"] | None = None,
     max_memory: int | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
 ) -> Any:
     """Make a function a job: `@job`, or `@job(timeout=3)`.
 
@@ -151,18 +161,24 @@ def job(
             thread cannot be stopped: after a timeout it runs on and keeps its resources, and one that blocks in C code
             without giving up the GIL stops the whole worker.
         max_memory: What a job in a process may allocate, bytes; over it the job fails.
+        retries: Further attempts after a failure, where its batch says nothing; else 0.
+        backoff: Base of the exponential back-off between them, s, where its batch says nothing; else 1.
 
     Raises:
         OptionError: If one of these cannot be, or the name is taken by another function.
     """
     if timeout is not None and not 0 < timeout < float("inf"):
         raise OptionError(f"@job(timeout={timeout}): a timeout is a finite number of seconds above 0")
+    if retries is not None and retries < 0:
+        raise OptionError(f"@job(retries={retries}): a number from 0")
+    if backoff is not None and not 0 <= backoff < float("inf"):
+        raise OptionError(f"@job(backoff={backoff}): a finite number of seconds from 0")
     if max_memory is not None and max_memory <= 0:
         raise OptionError(f"@job(max_memory={max_memory}): a number of bytes above 0")
 
     def register(function: Callable[..., Any]) -> Job[..., Any, Any]:
         how = _isolation(function, isolation, max_memory)
-        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout, how, max_memory)
+        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout, how, max_memory, retries, backoff)
         taken = _jobs.get(made.name)
         if taken is not None and _home(taken.function) != _home(function):
             raise OptionError(

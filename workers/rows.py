@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from protocol.connection import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, encode_row
 from workers.calls import Encoded
+from workers.claims import Crash
 from workers.failures import describe
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
@@ -30,42 +32,64 @@ class Rows:
         self._clock = clock
         self._result_limit = result_limit
 
-    def ended(self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run) -> Row | None:
+    def ended(
+        self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, attempt: int = 1
+    ) -> Row | None:
         """Write down what a run ended in; None if it was handed back and runs elsewhere."""
         match run.outcome:
             case Returned(value):
-                return self._returned(index, job, function, run, value)
+                return self._returned(index, job, function, run, value, attempt)
             case Raised(error):
-                return self.failed(index, job, error, run)
+                return self.failed(index, job, error, run, attempt)
             case TimedOut(limit, phase, stopped):
-                return self._row(index, job, "timeout", run, limit=limit, phase=phase, stopped=stopped)
+                own = {"limit": limit, "phase": phase, "stopped": stopped}
+                return self._row(index, job, "timeout", run, attempt, **own)
             case Cancelled(reason):
-                return self._row(index, job, "cancelled", run, reason=reason)
+                return self._row(index, job, "cancelled", run, attempt, reason=reason)
             case _:
                 return None
 
-    def failed(self, index: int, job: JobSpec[Any], error: BaseException, run: Run | None = None) -> Row:
+    def failed(
+        self, index: int, job: JobSpec[Any], error: BaseException, run: Run | None = None, attempt: int = 1
+    ) -> Row:
         """Write down a failure; without a run, one that kept the job from starting."""
-        return self._row(index, job, "failure", run, **describe(error))
+        return self._row(index, job, "failure", run, attempt, **describe(error))
 
-    def not_started(self, index: int, job: JobSpec[Any], limit: float, phase: Phase) -> Row:
+    def not_started(self, index: int, job: JobSpec[Any], limit: float, phase: Phase, attempt: int = 1) -> Row:
         """Write down that a clock ran out before the job could start."""
-        return self._row(index, job, "timeout", None, limit=limit, phase=phase, stopped="not started")
+        return self._row(index, job, "timeout", None, attempt, limit=limit, phase=phase, stopped="not started")
 
-    def _returned(self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, value: Any) -> Row:
+    def lost(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
+        """Write down that workers have died under the job, the last of these deaths at the end."""
+        last = crashes[-1]
+        own: dict[str, Any] = {
+            "worker": last.worker,
+            "reason": f"its worker process ended under it {len(crashes)} times, last by {last.ending}",
+        }
+        if last.started_at is not None:
+            own["started_at"] = round(last.started_at, 6)
+        if last.ended_at is not None:
+            own["finished_at"] = round(last.ended_at, 6)
+        return self._row(index, job, "lost", None, len(crashes), **own)
+
+    def _returned(
+        self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, value: Any, attempt: int
+    ) -> Row:
         try:
             encoded = value.text if isinstance(value, Encoded) else function.encode_value(value, self._result_limit)
         except UnusableValueError as error:
-            return self.failed(index, job, error, run)
-        if job.key is None and job.function == self._function:
+            return self.failed(index, job, error, run, attempt)
+        if attempt == 1 and job.key is None and job.function == self._function:
             # The same bytes as below, in a third of the time: most rows are like this one.
             times = (index, self._clock.at(run.started), self._clock.at(run.finished), encoded[1:])
             return index, "success", b'{"index":%d,"status":"success","started_at":%.6f,"finished_at":%.6f,%b' % times
-        _, _, row = self._row(index, job, "success", run)
+        _, _, row = self._row(index, job, "success", run, attempt)
         return index, "success", b"%b,%b" % (row[:-1], encoded[1:])
 
-    def _row(self, index: int, job: JobSpec[Any], status: str, run: Run | None, **own: Any) -> Row:
+    def _row(self, index: int, job: JobSpec[Any], status: str, run: Run | None, attempt: int, **own: Any) -> Row:
         fields: dict[str, Any] = {"index": index, "status": status}
+        if attempt != 1:
+            fields["attempt"] = attempt
         if job.function != self._function:
             fields["function"] = job.function
         if job.key is not None:
@@ -76,4 +100,4 @@ class Rows:
             fields["finished_at"] = round(self._clock.at(run.finished), 6)
         else:
             fields["finished_at"] = round(self._clock.now(), 6)
-        return index, status, encode_row(**fields, **own)
+        return index, status, encode_row(**{**fields, **own})

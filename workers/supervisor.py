@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.aftermath import Aftermath
+from workers.aftermath import Aftermath, Death
 from workers.processes import describe_exit, kill_session
 from workers.pulse import TICK, Current, Pulse
 
@@ -201,9 +201,11 @@ class Supervisor:
         elif self._stops and not child.is_ready:
             child.forget()  # told to stop while it started
         else:
-            self._mourn(child, "hung and was killed" if child.hung else describe_exit(code))
+            self._mourn(child)
 
-    def _mourn(self, child: Child, ending: str) -> None:
+    def _mourn(self, child: Child) -> None:
+        code = child.process.returncode
+        ending = "hung and was killed" if child.hung else describe_exit(code)
         logger.warning(
             "worker process %d: %s", child.process.pid, ending,
             extra={"event": "worker.killed" if child.hung else "worker.died", "pid": child.process.pid},
@@ -216,13 +218,15 @@ class Supervisor:
         else:
             self._failures = 0
         # Redis may be away: the other processes are looked after meanwhile.
-        settling = asyncio.create_task(self._settle(child, current, ending), name="straggler-aftermath")
+        in_order = code in (0, EXHAUSTED) and current is None
+        death = Death(ending, current, killed=child.hung, in_order=in_order)
+        settling = asyncio.create_task(self._settle(child, death), name="straggler-aftermath")
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _settle(self, child: Child, current: Current | None, ending: str) -> None:
+    async def _settle(self, child: Child, death: Death) -> None:
         try:
-            await self._aftermath.settle(child.pulse, current, ending, killed=child.hung)
+            await self._aftermath.settle(child.pulse, death)
         finally:
             child.forget()
 

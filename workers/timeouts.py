@@ -42,7 +42,7 @@ class Raised:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimedOut:
     """Our deadline passed."""
 

@@ -10,29 +10,24 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Coroutine
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
-from arq.worker import Worker, func
+from arq.worker import RetryJob, Worker, func
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
 from protocol import keys
-from protocol.connection import CHUNK_FUNCTION, decode_payload
-from protocol.errors import ProtocolError
+from protocol.connection import CHUNK_FUNCTION
 from workers import forks
-from workers.chunks import Claimed
+from workers.claims import Claimed
 from workers.crew import Crew, WorkerOptions
-from workers.leases import health_key, say_goodbye
+from workers.leases import FAREWELL, health_key, say_goodbye
 from workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
-# A claim brings at most this many jobs and chunks, so that the script is short.
-_JOBS_A_CLAIM = 1000
-_CHUNKS_A_CLAIM = 16
 # An idle worker looks by itself this often, s: a wake-up token can be lost with the worker that took it.
 _LONGEST_SLEEP = 5.0
 
@@ -124,18 +119,19 @@ class StragglerWorker(Worker):
             await self._unless_stopping(self._wait_free(1))
             return
         try:
-            claimed, next_due, did_not_fit = await self._claim()
+            found = await self.crew.claims.due(self.crew.slots)
         except (RedisError, OSError) as error:
             logger.warning("no chunks can be claimed: %s", error, extra={"event": "worker.claim_failed"})
             await self._unless_stopping(asyncio.sleep(1.0))
             return
-        for chunk in claimed:
-            self._start_chunk(chunk)
+        for chunk in found.chunks:
+            if self.crew.hold(chunk, found.until):
+                self._start_chunk(chunk)
         # They take their slots at their first step: the next claim would count those as free, and hoard what others
         # have room for.
         await asyncio.sleep(0)
-        if not claimed:
-            await self._unless_stopping(self._wait_for_work(next_due, did_not_fit))
+        if not found.chunks:
+            await self._unless_stopping(self._wait_for_work(found.next_due, found.did_not_fit))
 
     async def _say_healthy(self) -> None:
         try:
@@ -162,42 +158,6 @@ class StragglerWorker(Worker):
             logger.error("chunk %s broke", chunk_id, exc_info=None if task.cancelled() else task.exception())
         else:
             self.jobs_complete += 1
-
-    async def _claim(self) -> tuple[list[Claimed], float, int]:
-        """Lease due chunks; returns them, ms until the next is due (-1: none), and the jobs of one that did not fit."""
-        slots = self.crew.slots
-        # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
-        may_exceed = int(slots.free >= max(1, slots.total // 2))
-        lifetime_ms = int(keys.OPEN_BATCH_LIFETIME * 1000)
-        sent = time.monotonic()
-        seconds, microseconds, next_due, did_not_fit, *chunks = await self.crew.scripts.run(
-            "claim",
-            (self.queue_name, keys.wake(self.options.queue)),
-            (
-                self.crew.worker_id,
-                self.crew.leases.lease_ms,
-                slots.free,
-                may_exceed,
-                _CHUNKS_A_CLAIM,
-                _JOBS_A_CLAIM,
-                lifetime_ms,
-            ),
-        )
-        self.crew.clock.sync(seconds, microseconds, sent, time.monotonic())
-        return [c for c in [await self._read(*chunk) for chunk in chunks] if c is not None], next_due, did_not_fit
-
-    async def _read(
-        self, chunk_id: bytes, payload: bytes, attempt: int, options: bytes, jobs: bytes | None, done: bytes | None
-    ) -> Claimed | None:
-        name = chunk_id.decode(errors="replace")
-        try:
-            batch_id, first, count, enqueued_at = decode_payload(payload, keys.ARQ_JOB + name)
-        except ProtocolError:
-            logger.exception("chunk %s is dropped from the queue", name, extra={"event": "chunk.unreadable"})
-            await self.pool.zrem(self.queue_name, chunk_id)
-            await self.pool.delete(keys.ARQ_IN_PROGRESS + name, keys.ARQ_RETRY + name)
-            return None
-        return Claimed(name, batch_id, first, count, attempt, enqueued_at, options, jobs, done or b"")
 
     async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
         if did_not_fit:
@@ -226,19 +186,28 @@ class StragglerWorker(Worker):
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     async def _drain(self) -> None:
-        """Let running chunks end for `shutdown_wait`, then hand the rest back."""
+        """Let running jobs end for `shutdown_wait`, then hand the rest back.
+
+        A Redis that is away is not waited for: what it could not be told, the lapse of the leases will.
+        """
         tasks = set(self.tasks.values())
         if not tasks:
             return
         logger.info("worker stops: %d chunks in progress", len(tasks), extra={"event": "worker.draining"})
+        chunks = list(self.crew.chunks.values())
+        for chunk in chunks:
+            chunk.stop()
         hurry = self.loop.create_task(self._hurry.wait())
-        ending = asyncio.ensure_future(asyncio.gather(*tasks, return_exceptions=True))
+        ending = asyncio.ensure_future(asyncio.wait(tasks))
         both: set[asyncio.Future[Any]] = {hurry, ending}
         await asyncio.wait(both, timeout=self.options.shutdown_wait, return_when=asyncio.FIRST_COMPLETED)
-        for chunk in list(self.crew.chunks.values()):
+        grace = max((chunk.longest_grace for chunk in chunks), default=0.0)
+        for chunk in chunks:
             chunk.hand_back()
-        hurry.cancel()
-        await asyncio.gather(ending, hurry, return_exceptions=True)
+        _, late = await asyncio.wait(tasks, timeout=grace + FAREWELL)
+        for task in (hurry, *late):
+            task.cancel()
+        await asyncio.wait({hurry, ending, *late})
 
 
 def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
@@ -278,20 +247,15 @@ def _arq_options(options: WorkerOptions) -> dict[str, Any]:
     }
 
 
-async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int) -> str:
+async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int, index: int | None = None) -> str:
     """Run a chunk that arq's own worker has taken: make its in-progress key a lease of ours, then as in our worker."""
     crew: Crew = ctx["crew"]
-    redis = crew.scripts.redis
-    chunk_id = keys.chunk_id(batch_id, first)
-    await redis.set(keys.ARQ_IN_PROGRESS + chunk_id, crew.worker_id, px=crew.leases.lease_ms)
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.hget(keys.batch(batch_id), "options")
-        pipe.hget(keys.chunks(batch_id), str(first))
-        pipe.getrange(keys.done(batch_id), first // 8, (first + count) // 8)
-        options, jobs, done = await pipe.execute()
-    if options is None:
+    claimed, until = await crew.claims.named(ctx["job_id"])
+    if claimed is None:
         return "no such batch"
-    if ctx["job_try"] == 1:
-        await redis.hincrby(keys.batch(batch_id), "taken", count)  # type: ignore[misc]  # typed for both clients
-    enqueued_at = ctx["enqueue_time"].timestamp()
-    return await crew.run(Claimed(chunk_id, batch_id, first, count, ctx["job_try"], enqueued_at, options, jobs, done))
+    if not crew.hold(claimed, until):
+        raise RetryJob
+    outcome = await crew.run(claimed)
+    if outcome == "again":  # else arq would take it for done
+        raise RetryJob
+    return outcome

@@ -1,5 +1,5 @@
 -- record: keep the first result of each job, for ever. Safe to call twice: what has its result is passed over.
--- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks
+-- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends its holders, crashes, retries
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
 --      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
@@ -48,6 +48,8 @@ if header[2] == '1' and done == tonumber(header[1]) then
   lifetime = header[3]
   redis.call('PEXPIRE', KEYS[1], lifetime)
   redis.call('PEXPIRE', KEYS[4], lifetime)
+  -- Nobody will run a job of it again: what was noted for that is over.
+  redis.call('DEL', KEYS[1] .. ':holders', KEYS[1] .. ':crashes', KEYS[1] .. ':retries')
 end
 redis.call('PEXPIRE', KEYS[2], lifetime)
 redis.call('PEXPIRE', KEYS[3], lifetime)

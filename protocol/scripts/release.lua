@@ -1,34 +1,65 @@
--- release: let go of leases that are still this worker's: of chunks that are finished, or that another worker shall run.
--- Safe to call twice: a chunk that is no longer held is passed over.
--- Reads and writes: KEYS 1 queue, 2 wake; of each chunk its arq keys, and its batch's header and chunks
+-- release: let go of chunks that this worker has taken: of finished ones, and of those that another shall run.
+-- Safe to call twice: a chunk that this worker holds no longer is passed over.
+-- Reads and writes: KEYS 1 queue, 2 wake; of each chunk its arq keys, and its batch's header, chunks, holders, crashes
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each chunk: id, batch id, first index, number of jobs, outcome:
---      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere,
---      no attempt burnt)
+--      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere),
+--      or the crash under which the worker has died (JSON, see crashes.lua; run it elsewhere)
 -- Returns how many were released
+-- @include crashes
+local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local released = 0
+
+local function run_again(chunk, header, jobs)
+  redis.call('DEL', 'arq:in-progress:' .. chunk)
+  if ask('HDEL', header .. ':holders', chunk) == 1 then ask('HINCRBY', header, 'taken', -jobs) end
+  redis.call('ZADD', KEYS[1], now_ms, chunk)
+  redis.call('PEXPIRE', KEYS[1], lifetime)
+  if redis.call('LLEN', KEYS[2]) == 0 then
+    redis.call('LPUSH', KEYS[2], 1)
+    redis.call('PEXPIRE', KEYS[2], lifetime)
+  end
+end
+
+local function finish(chunk, header, first, outcome)
+  redis.call('ZREM', KEYS[1], chunk)
+  redis.call('DEL', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk, 'arq:retry:' .. chunk)
+  ask('HDEL', header .. ':holders', chunk)
+  if outcome == 'succeeded' then ask('HDEL', header .. ':chunks', first) end
+end
+
 for at = 3, #ARGV, 5 do
   local chunk, outcome = ARGV[at], ARGV[at + 4]
-  if redis.call('GET', 'arq:in-progress:' .. chunk) == ARGV[1] then
+  local header = 'straggler:batch:' .. ARGV[at + 1]
+  local lease = redis.call('GET', 'arq:in-progress:' .. chunk)
+  local holder, start, stop = read_holder(header, chunk)
+  local crash = nil
+  if string.sub(outcome, 1, 1) == '{' then crash = cjson.decode(outcome) end
+  if lease == worker or (not lease and holder == worker) then
     released = released + 1
-    local header = 'straggler:batch:' .. ARGV[at + 1]
+    if crash then
+      if start then crash.start, crash.stop = start, stop end
+      note_crash(header, chunk, crash, lifetime)
+    end
     -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
-    if outcome == 'again' and redis.call('EXISTS', header) == 1 then
-      redis.call('DEL', 'arq:in-progress:' .. chunk)
-      if redis.call('DECR', 'arq:retry:' .. chunk) == 0 then
-        redis.call('HINCRBY', header, 'taken', -ARGV[at + 3])
-      end
-      redis.call('ZADD', KEYS[1], now_ms, chunk)
-      redis.call('LPUSH', KEYS[2], 1)
-      redis.call('PEXPIRE', KEYS[2], ARGV[2])
+    if (crash or outcome == 'again') and redis.call('EXISTS', header) == 1 then
+      run_again(chunk, header, tonumber(ARGV[at + 3]))
     else
-      redis.call('ZREM', KEYS[1], chunk)
-      redis.call('DEL', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk, 'arq:retry:' .. chunk)
-      if outcome == 'succeeded' then
-        redis.call('HDEL', header .. ':chunks', ARGV[at + 2])
+      finish(chunk, header, ARGV[at + 2], outcome)
+    end
+  elseif crash then
+    -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
+    for _, known in ipairs(read_crashes(header, chunk)) do
+      if known.worker == worker then
+        if known.stop - known.start == 1 then crash.start, crash.stop = known.start, known.stop end
+        note_crash(header, chunk, crash, lifetime)
+        break
       end
     end
+  else
+    -- Taken for dead when its lease lapsed, it lives: that was no crash.
+    forget_crash(header, chunk, worker)
   end
 end
 return released

@@ -1,0 +1,59 @@
+-- crashes: what other scripts include to keep account of the workers that have died under a chunk.
+-- Field <chunk> of batch:<id>:crashes is a JSON array, an object for each dead worker:
+--   {worker, start, stop (the jobs under which it died: start <= index < stop), ending, started_at, ended_at (Unix s)}
+-- Field <chunk> of batch:<id>:holders names who has taken the chunk and not let go of it: "<worker>", or
+--   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known.
+
+-- What a key holds, or false where another kind of value stands: one spoilt key must not hold up the whole queue.
+local function ask(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then return false end
+  return reply
+end
+
+-- A batch that is deleted or has ended keeps no account: what was written then would outlive it.
+local function goes_on(header)
+  local fields = ask('HMGET', header, 'options', 'finished_at')
+  return fields and fields[1] and not fields[2]
+end
+
+local function read_crashes(header, chunk)
+  local ok, crashes = pcall(cjson.decode, ask('HGET', header .. ':crashes', chunk) or '[]')
+  if not ok or type(crashes) ~= 'table' then return {} end
+  return crashes
+end
+
+local function write_crashes(header, chunk, crashes, lifetime)
+  if #crashes == 0 then
+    ask('HDEL', header .. ':crashes', chunk)
+  elseif goes_on(header) then
+    ask('HSET', header .. ':crashes', chunk, cjson.encode(crashes))
+    ask('PEXPIRE', header .. ':crashes', lifetime)
+  end
+end
+
+-- A worker dies once, however often that is told; who dies with no job at work has died under none.
+local function note_crash(header, chunk, crash, lifetime)
+  local crashes = {}
+  for _, known in ipairs(read_crashes(header, chunk)) do
+    if type(known) == 'table' and known.worker ~= crash.worker then table.insert(crashes, known) end
+  end
+  if crash.start < crash.stop then table.insert(crashes, crash) end
+  write_crashes(header, chunk, crashes, lifetime)
+  return crashes
+end
+
+local function forget_crash(header, chunk, worker)
+  if redis.call('EXISTS', header .. ':crashes') == 1 then
+    note_crash(header, chunk, {worker = worker, start = 0, stop = 0}, 0)
+  end
+end
+
+-- Who holds a chunk: worker, and the jobs at work, start <= index < stop, where they are known.
+local function read_holder(header, chunk)
+  local holder = ask('HGET', header .. ':holders', chunk)
+  if not holder then return nil end
+  local worker, start, stop = string.match(holder, '^(%S+) (%d+) (%d+)$')
+  if worker then return worker, tonumber(start), tonumber(stop) end
+  return holder
+end

@@ -1,0 +1,214 @@
+"""Claim chunks: lease them in one step, and read what is known of their jobs' earlier runs.
+
+An attempt is burnt by a failure of the job's own, and by the death of a worker under it; not by a shutdown, a lost
+lease or a neighbour's kill. So a job's attempt is told by its failures and by the crashes noted for its chunk, never by
+how often the chunk was claimed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from protocol import keys
+from protocol.connection import Payload, RedisClock, Scripts, decode_payload
+from protocol.errors import ProtocolError
+from workers.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+# A claim brings at most this many jobs and chunks, so that the script is short.
+_JOBS_A_CLAIM = 1000
+_CHUNKS_A_CLAIM = 16
+# A job that has killed its worker so often is not tried again.
+MOST_CRASHES = 3
+# After so many it runs alone on its worker: so it is known for sure who did it, and nobody else is harmed.
+SUSPICIOUS_CRASHES = 2
+
+
+class Crash(BaseModel):
+    """The death of a worker under some jobs of a chunk; see crashes.lua.
+
+    Args:
+        worker: Its id.
+        start: The first of these jobs.
+        stop: The one behind the last of them.
+        ending: How it ended.
+        started_at: When the job had started, if it is known which it was, Unix s.
+        ended_at: When it ended, or was found dead, Unix s.
+    """
+
+    worker: str
+    start: int
+    stop: int
+    ending: str
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    def is_under(self, index: int) -> bool:
+        """Whether the worker died under this job."""
+        return self.start <= index < self.stop
+
+
+_crashes: TypeAdapter[list[Crash]] = TypeAdapter(list[Crash])
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A chunk as it was claimed.
+
+    Args:
+        chunk_id: Its name.
+        payload: Where its jobs stand, and which of them are to run.
+        options: The batch's options, JSON.
+        deadline: The batch's, Unix s.
+        jobs: Its jobs, JSON; None if they are gone.
+        done: The batch's done bits, from the byte that holds the first job's.
+        crashes: The workers that have died under it.
+        failures: How often each job has failed that runs again after a failure.
+    """
+
+    chunk_id: str
+    payload: Payload
+    options: bytes
+    deadline: float | None
+    jobs: bytes | None
+    done: bytes
+    crashes: list[Crash]
+    failures: dict[int, int]
+
+    def open_jobs(self) -> list[int]:
+        """List the jobs that are to run in this chunk: without a result, and in no chunk of their own."""
+        payload = self.payload
+        first, index = payload.first, payload.index
+        if index is not None:
+            return [] if self._is_done(index) else [index]
+        every = range(first, first + payload.count)
+        if not self.failures and not any(self.done):
+            return list(every)
+        return [index for index in every if not self._is_done(index) and index not in self.failures]
+
+    def crashes_under(self, index: int) -> list[Crash]:
+        """List the deaths of workers under a job."""
+        return [crash for crash in self.crashes if crash.is_under(index)]
+
+    def attempt(self, index: int) -> int:
+        """Count a job's attempts, the coming one included."""
+        if not self.crashes and not self.failures:
+            return 1
+        return 1 + self.failures.get(index, 0) + len(self.crashes_under(index))
+
+    def _is_done(self, index: int) -> bool:
+        byte = index // 8 - self.payload.first // 8
+        return byte < len(self.done) and bool(self.done[byte] & (0x80 >> index % 8))
+
+
+class Found(NamedTuple):
+    """What a claim has brought.
+
+    Args:
+        chunks: Leased now.
+        next_due: When the next chunk is due, ms from now; -1 if there is none.
+        did_not_fit: Jobs of a due chunk that needs more free slots.
+        until: When the leases end, on the monotonic clock.
+    """
+
+    chunks: list[Claimed]
+    next_due: float
+    did_not_fit: int
+    until: float
+
+
+class Claims:
+    """Claim chunks of a queue for a worker.
+
+    Args:
+        scripts: The scripts of the Redis that holds the queue.
+        queue: The queue's name.
+        worker_id: Who claims.
+        clock: Redis' clock.
+        lease: How long a lease lasts, s.
+    """
+
+    def __init__(self, scripts: Scripts, queue: str, worker_id: str, clock: RedisClock, lease: float) -> None:
+        self._scripts = scripts
+        self._keys = (keys.queue(queue), keys.wake(queue), keys.claim(worker_id))
+        self._worker_id = worker_id
+        self._clock = clock
+        self._lease = lease
+
+    async def due(self, slots: Slots) -> Found:
+        """Lease chunks that are due, as many as fit into the free slots."""
+        # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
+        may_exceed = slots.free >= max(1, slots.total // 2)
+        return await self._claim(slots.free, may_exceed=may_exceed)
+
+    async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
+        """Lease the chunk of this name, which arq's own worker has taken.
+
+        Returns:
+            The chunk, None if there is no such one, and when the lease ends, on the monotonic clock.
+        """
+        found = await self._claim(1, may_exceed=True, name=chunk_id)
+        return (found.chunks[0] if found.chunks else None), found.until
+
+    async def _claim(self, free: int, *, may_exceed: bool, name: str = "") -> Found:
+        lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
+        # A reply may be lost on its way: with the same token the same chunks come again.
+        token = uuid4().hex
+        limits = (free, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
+        sent = time.monotonic()
+        seconds, microseconds, next_due, did_not_fit, *chunks = await self._scripts.run(
+            "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)
+        )
+        self._clock.sync(seconds, microseconds, sent, time.monotonic())
+        until = self._clock.monotonic(seconds, microseconds) + self._lease
+        return Found([claimed for claimed in map(_read, chunks) if claimed], next_due, did_not_fit, until)
+
+
+def _read(reply: list[Any]) -> Claimed | None:
+    name = reply[0].decode(errors="replace")
+    try:
+        payload = decode_payload(reply[1], keys.ARQ_JOB + name)
+    except ProtocolError as error:
+        logger.warning("chunk %s is dropped from the queue: %s", name, error, extra={"event": "chunk.unreadable"})
+        return None
+    _, _, options, deadline, jobs, done, crashes, parents_crashes, *failures = reply
+    return Claimed(
+        name,
+        payload,
+        options,
+        _number(deadline),
+        jobs,
+        done or b"",
+        [*read_crashes(crashes), *read_crashes(parents_crashes)],
+        dict(_pairs(failures)),
+    )
+
+
+def read_crashes(data: bytes | None) -> list[Crash]:
+    """Read the deaths noted for a chunk."""
+    try:
+        return _crashes.validate_json(data or b"[]")
+    except ValidationError:  # not ours: the jobs run as if nothing had happened
+        return []
+
+
+def _number(data: bytes | None) -> float | None:
+    try:
+        return None if data is None else float(data)
+    except ValueError:
+        return None
+
+
+def _pairs(flat: list[Any]) -> Iterator[tuple[int, int]]:
+    for index, failures in zip(flat[::2], flat[1::2], strict=True):
+        with contextlib.suppress(ValueError):
+            yield int(index), int(failures)

@@ -1,0 +1,171 @@
+"""How a job of a chunk is run: by what clocks, where, and as which run of the timeout wrapper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.connection import RedisClock
+from protocol.jobs import JobSpec
+from protocol.results import Phase, Stopped
+from workers.calls import in_thread, on_loop
+from workers.claims import Claimed
+from workers.context import CurrentJob, enter
+from workers.deadlines import Deadlines
+from workers.leases import Leases
+from workers.processes import Process, Processes
+from workers.pulse import job_number
+from workers.recorder import Recorder
+from workers.registry import Isolation, Job
+from workers.retries import Retries
+from workers.slots import Slots
+from workers.tasks import guarded
+from workers.threads import Threads
+from workers.timeouts import Run
+
+# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
+_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
+
+
+class Clocks(NamedTuple):
+    """What a run is bounded by.
+
+    Args:
+        limit: Longest run, s.
+        phase: Which clock that is.
+        grace: Time for cleanup, s.
+    """
+
+    limit: float
+    phase: Phase
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What all chunks of a worker share.
+
+    Args:
+        worker_id: For the results.
+        slots: Jobs that may run at a time.
+        recorder: Where results go.
+        retries: Where jobs go that run again.
+        leases: What the worker holds.
+        clock: Redis' clock.
+        result_limit: Longest value of one job, bytes of JSON.
+        deadlines: Who watches the jobs' clocks.
+        processes: Where plain functions run.
+        threads: Where those run that ask for it.
+    """
+
+    worker_id: str
+    slots: Slots
+    recorder: Recorder
+    retries: Retries
+    leases: Leases
+    clock: RedisClock
+    result_limit: int
+    deadlines: Deadlines
+    processes: Processes
+    threads: Threads
+
+    def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
+        """Say which clock of a job, s, has run out before it could start."""
+        payload = claimed.payload
+        if claimed.deadline is not None and self.clock.now() >= claimed.deadline:
+            return options.deadline or 0.0, "batch"
+        longest = job.queue_timeout or options.queue_timeout
+        # A job that runs again has started before.
+        if longest is not None and payload.index is None and self.clock.now() - payload.enqueued_at > longest:
+            return longest, "queued"
+        return None
+
+    def clocks(
+        self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]
+    ) -> Clocks:
+        """Say what bounds a job that starts now."""
+        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
+        if claimed.deadline is not None:
+            remaining = claimed.deadline - self.clock.now()
+            if remaining < limit:
+                return Clocks(max(0.0, remaining), "batch", options.grace)
+        return Clocks(limit, "running", options.grace)
+
+    def call(
+        self,
+        job: JobSpec[Any],
+        function: Job[..., Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        process: Process | None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Call a job where it is to run: on the loop, in a thread, or in this process."""
+        if process is not None:
+            return process.run(function, job, self.result_limit)
+        if function.isolation == "thread":
+            return self.threads.run(in_thread, function, args, kwargs, self.result_limit)
+        return on_loop(function, args, kwargs, self.result_limit)
+
+
+class ConcludesRuns(Protocol):
+    """A chunk, as its runs see it."""
+
+    batch_id: str
+    row: int
+    """Where it stands in the memory that is shared with the supervisor."""
+
+    runner: Runner
+
+    def conclude(self, run: JobRun) -> None:
+        """Take note that a run has ended."""
+
+
+class JobRun(Run):
+    """A run of one job of a chunk."""
+
+    __slots__ = ("attempt", "chunk", "function", "index", "job", "process")
+
+    def __init__(
+        self,
+        call: Coroutine[Any, Any, Any],
+        clocks: Clocks,
+        chunk: ConcludesRuns,
+        index: int,
+        attempt: int,
+        job: JobSpec[Any],
+        function: Job[..., Any, Any],
+        process: Process | None,
+    ) -> None:
+        limit, phase, grace = clocks
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, _STOPPED[function.isolation])
+        self.number = job_number(chunk.row, index)
+        self.chunk = chunk
+        self.index = index
+        self.attempt = attempt
+        self.job = job
+        self.function = function
+        self.process = process
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
+
+    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a task that no other job can cancel."""
+        return guarded(asyncio.get_running_loop(), body, self)
+
+    def began(self) -> None:
+        """Let the job ask who it is."""
+        enter(self)
+
+    def ended(self) -> None:
+        """Let the chunk conclude it."""
+        self.chunk.conclude(self)
+
+    def current_job(self) -> CurrentJob:
+        """Tell the job what it may ask."""
+        return CurrentJob(self, self.chunk.batch_id, self.index, self.job.key, self.attempt)
