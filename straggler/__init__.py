@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from workers.local import with_result as with_result
     from workers.local import with_timeout as with_timeout
     from workers.registry import job as job
+    from workers.retries import Retry as Retry
 
 _HOMES = {
     "producer.batch": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "RAISE", "Batch"),
@@ -64,6 +65,7 @@ _HOMES = {
     "workers.context": ("current_job",),
     "workers.local": ("with_result", "with_timeout"),
     "workers.registry": ("job",),
+    "workers.retries": ("Retry",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -48,7 +48,9 @@ class ChunkRun:
         self._begun: MutableSequence[float] = [0.0] if begun is None or row < 0 else begun
         self._runs: dict[JobRun, None] = {}
         self._unrecorded = 0
-        self._starting: asyncio.Task[None] | None = None
+        # The task that starts its jobs, while it does.
+        self._starting: asyncio.Task[Any] | None = None
+        self._has_started = self._is_stopped = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
@@ -69,10 +71,7 @@ class ChunkRun:
         else:
             self._options = options
             self._describe_group(jobs[0].function)
-            self._starting = asyncio.get_running_loop().create_task(self._start_all(jobs))
-            await asyncio.wait({self._starting})
-            if not self._starting.cancelled():
-                self._starting.result()
+            await self._start_until_stopped(jobs)
         return await self.finish()
 
     async def finish(self) -> str:
@@ -84,10 +83,11 @@ class ChunkRun:
 
     def stop(self) -> None:
         """Start no more jobs; those that run may end."""
-        if self._starting is None or not self._starting.done():
-            self._again = True
-            if self._starting is not None:
-                self._starting.cancel()
+        if self._has_started or self._is_stopped:
+            return
+        self._again = self._is_stopped = True
+        if self._starting is not None:
+            self._starting.cancel()
 
     def hand_back(self) -> None:
         """Stop all jobs that run, start no more; what has no result yet runs elsewhere."""
@@ -125,6 +125,20 @@ class ChunkRun:
         self._describe_group(unknown.function)
         for index in self.claimed.open_jobs():
             self._put(self._rows.failed(index, unknown, error))
+
+    async def _start_until_stopped(self, jobs: Sequence[JobSpec[Any]]) -> None:
+        if self._is_stopped:
+            return
+        starting = self._starting = asyncio.current_task()
+        try:
+            await self._start_all(jobs)
+            self._has_started = True
+        except asyncio.CancelledError:
+            # A cancel of our own ends nothing but the starting.
+            if not self._is_stopped or starting is None or starting.uncancel() > 0:
+                raise
+        finally:
+            self._starting = None
 
     async def _start_all(self, jobs: Sequence[JobSpec[Any]]) -> None:
         slots, recorder, claimed = self.runner.slots, self.runner.recorder, self.claimed

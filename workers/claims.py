@@ -178,7 +178,10 @@ def _read(reply: list[Any]) -> Claimed | None:
     try:
         payload = decode_payload(reply[1], keys.ARQ_JOB + name)
     except ProtocolError as error:
-        logger.warning("chunk %s is dropped from the queue: %s", name, error, extra={"event": "chunk.unreadable"})
+        _say_dropped(name, str(error))
+        return None
+    if len(reply) == 2:
+        _say_dropped(name, "it names jobs that its batch does not have")
         return None
     _, _, options, deadline, jobs, done, crashes, parents_crashes, *failures = reply
     return Claimed(
@@ -191,6 +194,10 @@ def _read(reply: list[Any]) -> Claimed | None:
         [*read_crashes(crashes), *read_crashes(parents_crashes)],
         dict(_pairs(failures)),
     )
+
+
+def _say_dropped(name: str, problem: str) -> None:
+    logger.warning("chunk %s is dropped from the queue: %s", name, problem, extra={"event": "chunk.unreadable"})
 
 
 def read_crashes(data: bytes | None) -> list[Crash]:

@@ -95,6 +95,16 @@ local function take(chunk)
   redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)
 end
 
+-- A worker whose lease has lapsed may live, and have been cut off or held up: it is missed for a moment before its chunk
+-- is taken for one under which it has died.
+local function miss(chunk)
+  local holder, _, _, is_missed = read_holder(chunk.header, chunk.id)
+  if not holder or holder == worker or is_missed then return false end
+  redis.call('HSET', chunk.header .. ':holders', chunk.id, '?' .. redis.call('HGET', chunk.header .. ':holders', chunk.id))
+  redis.call('ZADD', KEYS[1], now_ms + math.floor(lease_ms * 0.15), chunk.id)
+  return true
+end
+
 local function take_due()
   local taken = {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, most_chunks)) do
@@ -111,6 +121,8 @@ local function take_due()
     elseif chunk.jobs > free and not may_exceed then
       did_not_fit = chunk.jobs
       break
+    elseif miss(chunk) then
+      -- it is due again soon
     elseif chunk.jobs > jobs_left or (chunk.jobs > free and #taken > 0) then
       break
     else

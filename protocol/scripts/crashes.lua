@@ -2,7 +2,8 @@
 -- Field <chunk> of batch:<id>:crashes is a JSON array, an object for each dead worker:
 --   {worker, start, stop (the jobs under which it died: start <= index < stop), ending, started_at, ended_at (Unix s)}
 -- Field <chunk> of batch:<id>:holders names who has taken the chunk and not let go of it: "<worker>", or
---   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known.
+--   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known. A "?"
+--   before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.
 
 -- What a key holds, or false where another kind of value stands: one spoilt key must not hold up the whole queue.
 local function ask(...)
@@ -49,11 +50,11 @@ local function forget_crash(header, chunk, worker)
   end
 end
 
--- Who holds a chunk: worker, and the jobs at work, start <= index < stop, where they are known.
+-- Who holds a chunk: worker, and the jobs at work, start <= index < stop, where they are known, and whether it is missed.
 local function read_holder(header, chunk)
   local holder = ask('HGET', header .. ':holders', chunk)
   if not holder then return nil end
-  local worker, start, stop = string.match(holder, '^(%S+) (%d+) (%d+)$')
-  if worker then return worker, tonumber(start), tonumber(stop) end
-  return holder
+  local mark, worker, jobs = string.match(holder, '^(%??)(%S+)(.*)$')
+  local start, stop = string.match(jobs or '', '^ (%d+) (%d+)$')
+  return worker, tonumber(start), tonumber(stop), mark == '?'
 end

@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.connection import Scripts, connect
+from protocol.jobs import JobSpec
 from straggler import LostResult, TimeoutResult
 from tests.conftest import StartWorker
 from tests.jobs import square
-from workers.aftermath import MOST_CRASHES, Aftermath
+from workers.aftermath import Aftermath, Death
+from workers.claims import MOST_CRASHES
 from workers.pulse import CURRENT, LAST_MOMENT, LIMIT, SINCE, STARTED, Current, Pulse, job_number
 
 DEAD = "host-1-dead"
 
 
 @dataclass
-class Death:
+class DeadWorker:
     """A worker's memory after its death, and its leases in Redis."""
 
     pulse: Pulse
@@ -35,17 +36,21 @@ class Death:
 
     def hold(self, chunk_id: str, index: int | None = None, worker_id: str = DEAD) -> None:
         """Die with a chunk, one job of which held the loop."""
-        self.redis.set(keys.ARQ_IN_PROGRESS + chunk_id, worker_id, px=10_000)
-        self.redis.incr(keys.ARQ_RETRY + chunk_id)
-        self.redis.pexpire(keys.ARQ_RETRY + chunk_id, 10_000)
-        due = (time.time() + 10) * 1000
-        self.redis.zadd(keys.queue("default"), {chunk_id: due})
+        self.lease(chunk_id, worker_id)
         row = self.pulse.hold(chunk_id)
         now = time.monotonic()
         for place, value in ((LAST_MOMENT, now), (STARTED, now - 2), (LIMIT, 1.5), (SINCE, now - 1)):
             self.pulse.cells[place] = value
         if index is not None:
             self.pulse.cells[CURRENT] = job_number(row, index)
+
+    def lease(self, chunk_id: str, worker_id: str) -> None:
+        """Let a worker hold a chunk, as `claim` does."""
+        holders = keys.holders(chunk_id.partition(":")[0])
+        self.redis.set(keys.ARQ_IN_PROGRESS + chunk_id, worker_id, px=10_000)
+        self.redis.hset(holders, chunk_id, worker_id)
+        self.redis.pexpire(holders, 10_000)
+        self.redis.zadd(keys.queue("default"), {chunk_id: (time.time() + 10) * 1000})
 
     def hold_chunk_of(self, batch: Batch[Any], index: int) -> str:
         """Die with the chunk of a job, the job at work; returns the chunk's id."""
@@ -54,15 +59,15 @@ class Death:
         return chunk_id
 
     async def settle(self, *, killed: bool = False) -> None:
-        await self.aftermath.settle(self.pulse, self.pulse.current(), "signal SIGSEGV", killed=killed)
+        await self.aftermath.settle(self.pulse, Death("signal SIGSEGV", self.pulse.current(), killed=killed))
 
 
 @pytest.fixture
-async def death(redis_url: str, redis: Any, tmp_path: Path) -> AsyncIterator[Death]:
+async def death(redis_url: str, redis: Any, tmp_path: Path) -> AsyncIterator[DeadWorker]:
     connection = connect(redis_url)
     pulse = Pulse.create(tmp_path / "pulse", 20)
     pulse.worker_id = DEAD
-    yield Death(pulse, redis, Aftermath(Scripts(connection), "default"))
+    yield DeadWorker(pulse, redis, Aftermath(Scripts(connection), "default"))
     pulse.close()
     await connection.aclose(close_connection_pool=True)
 
@@ -72,7 +77,7 @@ async def submit(producer: Producer, count: int = 3) -> Batch[int]:
 
 
 async def test_the_job_that_a_process_was_killed_for_has_timed_out_and_the_others_run_at_once(
-    producer: Producer, worker: StartWorker, death: Death
+    producer: Producer, worker: StartWorker, death: DeadWorker
 ) -> None:
     batch = await submit(producer, 100)
     death.hold_chunk_of(batch, 51)
@@ -89,7 +94,7 @@ async def test_the_job_that_a_process_was_killed_for_has_timed_out_and_the_other
 
 
 async def test_one_death_counts_once_however_often_it_is_told(
-    producer: Producer, worker: StartWorker, death: Death
+    producer: Producer, worker: StartWorker, death: DeadWorker
 ) -> None:
     batch = await submit(producer)
     death.hold_chunk_of(batch, 1)
@@ -99,53 +104,49 @@ async def test_one_death_counts_once_however_often_it_is_told(
         assert {result.status for result in await batch.results()} == {"success"}
 
 
-async def test_a_settlement_that_breaks_off_is_tried_again_and_counts_once(
-    producer: Producer, death: Death, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_death_under_no_known_job_is_noted_for_all_that_had_started(
+    producer: Producer, worker: StartWorker, death: DeadWorker
+) -> None:
+    async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
+        for number in range(3):
+            yield square.spec(number)
+
+    batch = await producer.submit(stream())
+    death.hold(f"{batch.id}:0")
+    death.pulse.begun[-1] = 2
+    await death.settle()
+    async with worker():
+        assert [result.attempt for result in await batch.results()] == [2, 2, 1]
+
+
+async def test_a_worker_that_left_in_order_has_died_under_nobody(
+    producer: Producer, worker: StartWorker, death: DeadWorker
 ) -> None:
     batch = await submit(producer)
-    death.hold(f"{batch.id}:0", 1)
-    whole, failures = death.aftermath._hand_back, 0
-
-    async def break_off(pulse: Pulse) -> None:
-        nonlocal failures
-        failures += 1
-        if failures < 4:
-            raise RedisConnectionError("Connection reset by peer")
-        await whole(pulse)
-
-    monkeypatch.setattr(death.aftermath, "_hand_back", break_off)
-    await death.settle()
-    assert death.redis.hgetall(keys.crashes(batch.id)) == {DEAD.encode(): b"1"}
-    assert not death.redis.exists(f"{keys.ARQ_IN_PROGRESS}{batch.id}:0")
-    waiting = [record for record in caplog.records if getattr(record, "event", "") == "aftermath.waiting"]
-    assert len(waiting) == 1
+    death.hold(f"{batch.id}:0")
+    death.pulse.begun[-1] = 1
+    await death.aftermath.settle(death.pulse, Death("exit code 0", in_order=True))
+    async with worker():
+        assert [result.attempt for result in await batch.results()] == [1, 1, 1]
 
 
-async def test_a_long_outage_is_waited_for_however_long(
-    producer: Producer, death: Death, monkeypatch: pytest.MonkeyPatch
+async def test_a_killed_job_runs_again_where_timeouts_are_retried(
+    producer: Producer, worker: StartWorker, death: DeadWorker
 ) -> None:
-    # 0.05 * 2**1100 is no float: after some 20 minutes of an outage the wait itself would fail.
-    waits: list[float] = []
-
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-
-    async def fail(*_: Any, **__: Any) -> None:
-        if len(waits) < 1200:
-            raise RedisConnectionError("away")
-
-    monkeypatch.setattr(asyncio, "sleep", note)
-    monkeypatch.setattr(death.aftermath, "_settle", fail)
-    await death.settle()
-    assert max(waits) == 1.0
+    batch = await producer.submit(square.map(range(3)), retries=1, retry_on=("timeout",), backoff=0.01)
+    death.hold_chunk_of(batch, 1)
+    await death.settle(killed=True)
+    async with worker():
+        results = await batch.results()
+    assert [(result.status, result.attempt) for result in results] == [("success", 1), ("success", 2), ("success", 1)]
 
 
-async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: StartWorker, death: Death) -> None:
+async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: StartWorker, death: DeadWorker) -> None:
     batch = await submit(producer)
     chunk_id = death.hold_chunk_of(batch, 1)
     for number in range(MOST_CRASHES):
         death.pulse.worker_id = f"{DEAD}-{number}"
-        death.redis.set(keys.ARQ_IN_PROGRESS + chunk_id, death.pulse.worker_id, px=10_000)
+        death.lease(chunk_id, death.pulse.worker_id)
         await death.settle()
     async with worker():
         results = await batch.results()
@@ -156,7 +157,7 @@ async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: 
 
 
 async def test_what_a_process_had_claimed_and_not_yet_written_down_runs_at_once(
-    producer: Producer, worker: StartWorker, death: Death
+    producer: Producer, worker: StartWorker, death: DeadWorker
 ) -> None:
     batch = await submit(producer)
     death.pulse.drop(death.hold_chunk_of(batch, 1))
@@ -165,17 +166,16 @@ async def test_what_a_process_had_claimed_and_not_yet_written_down_runs_at_once(
         assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 3
 
 
-async def test_chunks_that_others_hold_by_now_are_left_to_them(producer: Producer, death: Death) -> None:
+async def test_chunks_that_others_hold_by_now_are_left_to_them(producer: Producer, death: DeadWorker) -> None:
     batch = await submit(producer)
     death.hold(f"{batch.id}:0", worker_id="host-2-alive")
     await death.settle()
     assert death.redis.get(f"{keys.ARQ_IN_PROGRESS}{batch.id}:0") == b"host-2-alive"
-    assert death.redis.get(f"{keys.ARQ_RETRY}{batch.id}:0") == b"1"
 
 
 @pytest.mark.parametrize("payload", [b"\x00 not ours", b"", None])
 async def test_a_chunk_whose_payload_cannot_be_read_keeps_no_other_from_running(
-    producer: Producer, worker: StartWorker, death: Death, payload: bytes | None
+    producer: Producer, worker: StartWorker, death: DeadWorker, payload: bytes | None
 ) -> None:
     batch = await submit(producer)
     death.hold("foreign:0")
@@ -191,7 +191,7 @@ async def test_a_chunk_whose_payload_cannot_be_read_keeps_no_other_from_running(
 @pytest.mark.parametrize("index", [3, 400])
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_job_that_its_chunk_does_not_have_is_nobodys_result(
-    producer: Producer, worker: StartWorker, death: Death, index: int, killed: bool
+    producer: Producer, worker: StartWorker, death: DeadWorker, index: int, killed: bool
 ) -> None:
     batch = await submit(producer)
     death.hold(f"{batch.id}:0", index)
@@ -204,7 +204,9 @@ async def test_a_job_that_its_chunk_does_not_have_is_nobodys_result(
         assert await batch.gather() == [0, 1, 4]
 
 
-async def test_a_spoilt_result_stream_keeps_no_chunk_from_its_next_worker(producer: Producer, death: Death) -> None:
+async def test_a_spoilt_result_stream_keeps_no_chunk_from_its_next_worker(
+    producer: Producer, death: DeadWorker
+) -> None:
     batch = await submit(producer)
     chunk_id = death.hold_chunk_of(batch, 1)
     death.redis.set(keys.results(batch.id), "spoilt", ex=60)
@@ -213,7 +215,7 @@ async def test_a_spoilt_result_stream_keeps_no_chunk_from_its_next_worker(produc
     assert death.redis.zscore(keys.queue("default"), chunk_id) < (time.time() + 1) * 1000
 
 
-async def test_a_spoilt_queue_is_given_up(producer: Producer, death: Death) -> None:
+async def test_a_spoilt_queue_is_given_up(producer: Producer, death: DeadWorker) -> None:
     batch = await submit(producer)
     death.hold_chunk_of(batch, 1)
     death.redis.delete(keys.queue("default"))
@@ -221,7 +223,7 @@ async def test_a_spoilt_queue_is_given_up(producer: Producer, death: Death) -> N
     await death.settle(killed=True)
 
 
-async def test_a_batch_that_is_gone_leaves_nothing_to_settle(producer: Producer, death: Death, redis: Any) -> None:
+async def test_a_batch_that_is_gone_leaves_nothing_to_settle(producer: Producer, death: DeadWorker, redis: Any) -> None:
     batch = await submit(producer)
     death.hold(f"{batch.id}:0", 1)
     redis.flushall()
@@ -231,9 +233,9 @@ async def test_a_batch_that_is_gone_leaves_nothing_to_settle(producer: Producer,
     assert not redis.exists(keys.results(batch.id), keys.done(batch.id), keys.batch(batch.id))
 
 
-async def test_a_process_that_died_before_it_took_anything_leaves_nothing(death: Death) -> None:
+async def test_a_process_that_died_before_it_took_anything_leaves_nothing(death: DeadWorker) -> None:
     death.pulse.worker_id = ""
     await death.settle()
     unnamed = Current("", -1, 0.0, 0.0, 1.0, 0.0)
-    await death.aftermath.settle(death.pulse, unnamed, "signal SIGKILL", killed=True)
+    await death.aftermath.settle(death.pulse, Death("signal SIGKILL", unnamed, killed=True))
     assert death.redis.dbsize() == 0

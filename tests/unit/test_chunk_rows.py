@@ -54,7 +54,7 @@ def row_of(outcome: Outcome, function: Job[..., Any, Any] = echo, key: str | Non
 def read(row: Row | None) -> Result[Any]:
     assert row is not None
     index, status, text = row
-    [result] = decode_entry("b", {b"common": encode_common("echo", "w", 1, 1.0), b"rows": b"[" + text + b"]"}, "key")
+    [result] = decode_entry("b", {b"common": encode_common("echo", "w", 1.0), b"rows": b"[" + text + b"]"}, "key")
     assert (index, status) == (result.index, result.status)
     return result
 

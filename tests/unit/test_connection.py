@@ -9,7 +9,7 @@ import pytest
 from arq.jobs import deserialize_job_raw
 from pydantic_core import from_json
 
-from protocol.connection import RedisClock, Scripts, connect, connected, decode_payload, encode_payload, reach
+from protocol.connection import Payload, RedisClock, Scripts, connect, connected, decode_payload, encode_payload, reach
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 
 
@@ -46,7 +46,13 @@ def test_a_payload_is_arqs_as_json() -> None:
     assert json.loads(payload)["f"] == "straggler_chunk"
     function, args, kwargs, _, enqueued_ms = deserialize_job_raw(payload, deserializer=from_json)
     assert (function, tuple(args), kwargs, enqueued_ms) == ("straggler_chunk", ("batch", 256, 100), {}, 1700000000250)
-    assert decode_payload(payload, "key") == ("batch", 256, 100, 1700000000.25)
+    assert decode_payload(payload, "key") == Payload("batch", 256, 100, None, 1700000000.25)
+
+
+def test_the_payload_of_a_job_that_runs_again_names_it() -> None:
+    payload = encode_payload("batch", 256, 100, 1700000000.25, 300)
+    assert decode_payload(payload, "key") == Payload("batch", 256, 100, 300, 1700000000.25)
+    assert (decode_payload(payload, "key").jobs, Payload("batch", 256, 100, None, 0.0).jobs) == (1, 100)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +71,8 @@ async def test_scripts_run_in_order_in_one_trip_though_redis_knows_none_of_them(
         await redis.script_flush()
         scripts = Scripts(redis)
         calls = [("renew", ("queue",), ("worker", 1000, f"chunk-{number}")) for number in range(3)]
-        assert await scripts.run_all(calls) == [[b"chunk-0"], [b"chunk-1"], [b"chunk-2"]]
-        assert await scripts.run(*calls[1]) == [b"chunk-1"]
+        assert [lost for _, _, lost in await scripts.run_all(calls)] == [b"chunk-0", b"chunk-1", b"chunk-2"]
+        assert (await scripts.run(*calls[1]))[2:] == [b"chunk-1"]
 
 
 def test_the_clock_is_as_good_as_its_best_reading() -> None:

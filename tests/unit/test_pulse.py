@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_new_pulse_holds_nobody(path: Path) -> None:
     pulse = Pulse.create(path, 3)
-    assert (pulse.worker_id, pulse.chunks(), pulse.current(), pulse.cells[TICK]) == ("", [], None, 0.0)
+    assert (pulse.worker_id, pulse.chunks(), pulse.current(), pulse.cells[TICK]) == ("", {}, None, 0.0)
     pulse.close()
 
 
@@ -27,18 +27,19 @@ def test_what_one_writes_the_other_reads(path: Path) -> None:
     writer = Pulse(path)
     writer.worker_id = "host-1-abc"
     rows = [writer.hold("a:0"), writer.hold("b:64")]
+    writer.begun[rows[1]] = 78
     writer.cells[CURRENT] = job_number(rows[1], 77)
     for place, value in ((LAST_MOMENT, 4.5), (STARTED, 2.5), (LIMIT, 1.25), (SINCE, 3.5)):
         writer.cells[place] = value
     assert reader.worker_id == "host-1-abc"
-    assert sorted(reader.chunks()) == ["a:0", "b:64"]
+    assert reader.chunks() == {"a:0": 0, "b:64": 78}
     current = reader.current()
     assert current is not None
     assert (current.chunk_id, current.index) == ("b:64", 77)
     assert (current.last_moment, current.started, current.limit, current.since) == (4.5, 2.5, 1.25, 3.5)
     writer.drop("a:0")
     writer.cells[CURRENT] = NOBODY
-    assert (reader.chunks(), reader.current()) == (["b:64"], None)
+    assert (reader.chunks(), reader.current()) == ({"b:64": 78}, None)
     writer.close()
     reader.close()
 

@@ -40,7 +40,7 @@ LOST = LostResult(**COMMON, reason="out of memory")
 
 
 def entry(*rows: bytes, common: bytes | None = None) -> dict[bytes, bytes]:
-    return {b"common": common or encode_common("fetch", "w", 2, 1.5), b"rows": b"[" + b",".join(rows) + b"]"}
+    return {b"common": common or encode_common("fetch", "w", 1.5), b"rows": b"[" + b",".join(rows) + b"]"}
 
 
 texts = st.text()
@@ -70,7 +70,7 @@ def test_results_survive_the_trip(given_rows: list[dict[str, Any]]) -> None:
     results = decode_entry("b", entry(*(encode_row(**row) for row in given_rows)), "key")
     assert len(results) == len(given_rows)
     for result, row in zip(results, given_rows, strict=True):
-        expected = {"job_id": f"b:{row['index']}", "function": "fetch", "worker": "w", "attempt": 2, "enqueued_at": 1.5}
+        expected = {"job_id": f"b:{row['index']}", "function": "fetch", "worker": "w", "enqueued_at": 1.5}
         # As text, where NaN equals itself.
         assert repr({**expected, **row}) == repr({n: getattr(result, n) for n in {**expected, **row}})
 
@@ -81,8 +81,8 @@ def test_a_value_comes_back_as_its_declared_type_where_the_function_is_at_hand()
         return b""
 
     row = encode_row(index=0, status="success", value="__4=")
-    [known] = decode_entry("b", entry(row, common=encode_common("typed_value", "w", 1, 1.0)), "key")
-    [unknown] = decode_entry("b", entry(row, common=encode_common("elsewhere", "w", 1, 1.0)), "key")
+    [known] = decode_entry("b", entry(row, common=encode_common("typed_value", "w", 1.0)), "key")
+    [unknown] = decode_entry("b", entry(row, common=encode_common("elsewhere", "w", 1.0)), "key")
     assert known.unwrap() == b"\xff\xfe"
     assert unknown.unwrap() == "__4="
 
@@ -94,7 +94,7 @@ def test_a_value_that_does_not_fit_the_type_here_names_job_key_and_cure() -> Non
 
     row = encode_row(index=7, status="success", value=3)
     with pytest.raises(ProtocolError, match=r"'the key': the value of job b:7 .* 'another_version' .* another version"):
-        decode_entry("b", entry(row, common=encode_common("another_version", "w", 1, 1.0)), "the key")
+        decode_entry("b", entry(row, common=encode_common("another_version", "w", 1.0)), "the key")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import ROOT, until
 from workers import supervisor as module
-from workers.aftermath import Aftermath
-from workers.pulse import CURRENT, LAST_MOMENT, SINCE, TICK, Current, Pulse, job_number
+from workers.aftermath import Aftermath, Death
+from workers.pulse import CURRENT, LAST_MOMENT, SINCE, TICK, Pulse, job_number
 from workers.supervisor import Child, Supervisor, worker_words
 
 
@@ -23,10 +23,10 @@ class Ledger(Aftermath):
     """An aftermath that only takes notes."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[list[str], Current | None, str, bool]] = []
+        self.notes: list[tuple[list[str], Death]] = []
 
-    async def settle(self, pulse: Pulse, current: Current | None, ending: str, *, killed: bool) -> None:
-        self.notes.append((pulse.chunks(), current, ending, killed))
+    async def settle(self, pulse: Pulse, death: Death) -> None:
+        self.notes.append((list(pulse.chunks()), death))
 
 
 def supervise(code: str, count: int = 1, *, burst: bool = False, kill_floor: float = 0.2) -> tuple[Supervisor, Ledger]:
@@ -68,17 +68,17 @@ async def test_a_process_that_stands_still_past_its_jobs_last_moment_is_killed()
     began = time.monotonic()
     await run_until(supervisor, lambda: ledger.notes)
     assert time.monotonic() - began > 0.3
-    chunks, current, ending, killed = ledger.notes[0]
-    assert (chunks, ending, killed) == (["b:0"], "hung and was killed", True)
-    assert current is not None
-    assert (current.chunk_id, current.index) == ("b:0", 5)
+    chunks, death = ledger.notes[0]
+    assert (chunks, death.ending, death.killed) == (["b:0"], "hung and was killed", True)
+    assert death.current is not None
+    assert (death.current.chunk_id, death.current.index) == ("b:0", 5)
 
 
 async def test_a_process_that_cannot_be_ready_is_killed_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST_START", 0.2)
     supervisor, ledger = supervise("time.sleep(60)")
     assert await run_until(supervisor, lambda: len(ledger.notes) >= 2) == 0
-    assert {(current, killed) for _, current, _, killed in ledger.notes[:2]} == {(None, True)}
+    assert {(death.current, death.killed) for _, death in ledger.notes[:2]} == {(None, True)}
 
 
 async def test_a_process_that_stands_still_outside_any_job_is_killed_in_the_end(
@@ -87,7 +87,7 @@ async def test_a_process_that_stands_still_outside_any_job_is_killed_in_the_end(
     monkeypatch.setattr(module, "_LONGEST_STALL", 0.5)
     supervisor, ledger = supervise(READY + "pulse.hold('b:0'); time.sleep(60)")
     await run_until(supervisor, lambda: ledger.notes)
-    assert ledger.notes[0] == (["b:0"], None, "hung and was killed", True)
+    assert ledger.notes[0] == (["b:0"], Death("hung and was killed", killed=True))
 
 
 @pytest.fixture
@@ -135,9 +135,9 @@ async def test_the_culprit_is_who_held_the_loop_when_it_was_judged(child: Child)
     await until(lambda: child.process.poll() is not None)
     supervisor._look_at(child)
     await asyncio.gather(*supervisor._settling)
-    [(_, current, _, killed)] = ledger.notes
-    assert current is not None
-    assert (current.index, killed) == (1, True)
+    [(_, death)] = ledger.notes
+    assert death.current is not None
+    assert (death.current.index, death.killed) == (1, True)
     child.pulse = Pulse.create(child.path, 1)
 
 
@@ -159,7 +159,9 @@ async def test_what_dies_under_a_job_is_replaced_at_once() -> None:
     began = time.monotonic()
     await run_until(supervisor, lambda: len(ledger.notes) >= 4)
     assert supervisor._failures == 0
-    assert {(chunks[0], ending) for chunks, _, ending, _ in ledger.notes[:4]} == {("b:0", "exit code 0")}
+    assert {(chunks[0], death.ending, death.in_order) for chunks, death in ledger.notes[:4]} == {
+        ("b:0", "exit code 0", False)
+    }
     assert time.monotonic() - began < 8
 
 
