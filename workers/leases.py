@@ -164,7 +164,7 @@ class Leases:
     async def _watch_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._interval / 3)
+            await asyncio.sleep(self._interval / 10)
             now = loop.time()
             for chunk_id in [chunk_id for chunk_id, until in self._held.items() if until <= now]:
                 self._lose(chunk_id)
