@@ -295,7 +295,7 @@ async def test_a_lease_that_lapsed_under_a_living_worker_was_no_crash(
         await until_running(batch, 1)
         redis.delete(keys.ARQ_IN_PROGRESS + chunk)  # as a Redis that was away for long has it
         redis.zadd(keys.queue("default"), {chunk: 1})
-        async with worker(lease=1.0) as second:
+        async with worker() as second:
             await until(lambda: not first.crew.chunks)
             await until(lambda: first.crew.chunks or second.crew.chunks)
             door.touch()
