@@ -56,7 +56,7 @@ class Producer:
         self._slots_read_at = float("-inf")
 
     async def __aenter__(self) -> Self:
-        await reach(self.redis, self.url)
+        await reach(self.url)
         sent = time.monotonic()
         seconds, microseconds = await self.redis.time()
         self.clock.sync(seconds, microseconds, sent, time.monotonic())
