@@ -19,7 +19,7 @@ from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others impo
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
@@ -133,7 +133,7 @@ async def _reach(redis: ArqRedis, url: str) -> None:
                 await redis.ping()
                 return
         except (RedisError, OSError) as error:
-            if is_refusal(error) or isinstance(error, BusyLoadingError):
+            if is_refusal(error):
                 if not is_said:
                     logger.warning("Redis is there, but not ready (%s)", error, extra={"event": "redis.not_ready"})
                 is_said = True

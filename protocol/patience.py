@@ -18,6 +18,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ConnectionError,  # noqa: A004
     OutOfMemoryError,
     ReadOnlyError,
@@ -45,6 +46,7 @@ _PASSING = re.compile(
 
 def is_passing(error: object) -> bool:
     """Whether an error says that Redis cannot serve just now, so that the same call may succeed later."""
+    error = _said_at_connection(error)
     if isinstance(error, AuthenticationError | AuthorizationError):  # ConnectionErrors, to redis-py
         return False
     if isinstance(error, ConnectionError | TimeoutError | OSError):
@@ -53,10 +55,18 @@ def is_passing(error: object) -> bool:
 
 
 def is_refusal(error: object) -> bool:
-    """Whether an error is a Redis' own word that it is there and does not serve just now."""
-    if isinstance(error, OutOfMemoryError | ReadOnlyError):  # redis-py cuts their first word off
+    """Whether an error is Redis' own word that it is there and does not serve just now."""
+    error = _said_at_connection(error)
+    if isinstance(error, BusyLoadingError | OutOfMemoryError | ReadOnlyError):  # redis-py cuts their first word off
         return True
     return isinstance(error, ResponseError) and _PASSING.search(str(error)) is not None
+
+
+def _said_at_connection(error: object) -> object:
+    # What Redis says to the greetings on a unix socket, redis-py wraps in a ConnectionError, a wrong password too.
+    if type(error) is ConnectionError and error.args and isinstance(error.args[0], Exception):
+        return error.args[0]
+    return error
 
 
 def pauses() -> Iterator[float]:
