@@ -19,7 +19,7 @@ from protocol.jobs import JobSpec
 from protocol.settings import Settings
 from straggler import job
 from tests.conftest import StartProcess, StartWorker, WorkerProcess, until, until_running
-from tests.jobs import append_line, nap, wait_for_file
+from tests.jobs import nap, wait_for_file
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -138,21 +138,18 @@ class Producing:
         self._collecting = asyncio.create_task(self._collect())
 
     async def _jobs(self) -> AsyncIterator[JobSpec[float]]:
-        while not self.over.is_set() or self.sent < 50:
-            yield nap.spec(0.01)
-            self.sent += 1
-            await asyncio.sleep(0.005)
+        while not self.over.is_set():
+            for _ in range(10):
+                yield nap.spec(0.01)
+                self.sent += 1
+            await asyncio.sleep(0.1)  # a pause sends what there is
 
     async def _collect(self) -> None:
-        await until(lambda: self.sent > 10)
-        await self._until_there()
+        while not await self._producer.redis.exists(keys.batch("b")):  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.01)
         batch = await self._producer.attach("b")
         async for result in batch.as_completed():
             self.results.append(result)
-
-    async def _until_there(self) -> None:
-        while not await self._producer.redis.exists(keys.batch("b")):
-            await asyncio.sleep(0.01)
 
     async def end(self) -> Batch[Any]:
         """Submit no more, and collect to the end."""
@@ -202,7 +199,7 @@ async def _ask(producer: Producer, over: asyncio.Event) -> None:
     """Be somebody who wants to know how the batch is getting on."""
     while not over.is_set():
         await (await producer.attach("b")).status()
-        assert [status.id for status in await producer.batches()] == ["b"]
+        assert [status.batch_id for status in await producer.batches()] == ["b"]
         await asyncio.sleep(0.02)
 
 
@@ -264,19 +261,19 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
         runs.append(number)
         return number
 
-    async with worker(concurrency=5) as started, Producer(server.url, settings=Settings()) as producer:
+    async with worker(concurrency=2) as started, Producer(server.url, settings=Settings()) as producer:
         recorder = started.crew.recorder
-        recorder._limit = 20
+        recorder._limit = 4
+        await started.crew.leases.beat()  # the producer knows of two slots, and makes chunks of 25
         batch = await producer.submit(run.map(range(100)))
-        await until(lambda: started.crew.slots.used == 5)
+        await until(lambda: started.crew.slots.used == 2)
         server.kill()
         away.set()
         await until(lambda: recorder.is_full)
-        for _ in range(100):  # whoever would go on would do so now
-            await asyncio.sleep(0)
+        await until(lambda: not started.crew.slots.used)
         held = len(runs)
-        await until(lambda: started.pool.patience.outage.is_said)
-        assert 20 <= len(runs) == held <= 25, "the limit, and what ran as it was reached"
+        await asyncio.sleep(LONG_ENOUGH)
+        assert 4 <= len(runs) == held <= 6, "the limit, and what ran as it was reached"
         await asyncio.to_thread(server.start)
         async with asyncio.timeout(20):
             assert_complete(await batch.results(), 100)
@@ -286,8 +283,7 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
 # ---- leaving while Redis is away
 
 
-async def leave_while_away(server: RedisServer, worker: WorkerProcess, signals: int, away: Callable[[], None]) -> None:
-    away()
+async def leave_while_away(worker: WorkerProcess, signals: int) -> None:
     await until(lambda: AWAY in worker.output, timeout=20)
     for _ in range(signals):
         worker.terminate()
@@ -307,12 +303,15 @@ async def test_a_worker_that_is_told_to_stop_while_redis_is_away_leaves(
     signals: int,
     shutdown_wait: float,
 ) -> None:
-    worker = worker_process(concurrency=8, shutdown_wait=shutdown_wait)
+    worker = worker_process(concurrency=8, shutdown_wait=shutdown_wait, lease=2)
     async with Producer(server.url, settings=Settings()) as producer:
-        jobs = [*(append_line.spec(tmp_path / "trace", "x", 1.0) for _ in range(4)), wait_for_file.spec(door)]
+        first_door = tmp_path / "first-door"
+        jobs = [*(wait_for_file.spec(first_door) for _ in range(4)), wait_for_file.spec(door)]
         batch = await producer.submit(jobs, batch_id="b")
         await until_running(batch, 5)
-        await leave_while_away(server, worker, signals, lambda: way(server))
+        way(server)
+        first_door.touch()
+        await leave_while_away(worker, signals)
         assert "4 results could not be recorded: their jobs run again" in worker.output
         await asyncio.to_thread(server.start) if way is RedisServer.kill else server.resume()
         door.touch()
@@ -325,4 +324,5 @@ async def test_an_idle_worker_that_is_told_to_stop_while_redis_is_away_leaves(
     server: RedisServer, worker_process: StartProcess
 ) -> None:
     worker = worker_process()
-    await leave_while_away(server, worker, 1, server.kill)
+    server.kill()
+    await leave_while_away(worker, 1)
