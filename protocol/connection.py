@@ -38,9 +38,6 @@ CHUNK_FUNCTION = "straggler_chunk"
 SCHEMES = ("redis", "rediss", "unix", "memory")
 
 
-# A server that was paused, or a network that drops what it is given, says nothing: a reply that is not there after this
-# long, s, is not waited for any more. Blocking commands of ours end before.
-_LONGEST_REPLY = 6.0
 _LONGEST_CONNECT = 5.0
 # How long, s, a Redis that nobody has spoken to yet is waited for.
 _LONGEST_REACH = 2.0
@@ -266,7 +263,7 @@ def _sha(name: str) -> str:
 
 def _options(scheme: str) -> dict[str, Any]:
     # redis-py does not try again by itself unless it is told to: there is one place that does, our patience.
-    options: dict[str, Any] = {"socket_timeout": _LONGEST_REPLY, "socket_connect_timeout": _LONGEST_CONNECT}
+    options: dict[str, Any] = {"socket_connect_timeout": _LONGEST_CONNECT}
     if scheme != "unix":
         options["socket_keepalive"] = True
     return options

@@ -8,6 +8,7 @@ password or a key of another kind, is raised at once. A caller that wants to wai
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import random
 import re
@@ -35,6 +36,12 @@ _WORTH_SAYING = 0.3
 # Waits between two tries, s: doubled from the first to the last.
 _SHORTEST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+
+# A server that was paused, or a network that drops what it is given, says nothing: a call that has no reply after this
+# long, s, is made again on another connection. Blocking commands of ours end before. Each such try takes twice as long
+# as the one before it, up to the longest, as what is large and travels slowly would never arrive.
+_PATIENCE = 6.0
+_LONGEST_PATIENCE = 48.0
 
 # Refusals that pass, as Redis 7 writes them, as Redis 6 does where a script met one (": -OOM ..."), and where one broke
 # a transaction off ("because of: OOM ..."). UNBLOCKED: Redis became a replica while the call waited in it.
@@ -75,6 +82,10 @@ def pauses() -> Iterator[float]:
     while True:
         yield random.uniform(longest / 2, longest)
         longest = min(_LONGEST_PAUSE, longest * 2)
+
+
+class NoReplyError(TimeoutError):
+    """Redis has said nothing, for as long as it is waited for."""
 
 
 class Outage:
@@ -155,34 +166,52 @@ class Patience:
             redis.exceptions.RedisError: If the answer is an error that does not pass.
         """
         try:
-            reply = await attempt()
+            reply = await _in_time(attempt, _PATIENCE)
         except Exception as error:
             if not is_passing(error):
                 raise
             self.outage.began(error)
+            limit = _next_limit(_PATIENCE, error)
         else:
             self.outage.answered()
             return reply
-        return await self._try_again(attempt)
+        return await self._try_again(attempt, limit)
 
-    async def _try_again(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _try_again(self, attempt: Callable[[], Awaitable[T]], limit: float) -> T:
         answered = False
         waits = pauses()
         try:
             while True:
                 await asyncio.sleep(next(waits))
                 try:
-                    reply = await attempt()
+                    reply = await _in_time(attempt, limit)
                 except Exception as error:
                     answered = not is_passing(error)
                     if answered:
                         raise
                     self.outage.goes_on(error)
+                    limit = _next_limit(limit, error)
                 else:
                     answered = True
                     return reply
         finally:
             self.outage.ended(answered=answered)
+
+
+async def _in_time(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+    # Not redis-py's socket_timeout: it sends inside `wait_for`, which before Python 3.12 may swallow a cancellation.
+    clock = asyncio.timeout(limit)
+    try:
+        async with clock:
+            return await attempt()
+    except builtins.TimeoutError:
+        if clock.expired():
+            raise NoReplyError(f"no reply within {limit:g} s") from None
+        raise
+
+
+def _next_limit(limit: float, error: Exception) -> float:
+    return min(_LONGEST_PATIENCE, limit * 2) if isinstance(error, NoReplyError) else limit
 
 
 class PatientPipeline(Pipeline):

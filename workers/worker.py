@@ -211,7 +211,7 @@ class StragglerWorker(Worker):
         finally:
             for task in (waiting, stopping):
                 task.cancel()
-            await asyncio.wait({waiting, stopping})
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
         if not waiting.cancelled():
             waiting.result()
 

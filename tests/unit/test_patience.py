@@ -169,6 +169,38 @@ async def test_a_loop_that_was_held_is_not_taken_for_an_outage(caplog: pytest.Lo
     assert said(caplog) == ["redis.away", "redis.back"]
 
 
+async def test_a_call_without_a_reply_is_made_again_and_given_more_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("protocol.patience._PATIENCE", 0.05)
+    took: list[float] = []
+
+    async def slow() -> str:
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(0.15)  # a large command on a slow network
+        finally:
+            took.append(time.monotonic() - began)
+        return "arrived"
+
+    assert await Patience().keep_trying(slow) == "arrived"
+    assert len(took) == 3
+    assert took[0] < took[1] < took[2]
+
+
+async def test_a_cancel_gets_through_whatever_step_a_call_is_at(redis_url: str) -> None:
+    client = connect(redis_url)
+    for steps in range(40):
+        blpop: Any = client.blpop([f"list-{steps}"], timeout=5)
+        waiting = asyncio.create_task(blpop)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        done, _ = await asyncio.wait({waiting}, timeout=2)
+        assert done, f"swallowed after {steps} steps"
+    await client.aclose(close_connection_pool=True)
+
+
 # ---- what a real Redis says
 
 
