@@ -220,12 +220,12 @@ class StragglerWorker(Worker):
         time_is_up = self.loop.time() + self.options.shutdown_wait
         draining = self.loop.create_task(self._drain())
         # A chunk that hands itself back needs to be told twice: once not to wait for its results, once not to say so.
-        while not (await asyncio.wait({draining}, timeout=FAREWELL))[0]:
-            is_late = self._hurry.is_set() or self.loop.time() > time_is_up
-            if is_late and not self.crew.slots.used:
-                draining.cancel()
-        if not draining.cancelled():
-            draining.result()
+        try:
+            while not (await asyncio.wait({draining}, timeout=FAREWELL))[0]:
+                if (self._hurry.is_set() or self.loop.time() > time_is_up) and not self.crew.slots.used:
+                    draining.cancel()
+        finally:
+            draining.cancel()
 
     async def _drain(self) -> None:
         """Let running chunks end for `shutdown_wait`, then hand the rest back."""
