@@ -22,7 +22,7 @@ Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 # Entries in one read: each holds up to 256 results or about 1 MiB.
 _ENTRIES_A_READ = 16
 # A blocked read returns this often, s, to find out whether the batch is still there.
-_LONGEST_BLOCK = 10.0
+_LONGEST_BLOCK = 5.0
 
 _CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")
 

@@ -17,7 +17,8 @@ from producer.submission import Submission
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.batches import options as make_options
-from protocol.connection import RedisClock, Scripts, connect, reach
+from protocol.clock import RedisClock
+from protocol.connection import Scripts, connect, reach
 from protocol.errors import BatchNotFoundError, OptionError, ProtocolError, explain
 from protocol.settings import Settings
 
@@ -56,7 +57,7 @@ class Producer:
         self._slots_read_at = float("-inf")
 
     async def __aenter__(self) -> Self:
-        await reach(self.redis, self.url)
+        await reach(self.url)
         sent = time.monotonic()
         seconds, microseconds = await self.redis.time()
         self.clock.sync(seconds, microseconds, sent, time.monotonic())

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 from protocol import keys
 from protocol.batches import BatchOptions
-from protocol.connection import Call, RedisClock, Scripts, encode_payload
+from protocol.clock import RedisClock
+from protocol.connection import Call, Scripts, encode_payload
 from protocol.errors import BatchNotFoundError, UsageError
 from protocol.jobs import JobSpec, encode_chunk, encode_job
 

@@ -5,12 +5,14 @@ One of the two modules that know arq: `arq`'s Redis class and its payload format
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,14 +21,15 @@ from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others impo
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, RedisError, TimeoutError  # noqa: A004
+from redis.exceptions import NoScriptError, RedisError
 
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
+
+logger = logging.getLogger(__name__)
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script's name, its keys and its arguments."""
@@ -37,12 +40,42 @@ CHUNK_FUNCTION = "straggler_chunk"
 SCHEMES = ("redis", "rediss", "unix", "memory")
 
 
-def connect(url: str, *, retries: int = 8) -> ArqRedis:
+_LONGEST_CONNECT = 5.0
+# How long, s, a Redis that nobody has spoken to yet is waited for.
+_LONGEST_REACH = 2.0
+# Scripts are taught again so often, should Redis lose them in between by another restart.
+_LESSONS = 10
+
+
+class PatientRedis(ArqRedis):
+    """A client whose commands are tried again for as long as Redis is away (`protocol.patience`).
+
+    Args:
+        pool: Where its connections come from.
+
+    Attributes:
+        patience: Who tries again.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        super().__init__(pool, job_serializer=to_json, job_deserializer=from_json)
+        self.patience = Patience()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command; raises only what time does not heal."""
+        return await self.patience.keep_trying(partial(super().execute_command, *args, **options))
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> PatientPipeline:  # noqa: FBT001, FBT002  # redis-py's
+        """Make a pipeline that is patient, too."""
+        return PatientPipeline(self.patience, self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+def connect(url: str, *, patient: bool = True) -> ArqRedis:
     """Make a client for a Redis URL; nothing is sent before its first command.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, or `memory://[name]`: a fakeredis server inside this process.
-        retries: How often a command is tried again, with exponential back-off up to 1 s, while Redis cannot be reached.
+        patient: Whether commands are tried again for as long as Redis is away; else each is tried once.
 
     Raises:
         OptionError: If the URL is of no known kind.
@@ -53,40 +86,67 @@ def connect(url: str, *, retries: int = 8) -> ArqRedis:
             f"{url!r} is no Redis URL: use redis://host:6379/0, rediss://..., unix:///path/to.sock or memory://"
         )
     try:
-        pool = _memory_pool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme, retries))
+        pool = _memory_pool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme))
     except ValueError as error:
         raise OptionError(f"{url!r} is no Redis URL: {error}") from None
+    if patient:
+        return PatientRedis(pool)
     return ArqRedis(pool, job_serializer=to_json, job_deserializer=from_json)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[ArqRedis]:
-    """Connect, make sure that Redis answers, and close at the end.
+    """Make sure that Redis answers, connect, and close at the end.
 
     Raises:
         RedisUnavailableError: If Redis does not answer.
     """
+    await reach(url)
     redis = connect(url)
     try:
-        await reach(redis, url)
         yield redis
     finally:
         await redis.aclose(close_connection_pool=True)
 
 
-async def reach(redis: ArqRedis, url: str) -> None:
-    """Make sure that Redis answers.
+async def reach(url: str) -> None:
+    """Make sure that Redis answers, as a person may be waiting; one that is just loading its data is waited for.
 
     Raises:
-        RedisUnavailableError: If it does not; says how to get one.
+        RedisUnavailableError: If it does not answer within a few seconds; says how to get one.
     """
+    redis = connect(url, patient=False)
     try:
-        await redis.ping()
-    except (RedisError, OSError) as error:
-        raise RedisUnavailableError(
-            f"no Redis answers at {_without_password(url)} ({error}): start one with 'redis-server', "
-            "or name another with --redis or STRAGGLER_REDIS_URL"
-        ) from None
+        await _reach(redis, url)
+    finally:
+        await redis.aclose(close_connection_pool=True)
+
+
+async def _reach(redis: ArqRedis, url: str) -> None:
+    until = time.monotonic() + _LONGEST_REACH
+    is_said = False
+    waits = pauses()
+    while True:
+        try:
+            async with asyncio.timeout(_LONGEST_REACH):
+                await redis.ping()
+                return
+        except (RedisError, OSError) as error:
+            if is_refusal(error):
+                if not is_said:
+                    logger.warning("Redis is there, but not ready (%s)", error, extra={"event": "redis.not_ready"})
+                is_said = True
+                until = time.monotonic() + _LONGEST_REACH
+            elif not is_passing(error) or time.monotonic() > until:
+                raise _unavailable(url, error) from None
+        await asyncio.sleep(next(waits))
+
+
+def _unavailable(url: str, error: Exception) -> RedisUnavailableError:
+    return RedisUnavailableError(
+        f"no Redis answers at {_without_password(url)} ({str(error) or 'no reply'}): start one with 'redis-server', "
+        "or name another with --redis or STRAGGLER_REDIS_URL"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +218,9 @@ class Scripts:
             redis.exceptions.RedisError: If one of them failed; those after it ran all the same.
         """
         replies = await self._send(calls)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
+        for _ in range(_LESSONS):
+            if not any(isinstance(reply, NoScriptError) for reply in replies):
+                break
             for name in {name for name, _, _ in calls}:
                 await self.redis.script_load(_source(name))
             # Every script of ours may run twice, so the whole list goes again: their order matters.
@@ -181,40 +243,6 @@ class Scripts:
             return await pipe.execute(raise_on_error=False)
 
 
-class RedisClock:
-    """Redis' time, told from the local monotonic clock and the times in Redis' replies."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-        self._error = float("inf")
-        self._read_at = time.monotonic()
-
-    def now(self) -> float:
-        """Unix seconds on Redis' clock."""
-        return self._offset + time.monotonic()
-
-    def at(self, monotonic: float) -> float:
-        """Translate a reading of `time.monotonic()`."""
-        return self._offset + monotonic
-
-    def monotonic(self, seconds: int, microseconds: int) -> float:
-        """Translate a time of Redis', as its replies give it, to `time.monotonic()`."""
-        return seconds + microseconds / 1e6 - self._offset
-
-    def sync(self, seconds: int, microseconds: int, sent: float, received: float) -> None:
-        """Learn from a reply that was asked for and came at these monotonic times.
-
-        The reply's time lies somewhere between the two, so a shorter trip says more; an old reading counts for less as
-        the clocks may drift (1 ms in 10 s is generous).
-        """
-        error = (received - sent) / 2
-        self._error += 1e-4 * (received - self._read_at)
-        self._read_at = received
-        if error <= self._error:
-            self._offset = seconds + microseconds / 1e6 - (sent + received) / 2
-            self._error = error
-
-
 def _command(name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
     return ("EVALSHA", _sha(name), len(script_keys), *script_keys, *args)
 
@@ -233,12 +261,9 @@ def _sha(name: str) -> str:
     return sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def _options(scheme: str, retries: int) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.02), retries),
-        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError, OSError],
-        "socket_connect_timeout": 5.0,
-    }
+def _options(scheme: str) -> dict[str, Any]:
+    # redis-py does not try again by itself unless it is told to: there is one place that does, our patience.
+    options: dict[str, Any] = {"socket_connect_timeout": _LONGEST_CONNECT}
     if scheme != "unix":
         options["socket_keepalive"] = True
     return options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -38,15 +40,29 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> RedisServer:
-        """Start the server and wait until it answers."""
+    def start(self, *arguments: str, ready: bool = True) -> RedisServer:
+        """Start the server.
+
+        Args:
+            arguments: Of this start only.
+            ready: Whether to wait until it serves.
+        """
         assert BINARY is not None
         command = [BINARY, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
-        command += ["--save", "", "--appendonly", "no", "--logfile", str(self.directory / "log"), *self._arguments]
+        command += [
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--logfile",
+            str(self.directory / "log"),
+            *self._arguments,
+            *arguments,
+        ]
         # A run that is killed leaves no server behind.
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
         deadline = time.monotonic() + 10
-        while not self._answers():
+        while ready and not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server did not start:\n{(self.directory / 'log').read_text()}")
             time.sleep(0.01)
@@ -67,6 +83,22 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def shut_down(self) -> None:
+        """End the server by its own command; `start` starts it again."""
+        assert self._process is not None
+        with self.client() as client:
+            client.shutdown(nosave=True)
+        self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Stop the server's clock: it keeps its connections and says nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

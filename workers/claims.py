@@ -18,7 +18,8 @@ from uuid import uuid4
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from protocol import keys
-from protocol.connection import Payload, RedisClock, Scripts, decode_payload
+from protocol.clock import RedisClock
+from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError
 from workers.slots import Slots
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from protocol.connection import ArqRedis, RedisClock, Scripts
+from protocol.clock import RedisClock
+from protocol.connection import ArqRedis, Scripts
 from protocol.settings import Settings
 from workers import forks
 from workers.chunks import ChunkRun

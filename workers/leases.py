@@ -13,7 +13,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from protocol import keys
-from protocol.connection import ArqRedis, RedisClock, Scripts
+from protocol.clock import RedisClock
+from protocol.connection import ArqRedis, Scripts
 from workers.claims import Claimed
 
 logger = logging.getLogger(__name__)

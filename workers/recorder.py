@@ -2,7 +2,7 @@
 
 While one group is on its way the next gathers, and while other jobs run a result waits a little for company; so a lone
 result leaves at once and a flood leaves in few large pieces.
-While Redis cannot be reached, results are held here and tried again; past `limit` nothing new is taken on (`room`).
+While Redis is away, results are held here until it is back; past `limit` nothing new is taken on (`room`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ _CALLS_A_TRIP = 16
 _LINGER = 0.002
 
 _WRONG_TYPE = "WRONGTYPE"
+# What only people can mend, such as a password that was changed, is tried again this often, s.
+_UNTIL_MENDED = 5.0
+# A recorder that closes gives Redis this long, s, for each piece; a worker that was told to stop waits no longer.
+_FAREWELL = 2.0
 
 
 class Recorded(Protocol):
@@ -52,6 +56,11 @@ class Group:
         self.common = common
         self.rows: list[Row] = []
         self.owners: list[Recorded] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of its results."""
+        return sum(len(text) for _, _, text in self.rows)
 
     def cut(self) -> Group:
         """Take off what one script call may carry."""
@@ -78,14 +87,23 @@ class Recorder:
         scripts: The scripts of the Redis to write to.
         limit: Results held at most; beyond it `room` waits.
         is_busy: Whether more results are to be expected: then one waits for company, 2 ms at most since the last write.
+        limit_bytes: Bytes of results held at most; beyond it `room` waits.
     """
 
-    def __init__(self, scripts: Scripts, limit: int = 10_000, is_busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        limit: int = 10_000,
+        is_busy: Callable[[], bool] = lambda: False,
+        limit_bytes: int = 64 << 20,
+    ) -> None:
         self._scripts = scripts
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._is_busy = is_busy
         self._last_write = 0.0
         self._held = 0
+        self._held_bytes = 0
         self._groups: dict[tuple[str, bytes], Group] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
@@ -95,11 +113,24 @@ class Recorder:
         """Start to write."""
         self._task = asyncio.create_task(self._write_for_ever(), name="straggler-recorder")
 
-    async def close(self) -> None:
-        """Write what is held, then stop."""
-        while self._held:
-            self._written.clear()
-            await self._written.wait()
+    async def close(self, farewell: float = _FAREWELL) -> None:
+        """Write what is held, then stop.
+
+        Args:
+            farewell: How long Redis may take, s, over each piece; what it has not taken then is given up.
+        """
+        try:
+            while self._held:
+                self._written.clear()
+                async with asyncio.timeout(farewell):
+                    await self._written.wait()
+        except TimeoutError:
+            logger.warning(
+                "%d results could not be recorded: their jobs run again", self._held,
+                extra={"event": "recorder.gave_up", "count": self._held},
+            )  # fmt: skip
+            self._groups.clear()
+            self._held = self._held_bytes = 0
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -119,15 +150,16 @@ class Recorder:
         group.rows.append(row)
         group.owners.append(owner)
         self._held += 1
+        self._held_bytes += len(row[2])
         self._wanted.set()
 
     @property
     def is_full(self) -> bool:
         """Whether no more results should be taken on."""
-        return self._held >= self._limit
+        return self._held >= self._limit or self._held_bytes >= self._limit_bytes
 
     async def room(self) -> None:
-        """Wait until fewer results are held than the limit."""
+        """Wait until fewer results are held than the limits."""
         while self.is_full:
             self._written.clear()
             await self._written.wait()
@@ -146,6 +178,7 @@ class Recorder:
             await self._write([_call(piece) for piece in pieces])
             for piece in pieces:
                 self._held -= len(piece.rows)
+                self._held_bytes -= piece.size
                 piece.tell_owners()
             self._written.set()
 
@@ -160,24 +193,19 @@ class Recorder:
         return pieces
 
     async def _write(self, calls: list[Call]) -> None:
-        failures = 0
         while True:
             try:
                 await self._scripts.run_all(calls)
-            except (RedisError, OSError) as error:
+            except RedisError as error:
                 if _WRONG_TYPE in str(error):
                     await self._write_one_by_one(calls, error)
                     return
-                if failures == 0:
-                    logger.warning(
-                        "results cannot be recorded (%s): they are held and tried again", error,
-                        extra={"event": "recorder.waiting"},
-                    )  # fmt: skip
-                failures += 1
-                await asyncio.sleep(min(1.0, 0.05 * 2 ** min(failures, 10)))
+                logger.error(  # noqa: TRY400  # Redis has said what is wrong
+                    "results cannot be recorded (%s): they are held and tried again", error,
+                    extra={"event": "recorder.waiting"},
+                )  # fmt: skip
+                await asyncio.sleep(_UNTIL_MENDED)
             else:
-                if failures:
-                    logger.info("results are recorded again", extra={"event": "recorder.resumed"})
                 return
 
     async def _write_one_by_one(self, calls: list[Call], error: Exception) -> None:

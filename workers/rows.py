@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from protocol.connection import RedisClock
+from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, encode_row
 from workers.calls import Encoded

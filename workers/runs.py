@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
-from protocol.connection import RedisClock
+from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, Stopped
 from workers.calls import in_thread, on_loop

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
 from protocol import keys
-from protocol.connection import CHUNK_FUNCTION
+from protocol.connection import CHUNK_FUNCTION, connect
 from workers import forks
 from workers.claims import Claimed
 from workers.crew import Crew, WorkerOptions
@@ -48,12 +48,7 @@ class StragglerWorker(Worker):
     def __init__(
         self, redis: ArqRedis, options: WorkerOptions, *, handle_signals: bool = True, pulse: Pulse | None = None
     ) -> None:
-        super().__init__(
-            redis_pool=redis,
-            handle_signals=False,
-            poll_delay=0,
-            **_arq_options(options),
-        )
+        super().__init__(redis_pool=redis, handle_signals=False, poll_delay=0, **_arq_options(options))
         self.options = options
         self._signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._pulse = pulse
@@ -74,10 +69,8 @@ class StragglerWorker(Worker):
             extra={"event": "worker.started", "worker": self.crew.worker_id},
         )  # fmt: skip
         try:
-            while not self._stopping.is_set():
-                await self._poll_iteration()
-                if self.burst and not self.tasks and not await self.pool.zcard(self.queue_name):
-                    break
+            # A claim that is on its way is better known of: what it brings would wait until its lease lapses.
+            await self._unless_stopping(self._poll(), FAREWELL)
             await self._drain()
         finally:
             await self.crew.close()
@@ -112,18 +105,23 @@ class StragglerWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
+    async def _poll(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._poll_iteration()
+                if self.burst and not self.tasks and not await self.pool.zcard(self.queue_name):
+                    return
+            except RedisError as error:  # Redis is there, and says what only people can mend
+                logger.warning("no chunks can be taken: %s", error, extra={"event": "worker.claim_failed"})
+                await asyncio.sleep(1.0)
+
     async def _poll_iteration(self) -> None:
-        """Claim what fits, start it, and wait until there may be more."""
-        await self._say_healthy()
+        """Claim what fits, start it, and wait until there may be more. While Redis is away, all of this waits."""
+        await self.heart_beat()
         if not self.crew.slots.free:
             await self._unless_stopping(self._wait_free(1))
             return
-        try:
-            found = await self.crew.claims.due(self.crew.slots)
-        except (RedisError, OSError) as error:
-            logger.warning("no chunks can be claimed: %s", error, extra={"event": "worker.claim_failed"})
-            await self._unless_stopping(asyncio.sleep(1.0))
-            return
+        found = await self.crew.claims.due(self.crew.slots)
         for chunk in found.chunks:
             if self.crew.hold(chunk, found.until):
                 self._start_chunk(chunk)
@@ -132,12 +130,6 @@ class StragglerWorker(Worker):
         await asyncio.sleep(0)
         if not found.chunks:
             await self._unless_stopping(self._wait_for_work(found.next_due, found.did_not_fit))
-
-    async def _say_healthy(self) -> None:
-        try:
-            await self.heart_beat()
-        except (RedisError, OSError) as error:
-            logger.warning("health cannot be told: %s", error, extra={"event": "worker.health_failed"})
 
     async def _wait_free(self, count: int) -> None:
         """Wait for free slots, but no longer than arq's health key lives: a worker that is full is healthy."""
@@ -168,22 +160,20 @@ class StragglerWorker(Worker):
             await asyncio.sleep(0.02)
             return
         sleep = _LONGEST_SLEEP if next_due < 0 else min(_LONGEST_SLEEP, max(0.001, next_due / 1000))
-        try:
-            await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)  # type: ignore[misc, arg-type]
-        except (RedisError, OSError) as error:
-            logger.warning("no wake-up can be had: %s", error, extra={"event": "worker.wake_failed"})
-            await asyncio.sleep(1.0)
+        await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)  # type: ignore[misc, arg-type]
 
-    async def _unless_stopping(self, wanted: Coroutine[Any, Any, Any]) -> None:
-        """Wait for something, but no longer than until the worker is told to stop."""
-        waiting = self.loop.create_task(wanted)
-        stopping = self.loop.create_task(self._stopping.wait())
+    async def _unless_stopping(self, wanted: Coroutine[Any, Any, None], farewell: float = 0.0) -> None:
+        """Wait for something, but no longer than until the worker is told to stop; then `farewell` s more."""
+        waiting, stopping = self.loop.create_task(wanted), self.loop.create_task(self._stopping.wait())
         try:
             await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting}, timeout=farewell)
         finally:
             for task in (waiting, stopping):
                 task.cancel()
             await asyncio.gather(waiting, stopping, return_exceptions=True)
+        if not waiting.cancelled():
+            waiting.result()
 
     async def _drain(self) -> None:
         """Let running jobs end for `shutdown_wait`, then hand the rest back.
@@ -214,11 +204,12 @@ def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
     """Make what arq's own command line runs a worker by."""
 
     async def on_startup(ctx: dict[str, Any]) -> None:
-        ctx["crew"] = Crew(ctx["redis"], options)
+        ctx["crew"] = Crew(connect(url), options)  # patient, as arq's own connection is not
         await ctx["crew"].start()
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:
         await ctx["crew"].close()
+        await ctx["crew"].scripts.redis.aclose(close_connection_pool=True)
 
     return {
         "redis_settings": RedisSettings.from_dsn(url),

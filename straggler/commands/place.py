@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 
 from producer.export import STDOUT, Export, ExportError
 from producer.producer import Producer
-from protocol.connection import connect, reach
 from protocol.errors import OptionError, StragglerError, explain
 from protocol.settings import Settings
 from straggler.commands.collection import Collection
@@ -63,13 +62,8 @@ class Place:
         """Connect.
 
         Raises:
-            RedisUnavailableError: If Redis does not answer; at once, as a person is waiting.
+            RedisUnavailableError: If Redis does not answer.
         """
-        probe = connect(self.url, retries=1)
-        try:
-            await reach(probe, self.url)
-        finally:
-            await probe.aclose(close_connection_pool=True)
         async with Producer(self.url, queue=self.queue, settings=self.settings) as producer:
             yield producer
 

@@ -42,9 +42,9 @@ def supervise(
     words += ["--verbose"] if verbose else []
 
     async def run() -> int:
+        await reach(place.url)
         redis = connect(place.url)
         try:
-            await reach(redis, place.url)
             # A chunk holds a slot at least, but for those whose last results are just being recorded.
             chunks = slots + _CHUNKS_BEING_RECORDED
             # The URL may hold a password: the environment keeps it off the processes' command lines.
@@ -88,13 +88,9 @@ def check(place: Place) -> int:
 
 
 async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
-    redis = connect(url)
-    try:
-        await reach(redis, url)
-    except StragglerError:
-        await redis.aclose(close_connection_pool=True)
-        raise
-    worker = StragglerWorker(redis, options, pulse=pulse)
+    # Whether there is a Redis at all was the supervisor's to find out: a process that replaces another in the middle of
+    # an outage waits for its end.
+    worker = StragglerWorker(connect(url), options, pulse=pulse)
     try:
         await worker.main()
     finally:

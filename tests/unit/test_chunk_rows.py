@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from pydantic_core import from_json
 
-from protocol.connection import RedisClock
+from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import (
     CancelledResult,

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from arq.jobs import deserialize_job_raw
 from pydantic_core import from_json
 
-from protocol.connection import Payload, RedisClock, Scripts, connect, connected, decode_payload, encode_payload, reach
+from protocol import connection
+from protocol.clock import RedisClock
+from protocol.connection import Payload, Scripts, connect, connected, decode_payload, encode_payload, reach
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+
+
+@asynccontextmanager
+async def answering(*replies: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serve each command after the connection's greetings with the next of these replies; gives URL and commands."""
+    left, asked, connections = list(replies), [], []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while received := await reader.read(65536):
+            for command in received.split(b"*")[1:]:
+                if b"SETINFO" in command:
+                    writer.write(b"+OK\r\n")
+                else:
+                    asked.append(command)
+                    writer.write(left.pop(0))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()
+        await server.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -28,10 +59,34 @@ async def test_every_kind_of_url_makes_a_client_that_sends_nothing_yet(url: str)
 
 async def test_no_redis_is_said_in_one_line_with_the_cure_and_without_the_password() -> None:
     url = "redis://user:secret@127.0.0.1:1/0"
-    redis = connect(url, retries=0)
     with pytest.raises(RedisUnavailableError, match=r"no Redis answers at redis://user:\*\*\*@127.0.0.1:1/0 .*: start"):
-        await reach(redis, url)
-    await redis.aclose(close_connection_pool=True)
+        await reach(url)
+
+
+async def test_a_redis_that_does_not_like_us_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering(b"-WRONGPASS invalid username-password pair\r\n") as (url, asked):
+        with pytest.raises(RedisUnavailableError, match="invalid username-password pair"):
+            await reach(url)
+        assert len(asked) == 1
+
+
+async def test_a_redis_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_LONGEST_REACH", 0.05)
+    async with answering(b"") as (url, _):
+        with pytest.raises(RedisUnavailableError, match=r"\(no reply\)"):
+            await reach(url)
+
+
+async def test_a_redis_that_loads_its_data_is_waited_for_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "_LONGEST_REACH", 0.05)
+    async with answering(*[b"-LOADING Redis is loading the dataset in memory\r\n"] * 8, b"+PONG\r\n") as (url, asked):
+        await reach(url)
+        assert len(asked) == 9
+    assert [record.message for record in caplog.records] == [
+        "Redis is there, but not ready (Redis is loading the dataset in memory)"
+    ]
 
 
 async def test_memory_urls_of_one_name_are_one_redis() -> None:
@@ -73,6 +128,24 @@ async def test_scripts_run_in_order_in_one_trip_though_redis_knows_none_of_them(
         calls = [("renew", ("queue",), ("worker", 1000, f"chunk-{number}")) for number in range(3)]
         assert [lost for _, _, lost in await scripts.run_all(calls)] == [b"chunk-0", b"chunk-1", b"chunk-2"]
         assert (await scripts.run(*calls[1]))[2:] == [b"chunk-1"]
+
+
+async def test_scripts_are_taught_again_though_redis_loses_them_in_between(
+    redis_url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(redis_url) as client:
+        scripts = Scripts(client)
+        load, flushes = client.script_load, list[Any]()
+
+        async def load_and_lose(source: str) -> None:
+            await load(source)
+            if len(flushes) < 3:
+                flushes.append(redis.script_flush())
+
+        redis.script_flush()
+        monkeypatch.setattr(client, "script_load", load_and_lose)
+        assert (await scripts.run("renew", ("queue",), ("worker", 1000, "chunk")))[2:] == [b"chunk"]
+        assert len(flushes) == 3
 
 
 def test_the_clock_is_as_good_as_its_best_reading() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from pydantic_core import from_json
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import AuthenticationError
 
 from protocol import keys
-from protocol.connection import Call, Scripts, connected
+from protocol.connection import ArqRedis, Call, Scripts, connected
 from protocol.results import encode_common, encode_row
 from tests.conftest import until
 from workers.recorder import Recorder
@@ -19,15 +20,17 @@ from workers.rows import Row
 
 
 class FlakyScripts(Scripts):
-    """Scripts of a Redis that can be taken away."""
+    """Scripts of a Redis that can be taken away: then they wait."""
 
-    is_down = False
-    calls: list[Call]
+    def __init__(self, redis: ArqRedis) -> None:
+        super().__init__(redis)
+        self.is_up = asyncio.Event()
+        self.is_up.set()
+        self.calls: list[Call] = []
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        if self.is_down:
-            raise RedisConnectionError("gone")
-        self.calls = [*getattr(self, "calls", []), *calls]
+        await self.is_up.wait()
+        self.calls += calls
         return await super().run_all(calls)
 
 
@@ -42,7 +45,7 @@ async def recorder(scripts: FlakyScripts) -> AsyncIterator[Recorder]:
     recorder = Recorder(scripts, limit=1000)
     recorder.start()
     yield recorder
-    scripts.is_down = False
+    scripts.is_up.set()
     await recorder.close()
 
 
@@ -130,16 +133,75 @@ async def test_the_last_result_ends_the_batch_once(recorder: Recorder, redis: An
 async def test_results_wait_while_redis_is_away_and_lose_nothing(
     recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str
 ) -> None:
-    scripts.is_down = True
-    for index in range(1000):
+    scripts.is_up.clear()
+    for index in range(999):
         put(recorder, batch, row(index))
+    assert not recorder.is_full
+    put(recorder, batch, row(999))
     room = asyncio.create_task(recorder.room())
     await asyncio.sleep(0.05)
     assert not room.done(), "nothing new is taken on past the limit"
-    scripts.is_down = False
+    scripts.is_up.set()
     await room
+    assert not recorder.is_full
     await recorder.close()
     assert sorted(index for entry in indexes(redis) for index in entry) == list(range(1000))
+
+
+async def test_large_results_fill_the_recorder_before_their_number_does(
+    scripts: FlakyScripts, redis: Any, batch: str
+) -> None:
+    recorder = Recorder(scripts, limit_bytes=100_000)
+    recorder.start()
+    scripts.is_up.clear()
+    for index in range(2):
+        assert not recorder.is_full
+        put(recorder, batch, row(index, value="x" * 50_000))
+    assert recorder.is_full
+    scripts.is_up.set()
+    await recorder.room()
+    assert not recorder.is_full
+    await recorder.close()
+    assert sorted(index for entry in indexes(redis) for index in entry) == [0, 1]
+
+
+async def test_a_recorder_that_closes_waits_for_redis_only_so_long_and_says_what_is_lost_on_it(
+    scripts: FlakyScripts, redis: Any, batch: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(scripts)
+    recorder.start()
+    scripts.is_up.clear()
+    owner = Owner()
+    for index in range(300):
+        put(recorder, batch, row(index), owner)
+    await recorder.close(0.05)
+    await recorder.close(60)  # what was given up is not waited for again
+    assert [record.message for record in caplog.records] == ["300 results could not be recorded: their jobs run again"]
+    assert (indexes(redis), owner.recorded) == ([], [])
+
+
+async def test_what_only_people_can_mend_costs_no_result(
+    recorder: Recorder,
+    scripts: FlakyScripts,
+    redis: Any,
+    batch: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("workers.recorder._UNTIL_MENDED", 0.01)
+    run_all = scripts.run_all
+
+    async def refuse(calls: Sequence[Call]) -> list[Any]:
+        raise AuthenticationError("invalid password")
+
+    monkeypatch.setattr(scripts, "run_all", refuse)
+    put(recorder, batch, row(0))
+    await until(lambda: caplog.records)
+    monkeypatch.setattr(scripts, "run_all", run_all)
+    await recorder.close()
+    assert indexes(redis) == [[0]]
+    assert caplog.records[0].levelno == logging.ERROR
+    assert "invalid password" in caplog.records[0].message
 
 
 async def test_results_of_a_batch_that_is_gone_are_dropped(recorder: Recorder, redis: Any) -> None:
