@@ -70,6 +70,16 @@ def crashes(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:crashes"
 
 
+def retries(batch_id: str) -> str:
+    """Index of a job that runs again after a failure, in a chunk of its own -> its failures so far."""
+    return f"{PREFIX}batch:{batch_id}:retries"
+
+
 def chunk_id(batch_id: str, first: int) -> str:
     """Name the chunk whose first job has this index."""
     return f"{batch_id}:{first}"
+
+
+def retry_id(batch_id: str, first: int, index: int) -> str:
+    """Name the chunk in which one job of another chunk runs again."""
+    return f"{batch_id}:{first}+{index}"

@@ -68,7 +68,8 @@ async def _submit(place: Place, order: Order) -> int:
 async def _submit_and_collect(place: Place, order: Order, out: str | None) -> int:
     async with place.producer() as producer:
         with open_export(out) as export:
-            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, make_options(**order.options))
+            options = make_options(**order.options)
+            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, options, is_there=False)
             collection = Collection(batch, export, expected=order.feed.total)
             submitting = asyncio.create_task(_send_and_report(place, producer, order, out))
             with make_progress(notes, live=is_live(out)) as progress:
