@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from producer.spoilt import find_spoilt, naming, raise_named, types_of
+from producer.status import read_status
 from producer.submission import LARGEST_CHUNK, read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
@@ -92,6 +93,7 @@ class Expiry:
                 await self._expire(chunk, is_final=is_final)
         if is_final:
             await self._sweep()
+            await self._check()
 
     async def _close(self) -> None:
         """Close the batch with the jobs that it has by now; its producer is told when it comes with more."""
@@ -167,7 +169,7 @@ class Expiry:
             job.failures, job.is_held = failures, bool(held)
 
     async def _expire(self, chunk: _OpenChunk, *, is_final: bool) -> None:
-        """Record that time is up for a chunk's jobs; where that is all of them, no worker need look at it again."""
+        """Record that time is up for a chunk's jobs."""
         await self._look_for_retries(chunk)
         expired = [job for job in chunk.jobs if is_final or not job.is_held]
         if not expired:
@@ -201,13 +203,20 @@ class Expiry:
         return encode_row(**fields, finished_at=now, limit=self._limit, phase="batch", stopped=stopped)
 
     async def _forget(self, chunk: _OpenChunk) -> None:
-        """Take a chunk out of the queue. A worker that claims it at this moment finds nothing to do, and forgets it."""
+        """Take a chunk whose jobs all have results out of the queue; one that a worker may hold lapses with the batch.
+
+        A worker that claims it at this very moment finds nothing to do, and forgets it, too.
+        """
         retried = [keys.retry_id(self._batch_id, chunk.first, job.index) for job in chunk.jobs if job.failures]
         chunk_ids = [keys.chunk_id(self._batch_id, chunk.first), *retried]
         names = [prefix + chunk_id for chunk_id in chunk_ids for prefix in (keys.ARQ_JOB, keys.ARQ_RETRY)]
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zrem(keys.queue(self._status.queue), *chunk_ids)
-            pipe.delete(*names)
+            if any(job.is_held for job in chunk.jobs):
+                for name in names:
+                    pipe.pexpire(name, int(self._options.keep_results * 1000))
+            else:
+                pipe.zrem(keys.queue(self._status.queue), *chunk_ids)
+                pipe.delete(*names)
             await pipe.execute(raise_on_error=False)
 
     async def _sweep(self) -> None:
@@ -224,6 +233,15 @@ class Expiry:
             ]
             for at in range(0, len(left), LARGEST_CHUNK):
                 await self._record(left[at : at + LARGEST_CHUNK], None)
+
+    async def _check(self) -> None:
+        """Make sure that the batch is complete now: what would keep it from that for ever must not be waited for."""
+        found = await read_status(self._redis, self._batch_id)
+        if not found.complete:
+            raise ProtocolError(
+                keys.done(self._batch_id),
+                f"all {self._total:,} jobs are marked as done, and {found.done:,} of {found.total:,} were counted",
+            )
 
     async def _run(self, call: Call) -> Any:
         """Run one script; returns its reply.

@@ -18,6 +18,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   if ARGV[8] ~= '' then
     redis.call('HSET', KEYS[1], 'deadline', string.format('%.6f', time[1] + time[2] / 1000000 + ARGV[8]))
   end
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
   redis.call('ZADD', KEYS[5], now, ARGV[1])
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - ARGV[6])
   redis.call('PEXPIRE', KEYS[5], ARGV[5])
@@ -28,6 +29,10 @@ local closed = redis.call('HGET', KEYS[1], 'closed')
 if not total or (closed ~= '0' and closed ~= '1') then return {-2, tonumber(time[1]), tonumber(time[2]), 0} end
 local added = 0
 if closed == '0' then
+  -- Fails where another type of value stands, before anything is written that would be left without its lifetime.
+  redis.call('HLEN', KEYS[2])
+  redis.call('ZCARD', KEYS[3])
+  redis.call('LLEN', KEYS[4])
   for at = 10, #ARGV, 4 do
     if tonumber(ARGV[at]) == total then
       local chunk = ARGV[1] .. ':' .. ARGV[at]
