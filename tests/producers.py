@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from straggler import JobSpec, Producer
 from tests.jobs import square
 
-JOBS = 40_000
+JOBS = 20_000
 
 
 async def slow_squares() -> AsyncIterator[JobSpec[int]]:

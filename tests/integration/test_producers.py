@@ -71,6 +71,7 @@ async def test_collector_killed_in_the_middle_goes_on_at_its_last_cursor(
     assert sorted(seen) == list(range(20_000))
 
 
+@pytest.mark.redis
 async def test_collector_slower_than_the_workers_costs_no_memory(producer: Producer, worker: StartWorker) -> None:
     @job
     async def large(number: int) -> str:

@@ -118,6 +118,24 @@ async def test_submission_names_a_key_of_another_type(producer: Producer, redis:
 
 
 @pytest.mark.usefixtures("spoiled")
+async def test_entry_behind_the_end_is_never_read(producer: Producer, redis: Any) -> None:
+    batch = await producer.attach("b")
+    assert (await batch.wait()).pending == []
+    redis.xadd(KEYS["results"], {"foreign": "entry"})
+    assert len(await batch.results()) == 600
+    assert len((await batch.wait(timeout=0)).done) == 600
+
+
+@pytest.mark.usefixtures("spoiled")
+async def test_results_that_are_gone_from_a_complete_batch_are_missed(producer: Producer, redis: Any) -> None:
+    batch = await producer.attach("b")
+    assert (await batch.wait()).pending == []
+    redis.delete(KEYS["results"])
+    with pytest.raises(ProtocolError, match=f"'{KEYS['results']}': the batch is complete, and its results are not all"):
+        await batch.results()
+
+
+@pytest.mark.usefixtures("spoiled")
 async def test_list_of_batches_goes_on_past_one_that_cannot_be_read(
     producer: Producer, redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,7 +164,7 @@ FIELDS = (
 
 
 @pytest.mark.redis
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_in_our_keys_are_more_than_a_named_error(redis_url: str, data: st.DataObject) -> None:
     async def check(redis: Any) -> None:
