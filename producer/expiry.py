@@ -20,7 +20,7 @@ from producer.submission import LARGEST_CHUNK, read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Call, RedisClock, Scripts, decode_payload
-from protocol.errors import BatchLostError, ProtocolError
+from protocol.errors import BatchLostError, BatchNotFoundError, ProtocolError
 from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import Stopped, encode_row
 
@@ -155,7 +155,7 @@ class Expiry:
         indexes = [job.index for job in chunk.jobs]
         try:
             with naming(keys.retries(self._batch_id)):
-                counts = await self._redis.hmget(keys.retries(self._batch_id), indexes)  # type: ignore[misc]  # as above
+                counts = await self._redis.hmget(keys.retries(self._batch_id), indexes)  # type: ignore[misc]  # typed for both
         except ProtocolError:
             return
         retried = [(job, int(count)) for job, count in zip(chunk.jobs, counts, strict=True) if _is_number(count)]
@@ -236,7 +236,10 @@ class Expiry:
 
     async def _check(self) -> None:
         """Make sure that the batch is complete now: what would keep it from that for ever must not be waited for."""
-        found = await read_status(self._redis, self._batch_id)
+        try:
+            found = await read_status(self._redis, self._batch_id)
+        except BatchNotFoundError:
+            raise BatchLostError(self._batch_id) from None
         if not found.complete:
             raise ProtocolError(
                 keys.done(self._batch_id),
