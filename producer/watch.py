@@ -119,7 +119,7 @@ class Watch:
         return alive
 
     async def _observe(self) -> tuple[BatchStatus, BatchOptions, int]:
-        """Read status, options, and how many workers are alive, in one round trip."""
+        """Read status, options (if it has a deadline), and how many workers are alive, in one round trip."""
         header_key, workers_key = keys.batch(self._batch_id), keys.workers(self._queue)
         sent = time.monotonic()
         async with self._scripts.redis.pipeline(transaction=False) as pipe:
@@ -135,7 +135,9 @@ class Watch:
         self._is_there = True
         status = parse_status(self._batch_id, header)
         self._queue = status.queue
-        return status, parse_options(self._batch_id, header), alive
+        # Only a deadline asks for the options: without one, those that cannot be read are for the workers to report.
+        options = BatchOptions() if status.deadline is None else parse_options(self._batch_id, header)
+        return status, options, alive
 
     def _schedule(self, status: BatchStatus, options: BatchOptions, after: float) -> None:
         """Take note of when the batch is to be looked at next, after a time on Redis' clock."""
