@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from producer.collect import Cursor, read, read_present
-from producer.status import read_status
+from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
 from protocol.errors import OptionError
@@ -45,16 +45,25 @@ class Batch(Generic[R]):
         queue: The queue that its jobs wait in.
         options: As it was submitted with.
         cursor: Where `as_completed` begins; by default before the first result.
+        is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
     """
 
     def __init__(
-        self, scripts: Scripts, batch_id: str, queue: str, options: BatchOptions, cursor: str | None = None
+        self,
+        scripts: Scripts,
+        batch_id: str,
+        queue: str,
+        options: BatchOptions,
+        cursor: str | None = None,
+        *,
+        is_there: bool = True,
     ) -> None:
         self._redis = scripts.redis
         self.id = batch_id
         self.queue = queue
         self.options = options
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
+        self._watch = Watch(scripts, batch_id, queue, is_there=is_there)
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -68,16 +77,19 @@ class Batch(Generic[R]):
         """Yield results as they are recorded, until the batch is complete.
 
         Every result comes once: a second loop over the same handle goes on where the first was left (`cursor`).
-        Leaving the loop cancels nothing.
+        Leaving the loop cancels nothing. Once the batch's deadline has passed, whoever collects sees to it that each
+        job has its result, even if all workers are gone. That there are none is logged, after a second without a
+        result.
 
         Args:
             timeout: Longest time in all, s.
 
         Raises:
             TimeoutError: If the time is up; the batch goes on.
-            BatchNotFoundError: If the batch is gone.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys in Redis is not ours.
         """
-        return read(self._redis, self.id, self._cursor, timeout)
+        return read(self._redis, self.id, self._cursor, self._watch, timeout)
 
     async def wait(
         self,
@@ -98,7 +110,7 @@ class Batch(Generic[R]):
         done: list[Result[R]] = []
         cursor = Cursor()
         try:
-            async for result in read(self._redis, self.id, cursor, timeout):
+            async for result in read(self._redis, self.id, cursor, self._watch, timeout):
                 done.append(result)
                 if _is_reached(return_when, result):
                     break
@@ -109,7 +121,7 @@ class Batch(Generic[R]):
 
     async def results(self) -> list[Result[R]]:
         """Wait for the whole batch and return all results, in order of submission."""
-        found = [result async for result in read(self._redis, self.id, Cursor())]
+        found = [result async for result in read(self._redis, self.id, Cursor(), self._watch)]
         return sorted(found, key=lambda result: result.index)
 
     async def gather(self, default: Any = RAISE) -> list[R | Any]:
@@ -130,9 +142,18 @@ class Batch(Generic[R]):
         """Count the batch's jobs by where they are; one step, however large the batch is.
 
         Raises:
-            BatchNotFoundError: If the batch is gone.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If its header is not ours.
         """
-        return await read_status(self._redis, self.id)
+        return await self._watch.status()
+
+    async def workers(self) -> int:
+        """Count the live workers of the batch's queue.
+
+        Raises:
+            As `status`.
+        """
+        return await self._watch.workers()
 
 
 def _is_reached(return_when: str, result: Result[Any]) -> bool:

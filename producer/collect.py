@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from producer.spoilt import naming
+from producer.watch import Watch
 from protocol import keys
 from protocol.connection import ArqRedis
-from protocol.errors import BatchNotFoundError, OptionError
+from protocol.errors import OptionError, ProtocolError
 from protocol.results import Result, decode_entry
 
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 
 # Entries in one read: each holds up to 256 results or about 1 MiB.
 _ENTRIES_A_READ = 16
-# A blocked read returns this often, s, to find out whether the batch is still there.
-_LONGEST_BLOCK = 5.0
 
 _CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")
 
@@ -51,7 +51,7 @@ class Cursor:
 
 
 async def read(
-    redis: ArqRedis, batch_id: str, cursor: Cursor, timeout: float | None = None
+    redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None = None
 ) -> AsyncIterator[Result[Any]]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
@@ -59,39 +59,66 @@ async def read(
         redis: Where the batch is.
         batch_id: Its id.
         cursor: Where to begin.
+        watch: Looks after the batch while nothing comes.
         timeout: Longest time in all, s.
 
     Raises:
         TimeoutError: If the time is up before the last result.
-        BatchNotFoundError: If the batch is gone.
-        ProtocolError: If an entry is not ours.
+        BatchNotFoundError: If there is no such batch; BatchLostError, if there was.
+        ProtocolError: If a key or an entry is not ours.
     """
-    key = keys.results(batch_id)
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+    async with asyncio.timeout_at(deadline):
+        await watch.begin()
     while True:
         async with asyncio.timeout_at(deadline):
-            entries = await _next_entries(redis, key, cursor)
-            if not entries and await _is_over(redis, batch_id, cursor):
-                return
+            entries = await _wait_for_entries(redis, keys.results(batch_id), cursor, watch)
         for result in _take(entries, batch_id, cursor):
             yield result
-        if _is_end(entries):
+        if _have_end(entries):
             return
 
 
 async def read_present(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
     """Yield each result after the cursor that is recorded already, and wait for none; moves the cursor."""
-    while entries := await _next_entries(redis, keys.results(batch_id), cursor, block=False):
+    while entries := await _next_entries(redis, keys.results(batch_id), cursor, None):
         for result in _take(entries, batch_id, cursor):
             yield result
-        if _is_end(entries):
+        if _have_end(entries):
             return
 
 
-async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor, *, block: bool = True) -> list[Entry]:
-    block_ms = int(_LONGEST_BLOCK * 1000) if block else None
-    streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=block_ms)
+async def _wait_for_entries(redis: ArqRedis, key: str, cursor: Cursor, watch: Watch) -> list[Entry]:
+    """Wait for entries; there are none, or the last of all is among them, when the batch is complete."""
+    while True:
+        if watch.is_due:
+            await watch.look()
+        block = watch.block()
+        entries = await _next_entries(redis, key, cursor, block)
+        if entries:
+            return entries
+        if block is None:
+            return await _last_entry(redis, key, cursor)
+        await watch.look()
+
+
+async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor, block: float | None) -> list[Entry]:
+    block_ms = None if block is None else max(1, round(block * 1000))
+    with naming(key):
+        streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=block_ms)
     return streams[0][1] if streams else []
+
+
+async def _last_entry(redis: ArqRedis, key: str, cursor: Cursor) -> list[Entry]:
+    """Find the end before the cursor (a caller may hand us any).
+
+    Raises:
+        ProtocolError: If it is not there, though the batch is complete.
+    """
+    last: list[Entry] = await redis.xrevrange(key, count=1)
+    if not last or _order(last[0][0].decode()) > _order(cursor.entry):
+        raise ProtocolError(key, "the batch is complete, and its results are not all there")
+    return [(last[0][0], {b"end": b""})]
 
 
 def _take(entries: list[Entry], batch_id: str, cursor: Cursor) -> Iterator[Result[Any]]:
@@ -104,16 +131,8 @@ def _take(entries: list[Entry], batch_id: str, cursor: Cursor) -> Iterator[Resul
         cursor.entry, cursor.taken = entry_id.decode(), 0
 
 
-def _is_end(entries: list[Entry]) -> bool:
-    return bool(entries) and b"end" in entries[-1][1]
-
-
-async def _is_over(redis: ArqRedis, batch_id: str, cursor: Cursor) -> bool:
-    """Find out why nothing comes: the batch is gone, or the cursor stands behind the end (a caller may hand us one)."""
-    if not await redis.exists(keys.batch(batch_id)):
-        raise BatchNotFoundError(batch_id)
-    last = await redis.xrevrange(keys.results(batch_id), count=1)
-    return bool(last) and b"end" in last[0][1] and _order(last[0][0].decode()) <= _order(cursor.entry)
+def _have_end(entries: list[Entry]) -> bool:
+    return any(b"end" in entry for _, entry in entries)
 
 
 def _order(entry_id: str) -> tuple[int, ...]:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
-from pydantic import ValidationError
-
 from producer.batch import Batch
 from producer.fleet import slots_alive, workers_alive
-from producer.status import read_status
+from producer.spoilt import naming
+from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
 from protocol import keys
-from protocol.batches import BatchOptions, BatchStatus
+from protocol.batches import BatchStatus
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.errors import BatchNotFoundError, OptionError, ProtocolError, explain
+from protocol.errors import BatchNotFoundError, OptionError, ProtocolError
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from protocol.jobs import JobSpec, JobSpecs
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -96,12 +98,16 @@ class Producer:
             ArgumentsError: If a job's arguments do not fit its function. The batch stays open with the jobs before it:
                 submit the mended jobs with the same `batch_id` to go on.
             PayloadTooLargeError: If a job's arguments are over the limit; as above.
+            BatchClosedError: If the batch is closed with fewer jobs: it was submitted before, or its deadline has
+                passed in the middle.
+            BatchLostError: If the batch is gone in the middle of its submission, e.g. with all of Redis' data.
+            ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
         batch_id = _checked_id(batch_id)
         submission = Submission(self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock)
         await submission.send(jobs, await self._live_slots())
-        return self._batch(batch_id, made)
+        return Batch(self.scripts, batch_id, self.queue, made)
 
     async def attach(self, batch_id: str, *, cursor: str | None = None) -> Batch[Any]:
         """Find a batch again, from any process.
@@ -112,34 +118,36 @@ class Producer:
 
         Raises:
             BatchNotFoundError: If there is none of that id.
-            ProtocolError: If its options cannot be read.
+            ProtocolError: If its header is not ours.
         """
-        encoded = await self.redis.hget(keys.batch(batch_id), "options")  # type: ignore[misc]  # typed for both clients
-        if encoded is None:
-            raise BatchNotFoundError(batch_id)
-        try:
-            found = BatchOptions.model_validate_json(encoded)
-        except ValidationError as error:
-            raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
-        return self._batch(batch_id, found, cursor)
+        header = await read_header(self.redis, batch_id)
+        queue = parse_status(batch_id, header).queue
+        return Batch(self.scripts, batch_id, queue, parse_options(batch_id, header), cursor)
 
     async def batches(self, limit: int = 50) -> list[BatchStatus]:
-        """List the newest batches that are still kept."""
-        newest = await self.redis.zrevrange(keys.BATCHES, 0, limit - 1)
+        """List the newest batches that are still kept; one that cannot be read is logged and passed over.
+
+        Raises:
+            ProtocolError: If the list itself is not ours.
+        """
+        with naming(keys.BATCHES):
+            newest = await self.redis.zrevrange(keys.BATCHES, 0, limit - 1)
         found = []
         for batch_id in newest:
+            name = batch_id.decode(errors="backslashreplace")
             try:
-                found.append(await read_status(self.redis, batch_id.decode()))
+                found.append(await read_status(self.redis, name))
             except BatchNotFoundError:
                 continue
+            except ProtocolError as error:
+                logger.warning(
+                    "batch %s cannot be read: %s", name, error, extra={"event": "batch.unreadable", "batch": name}
+                )
         return found
 
     async def workers(self) -> list[str]:
         """Name the live workers of the producer's queue."""
         return await workers_alive(self.redis, self.queue, self.clock.now())
-
-    def _batch(self, batch_id: str, options: BatchOptions, cursor: str | None = None) -> Batch[Any]:
-        return Batch(self.scripts, batch_id, self.queue, options, cursor)
 
     async def _live_slots(self) -> int:
         if time.monotonic() - self._slots_read_at > _SLOTS_AGE:

@@ -42,8 +42,8 @@ class Progress(Protocol):
         """Show how far a file is: so many rows checked, so many jobs sent."""
         ...
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None) -> None:
-        """Show a batch's counts: results so far, of how many (if that is known), and the jobs that run."""
+    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
+        """Show a batch's counts: results so far, of how many (if that is known), the jobs that run, live workers."""
         ...
 
 
@@ -89,7 +89,7 @@ class LiveProgress:
         self._bar.start()
         self._bar.update(self._task, description=what, completed=count, total=None)
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None) -> None:
+    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
         """Show a batch's counts; most calls cost nothing."""
         now = time.monotonic()
         if now - self._shown_at < _LIVE_INTERVAL:
@@ -97,7 +97,11 @@ class LiveProgress:
         self._shown_at = now
         self._bar.start()
         self._bar.update(
-            self._task, description="jobs", completed=tally.total, total=total, counts=_colourful(tally, running)
+            self._task,
+            description="jobs",
+            completed=tally.total,
+            total=total,
+            counts=_colourful(tally, running, workers),
         )
 
 
@@ -126,12 +130,16 @@ class PlainProgress:
         if self._is_due():
             self._say(f"{count:,} {what}")
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None) -> None:
+    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
         """Say a batch's counts."""
         if not self._is_due():
             return
         of = "" if total is None else f" of {total:,}"
-        parts = [f"{tally.total:,}{of} done", *_plain(tally, running), seconds(time.monotonic() - self._started)]
+        parts = [
+            f"{tally.total:,}{of} done",
+            *_plain(tally, running, workers),
+            seconds(time.monotonic() - self._started),
+        ]
         self._say(" · ".join(parts))
 
     def _is_due(self) -> bool:
@@ -145,12 +153,20 @@ class PlainProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _plain(tally: Tally, running: int | None) -> list[str]:
+def _plain(tally: Tally, running: int | None, workers: int | None) -> list[str]:
     parts = [f"{tally.counts[status]:,} {LABELS[status][0]}" for status in STATUSES if tally.counts[status]]
-    return parts if running is None else [*parts, f"{running:,} running"]
+    if running is not None:
+        parts.append(f"{running:,} running")
+    if workers is not None:
+        parts.append(_crew(workers))
+    return parts
 
 
-def _colourful(tally: Tally, running: int | None) -> str:
+def _crew(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers or 'no'} workers"
+
+
+def _colourful(tally: Tally, running: int | None, workers: int | None) -> str:
     parts = []
     for status in STATUSES:
         if tally.counts[status]:
@@ -158,4 +174,6 @@ def _colourful(tally: Tally, running: int | None) -> str:
             parts.append(f"[{colour}]{tally.counts[status]:,} {label}[/]")
     if running:
         parts.append(f"[cyan]{running:,} running[/]")
+    if workers is not None:
+        parts.append(f"[{'dim' if workers else 'red'}]{_crew(workers)}[/]")
     return " ".join(parts)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import length_hint
 from typing import Any, TypeAlias
 
+from redis.exceptions import ResponseError
+
+from producer.spoilt import find_spoilt, types_of
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, encode_payload
-from protocol.errors import BatchNotFoundError, UsageError
+from protocol.errors import BatchClosedError, BatchLostError, ProtocolError, UsageError
 from protocol.jobs import JobSpec, encode_chunk, encode_job
 
 Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
@@ -59,6 +62,58 @@ def chunk_size(total: int | None, slots: int) -> int:
     return max(1, min(LARGEST_CHUNK, -(-total // (2 * max(1, slots)))))
 
 
+def submit_call(
+    batch_id: str, queue: str, options: BatchOptions, chunk: Sequence[Any], *, total: int | None, must_exist: bool
+) -> Call:
+    """Make a call of the `submit` script.
+
+    Args:
+        batch_id: The batch's id.
+        queue: Its queue.
+        options: Its options.
+        chunk: First index, number of jobs, payload, and jobs of a chunk; empty for none.
+        total: How many jobs the batch has in all, which closes it; None leaves it open.
+        must_exist: Whether to change nothing if there is no such batch.
+    """
+    args = (
+        batch_id,
+        queue,
+        options.model_dump_json(exclude_defaults=True),
+        int(options.keep_results * 1000),
+        int(keys.OPEN_BATCH_LIFETIME * 1000),
+        keys.BATCHES_KEPT,
+        "" if total is None else total,
+        "" if options.deadline is None else options.deadline,
+        int(must_exist),
+        *chunk,
+    )
+    names = (
+        keys.batch(batch_id),
+        keys.chunks(batch_id),
+        keys.queue(queue),
+        keys.wake(queue),
+        keys.BATCHES,
+        keys.results(batch_id),
+        keys.done(batch_id),
+    )
+    return "submit", names, args
+
+
+def read_reply(batch_id: str, reply: Sequence[int]) -> tuple[int, bool]:
+    """Read what `submit` replied: how many jobs the batch has, and whether it is closed.
+
+    Raises:
+        BatchLostError: If it is gone, though it had to be there.
+        ProtocolError: If its header is not ours.
+    """
+    present, _, _, closed = reply
+    if present == -1:
+        raise BatchLostError(batch_id)
+    if present < 0:
+        raise ProtocolError(keys.batch(batch_id), "no header of a batch")
+    return present, bool(closed)
+
+
 class Submission:
     """One batch's way into Redis.
 
@@ -80,7 +135,7 @@ class Submission:
         self._options = options
         self._limit_bytes = limit_bytes
         self._clock = clock
-        self._encoded_options = options.model_dump_json(exclude_defaults=True)
+        self._is_begun = False
 
     async def send(self, jobs: Jobs, slots: int) -> int:
         """Send all jobs and close the batch.
@@ -95,6 +150,9 @@ class Submission:
         Raises:
             ArgumentsError: If a job's arguments do not fit; the batch stays open with the jobs before it.
             PayloadTooLargeError: If a job's arguments are too large; as above.
+            BatchClosedError: If the batch is closed with fewer jobs.
+            BatchLostError: If the batch is gone in the middle.
+            ProtocolError: If one of its keys is not ours.
         """
         waiting: list[_Chunk] = []
         count = 0
@@ -112,45 +170,48 @@ class Submission:
     async def _send(self, chunks: list[_Chunk], total: int | None) -> None:
         """Send chunks in one trip, again where another producer of the same batch got in between; close if `total`."""
         while True:
-            # One time for the whole trip: results of chunks that share it are recorded together.
-            now = self._clock.now()
-            calls = [self._call([chunk], now, None) for chunk in chunks[:-1]]
-            calls.append(self._call(chunks[-1:], now, total))
             sent = time.monotonic()
-            replies = await self._scripts.run_all(calls)
-            present, seconds, microseconds, closed = replies[-1]
-            self._clock.sync(seconds, microseconds, sent, time.monotonic())
-            if not closed and chunks and present < chunks[0].first:
-                raise BatchNotFoundError(batch_id=self._batch_id)  # deleted under us, and begun anew by this very call
+            reply = await self._run(self._calls(chunks, total))
+            present, is_closed = read_reply(self._batch_id, reply)
+            self._clock.sync(reply[1], reply[2], sent, time.monotonic())
+            self._is_begun = True
             chunks = [chunk for chunk in chunks if chunk.first + len(chunk.jobs) > present]
-            if not chunks or closed:
+            if is_closed and chunks:
+                raise BatchClosedError(self._batch_id, present)
+            if is_closed or (not chunks and total is None):
                 return
+            if not chunks or present < chunks[0].first:
+                raise BatchLostError(self._batch_id)  # and another producer has begun it anew
             chunks[0].skip(present - chunks[0].first)
 
-    def _call(self, chunks: list[_Chunk], now: float, total: int | None) -> Call:
-        batch_id, options = self._batch_id, self._options
-        args: list[Any] = [
-            batch_id,
-            self._queue,
-            self._encoded_options,
-            int(options.keep_results * 1000),
-            int(keys.OPEN_BATCH_LIFETIME * 1000),
-            keys.BATCHES_KEPT,
-            "" if total is None else total,
+    def _calls(self, chunks: list[_Chunk], total: int | None) -> list[Call]:
+        # One time for the whole trip: results of chunks that share it are recorded together.
+        now, last = self._clock.now(), max(0, len(chunks) - 1)
+        return [
+            submit_call(
+                self._batch_id,
+                self._queue,
+                self._options,
+                self._encode(part, now),
+                total=total if number == last else None,
+                must_exist=self._is_begun or number > 0,
+            )
+            for number, part in enumerate(chunks or [None])
         ]
-        for chunk in chunks:
-            payload = encode_payload(batch_id, chunk.first, len(chunk.jobs), now)
-            args += [chunk.first, len(chunk.jobs), payload, encode_chunk(chunk.jobs)]
-        names = (
-            keys.batch(batch_id),
-            keys.chunks(batch_id),
-            keys.queue(self._queue),
-            keys.wake(self._queue),
-            keys.BATCHES,
-            keys.results(batch_id),
-            keys.done(batch_id),
-        )
-        return "submit", names, args
+
+    def _encode(self, chunk: _Chunk | None, now: float) -> Sequence[Any]:
+        if chunk is None:
+            return ()
+        payload = encode_payload(self._batch_id, chunk.first, len(chunk.jobs), now)
+        return chunk.first, len(chunk.jobs), payload, encode_chunk(chunk.jobs)
+
+    async def _run(self, calls: list[Call]) -> Any:
+        try:
+            return (await self._scripts.run_all(calls))[-1]
+        except ResponseError as error:
+            shared = {keys.BATCHES: "zset", keys.queue(self._queue): "zset", keys.wake(self._queue): "list"}
+            types = {**types_of(self._batch_id), **shared}
+            raise await find_spoilt(self._scripts.redis, error, types) or error from None
 
     async def _chunks(self, jobs: Jobs, slots: int) -> AsyncGenerator[_Chunk, None]:
         """Cut jobs into chunks; those of a slow source leave as they come."""

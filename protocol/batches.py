@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.errors import OptionError, explain
 from protocol.jobs import Seconds
@@ -13,6 +13,12 @@ DEFAULT_TIMEOUT = 300.0
 DEFAULT_GRACE = 5.0
 DEFAULT_BACKOFF = 1.0
 DEFAULT_KEEP_RESULTS = 86_400.0
+
+# A time beyond 30 years is a slip, and would not fit Redis' clocks when it is written in ms.
+LongSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1 << 32)]
+Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Unix seconds."""
 
 STATUSES = ("success", "timeout", "failure", "cancelled", "lost")
 
@@ -23,6 +29,11 @@ class BatchOptions(BaseModel):
     Args:
         timeout: Longest run of one job, s; None leaves it to the function's own, and that to 300.
         queue_timeout: Longest wait of a job before it starts, s, from its submission.
+        deadline: For the whole batch, s from its submission: no job starts after it, one that runs gets what remains.
+        retries: Further attempts of a job; None leaves it to the function's own, and that to 0.
+        backoff: Base of the exponential back-off between attempts, s; None leaves it to the function's own, and that
+            to 1.
+        retry_on: What is tried again: a failure, a timeout, or both.
         grace: Time for a cancelled job's cleanup, s; 0 allows none.
         keep_results: Lifetime of all the batch's keys after its last result, s.
         name: For people.
@@ -33,12 +44,12 @@ class BatchOptions(BaseModel):
 
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None
-    deadline: Seconds | None = None
+    deadline: LongSeconds | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
     backoff: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     retry_on: Annotated[tuple[Literal["failure", "timeout"], ...], Field(min_length=1)] = ("failure",)
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_GRACE
-    keep_results: Seconds = DEFAULT_KEEP_RESULTS
+    keep_results: LongSeconds = DEFAULT_KEEP_RESULTS
     name: Annotated[str, Field(max_length=200)] | None = None
     metadata: dict[str, Any] = {}
 
@@ -47,7 +58,8 @@ class BatchStatus(BaseModel):
     """How far a batch is, by its header in Redis; times are Unix seconds on Redis' clock.
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
-    counts of results they make up `total`, which grows until the batch is `closed`.
+    counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
+    batch's time is up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,21 +68,17 @@ class BatchStatus(BaseModel):
     queue: str
     name: str | None = None
     metadata: dict[str, Any] = {}
-    total: int
+    total: Count
     closed: bool
     taken: int = Field(default=0, repr=False, exclude=True)
-    success: int = 0
-    timeout: int = 0
-    failure: int = 0
-    cancelled: int = 0
-    lost: int = 0
-    created_at: float
-    finished_at: float | None = None
-
-    @field_validator("closed", mode="before")
-    @classmethod
-    def _flag(cls, value: Any) -> Any:
-        return value in (b"1", "1", True)
+    success: Count = 0
+    timeout: Count = 0
+    failure: Count = 0
+    cancelled: Count = 0
+    lost: Count = 0
+    created_at: Moment
+    deadline: Moment | None = None
+    finished_at: Moment | None = None
 
     @property
     def done(self) -> int:

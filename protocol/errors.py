@@ -9,6 +9,8 @@
     │   └── InputError               a row or a file that cannot be read
     ├── ProtocolError                bytes in Redis that are not ours; names the key
     ├── BatchNotFoundError           no batch of that id: never submitted, deleted, or past its lifetime
+    │   └── BatchLostError           it was there, and is gone
+    ├── BatchClosedError             it takes no more jobs; those that it has are not touched
     ├── RedisUnavailableError        Redis cannot be reached
     └── UnsuccessfulError            raised by `.unwrap()` and `gather()`: a job that did not succeed; has `.result`
         ├── JobTimeoutError (TimeoutError)
@@ -78,6 +80,36 @@ class BatchNotFoundError(StragglerError):
             "'straggler status' lists the batches that are kept"
         )
         self.batch_id = batch_id
+
+
+class BatchLostError(BatchNotFoundError):
+    """The batch was in Redis, and is gone."""
+
+    def __init__(self, batch_id: str) -> None:
+        StragglerError.__init__(
+            self,
+            f"batch {batch_id!r} was in this Redis and is gone: Redis has restarted without its data, or the batch was "
+            "deleted, or it is past its lifetime (keep_results). Submit its jobs again; with 'appendonly yes' Redis "
+            "keeps its data over a restart",
+        )
+        self.batch_id = batch_id
+
+
+class BatchClosedError(StragglerError):
+    """The batch takes no more jobs.
+
+    Args:
+        batch_id: The batch.
+        total: How many jobs it has.
+    """
+
+    def __init__(self, batch_id: str, total: int) -> None:
+        super().__init__(
+            f"batch {batch_id!r} is closed with {total:,} jobs, and nothing beyond them was added: it was submitted "
+            "before with fewer jobs, or its deadline has passed. Submit the others under another id"
+        )
+        self.batch_id = batch_id
+        self.total = total
 
 
 class RedisUnavailableError(StragglerError):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from protocol.batches import BatchOptions as BatchOptions
     from protocol.batches import BatchStatus as BatchStatus
     from protocol.errors import ArgumentsError as ArgumentsError
+    from protocol.errors import BatchClosedError as BatchClosedError
+    from protocol.errors import BatchLostError as BatchLostError
     from protocol.errors import BatchNotFoundError as BatchNotFoundError
     from protocol.errors import InputError as InputError
     from protocol.errors import JobCancelledError as JobCancelledError
@@ -52,9 +54,10 @@ _HOMES = {
     "producer.producer": ("Producer",),
     "protocol.batches": ("BatchOptions", "BatchStatus"),
     "protocol.errors": (
-        "ArgumentsError", "BatchNotFoundError", "InputError", "JobCancelledError", "JobFailedError", "JobLostError",
-        "JobTimeoutError", "OptionError", "PayloadTooLargeError", "ProtocolError", "RedisUnavailableError",
-        "StragglerError", "UnknownFunctionError", "UnsuccessfulError", "UsageError",
+        "ArgumentsError", "BatchClosedError", "BatchLostError", "BatchNotFoundError", "InputError",
+        "JobCancelledError", "JobFailedError", "JobLostError", "JobTimeoutError", "OptionError",
+        "PayloadTooLargeError", "ProtocolError", "RedisUnavailableError", "StragglerError", "UnknownFunctionError",
+        "UnsuccessfulError", "UsageError",
     ),
     "protocol.jobs": ("JobSpec",),
     "protocol.results": (

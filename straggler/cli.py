@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from straggler.options import (
+    Backoff,
     Concurrency,
+    Deadline,
     Grace,
     InputFormat,
     Jobs,
@@ -24,6 +26,8 @@ from straggler.options import (
     Queue,
     QueueTimeout,
     Redis,
+    Retries,
+    RetryOn,
     Rows,
     SkipBadRows,
     Timeout,
@@ -58,6 +62,10 @@ def run(
     *,
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    retry_on: RetryOn = None,
     grace: Grace = None,
     concurrency: Concurrency = None,
     out: Out = None,
@@ -75,6 +83,8 @@ def run(
 
     Ctrl-C stops it; what was collected so far is in the --out file.
     """
+    options = _given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
+    options |= _given(retries=retries, backoff=backoff, retry_on=_split(retry_on))
 
     def command() -> int:
         from straggler.commands.feed import Input
@@ -88,7 +98,7 @@ def run(
             concurrency=concurrency,
             out=out,
             verbose=verbose,
-            **_given(timeout=timeout, queue_timeout=queue_timeout, grace=grace, name=name),
+            **options,
         )
 
     _finish(command)
@@ -146,6 +156,10 @@ def submit(
     *,
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    retry_on: RetryOn = None,
     grace: Grace = None,
     wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
     out: Out = None,
@@ -174,6 +188,8 @@ def submit(
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
+    options = _given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
+    options |= _given(retries=retries, backoff=backoff, retry_on=_split(retry_on))
 
     def command() -> int:
         from straggler.commands.batches import submit
@@ -187,7 +203,7 @@ def submit(
             batch_id=batch_id,
             wait=wait,
             out=out,
-            **_given(timeout=timeout, queue_timeout=queue_timeout, grace=grace, name=name),
+            **options,
         )
 
     _finish(command)
@@ -261,6 +277,11 @@ def _place(redis: str | None, queue: str | None = None) -> Place:
 def _given(**options: object) -> dict[str, object]:
     """Leave out the options that were not given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _split(words: list[str] | None) -> tuple[str, ...] | None:
+    """Take an option's values apart: it may be repeated, and each may hold several, separated by commas."""
+    return tuple(part.strip() for word in words for part in word.split(",")) if words else None
 
 
 def _finish(command: Callable[[], int]) -> None:

@@ -48,6 +48,28 @@ Timeout = Annotated[
 QueueTimeout = Annotated[
     float | None, typer.Option("--queue-timeout", metavar="S", help="Longest wait of a job before it starts.")
 ]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", metavar="S", help="Time for the whole batch; what has no result by then is timed out."),
+]
+Retries = Annotated[
+    int | None,
+    typer.Option("--retries", metavar="N", help="Further attempts of a job; default its @job(retries=...), or 0."),
+]
+Backoff = Annotated[
+    float | None,
+    typer.Option(
+        "--backoff",
+        metavar="S",
+        help="Wait before the first further attempt, doubled for each; default 1, with jitter.",
+    ),
+]
+RetryOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retry-on", metavar="STATUSES", help="What is tried again: failure (default), timeout, or failure,timeout."
+    ),
+]
 Grace = Annotated[
     float | None,
     typer.Option("--grace", metavar="S", help="Time for the cleanup of a job that is stopped; default 5."),

@@ -2,25 +2,38 @@
 -- Safe to call twice: a chunk is taken only where the batch's jobs end, so what is there already is not added again.
 -- Reads and writes: KEYS 1 header, 2 chunks, 3 queue, 4 wake, 5 batches, 6 results, 7 done
 -- ARGV 1 batch id, 2 queue name, 3 options (JSON), 4 keep_results ms, 5 open lifetime ms, 6 batches kept,
---      7 how many jobs the batch has in all ("" leaves it open), then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
--- Returns {jobs that the batch has now, Redis' time in s, in us, 1 if the batch is closed}
+--      7 how many jobs the batch has in all ("" leaves it open), 8 the batch's deadline, s from now ("" for none),
+--      9 1 if the batch must be there: one that is gone in the middle of its submission is not begun anew,
+--      then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
+-- Returns {jobs that the batch has now (-1: it is gone, -2: its header is not ours; nothing was changed then),
+--          Redis' time in s, in us, 1 if the batch is closed}
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 
 if redis.call('EXISTS', KEYS[1]) == 0 then
+  if ARGV[9] == '1' then return {-1, tonumber(time[1]), tonumber(time[2]), 0} end
   redis.call('HSET', KEYS[1], 'queue', ARGV[2], 'options', ARGV[3], 'keep_ms', ARGV[4], 'total', 0, 'closed', 0,
     'done', 0, 'taken', 0, 'success', 0, 'timeout', 0, 'failure', 0, 'cancelled', 0, 'lost', 0, 'created_at', now)
+  if ARGV[8] ~= '' then
+    redis.call('HSET', KEYS[1], 'deadline', string.format('%.6f', time[1] + time[2] / 1000000 + ARGV[8]))
+  end
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
   redis.call('ZADD', KEYS[5], now, ARGV[1])
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - ARGV[6])
   redis.call('PEXPIRE', KEYS[5], ARGV[5])
 end
 
-local total = tonumber(redis.call('HGET', KEYS[1], 'total'))
+local total = tonumber(redis.call('HGET', KEYS[1], 'total') or '')
 local closed = redis.call('HGET', KEYS[1], 'closed')
+if not total or (closed ~= '0' and closed ~= '1') then return {-2, tonumber(time[1]), tonumber(time[2]), 0} end
 local added = 0
 if closed == '0' then
-  for at = 8, #ARGV, 4 do
+  -- Fails where another type of value stands, before anything is written that would be left without its lifetime.
+  redis.call('HLEN', KEYS[2])
+  redis.call('ZCARD', KEYS[3])
+  redis.call('LLEN', KEYS[4])
+  for at = 10, #ARGV, 4 do
     if tonumber(ARGV[at]) == total then
       local chunk = ARGV[1] .. ':' .. ARGV[at]
       redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 3])
@@ -44,7 +57,7 @@ if closed == '0' then
   if ARGV[7] ~= '' and tonumber(ARGV[7]) <= total then
     closed = '1'
     redis.call('HSET', KEYS[1], 'closed', 1)
-    if tonumber(redis.call('HGET', KEYS[1], 'done')) == total then
+    if tonumber(redis.call('HGET', KEYS[1], 'done') or '') == total then
       redis.call('HSET', KEYS[1], 'finished_at', now)
       redis.call('XADD', KEYS[6], '*', 'end', total)
       for _, key in ipairs({KEYS[1], KEYS[2], KEYS[6], KEYS[7]}) do

@@ -20,7 +20,7 @@ from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
 from straggler.commands.place import Place, is_live, open_export
-from straggler.commands.process import SUCCEEDED, notes, run_loop, say
+from straggler.commands.process import SUCCEEDED, log_plainly, notes, run_loop, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def submit(
     """Submit an input's rows as a batch."""
     make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
+    log_plainly(verbose=False, live=True)
     feed = source.open(_name(function), place.settings.max_arguments_bytes, out)
     order = Order(feed, batch_id or uuid4().hex[:16], options)
     return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order))
@@ -53,6 +54,7 @@ def submit(
 
 def collect(place: Place, batch_id: str, *, cursor: str | None, out: str | None, timeout: float | None) -> int:
     """Collect a batch's results to its end."""
+    log_plainly(verbose=False, live=True)
     return run_loop(_collect(place, batch_id, cursor, out, timeout))
 
 
@@ -61,16 +63,18 @@ async def _submit(place: Place, order: Order) -> int:
         with make_progress(notes, live=notes.is_terminal) as progress:
             order.feed.on_count = lambda count: progress.count("jobs sent", count)
             await _send(producer, order)
-        await _report(place, producer, order)
+        _report(order)
+        await _say_if_nobody_is_there(place, producer, order)
     return SUCCEEDED
 
 
 async def _submit_and_collect(place: Place, order: Order, out: str | None) -> int:
     async with place.producer() as producer:
         with open_export(out) as export:
-            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, make_options(**order.options))
+            options = make_options(**order.options)
+            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, options, is_there=False)
             collection = Collection(batch, export, expected=order.feed.total)
-            submitting = asyncio.create_task(_send_and_report(place, producer, order, out))
+            submitting = asyncio.create_task(_send_and_report(producer, order, out))
             with make_progress(notes, live=is_live(out)) as progress:
                 async with place.collectable_later(collection, out):
                     await collection.run_beside(submitting, order.feed, progress)
@@ -88,9 +92,9 @@ async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | N
         return await collection.conclude()
 
 
-async def _send_and_report(place: Place, producer: Producer, order: Order, out: str | None) -> Batch[Any]:
+async def _send_and_report(producer: Producer, order: Order, out: str | None) -> Batch[Any]:
     batch = await _send(producer, order)
-    await _report(place, producer, order, out)
+    _report(order, out)
     return batch
 
 
@@ -114,10 +118,14 @@ async def _say_what_is_open(producer: Producer, batch_id: str) -> None:
         )
 
 
-async def _report(place: Place, producer: Producer, order: Order, out: str | None = None) -> None:
-    """Print the batch's id, for scripts (but not among results); say what a person may have missed."""
+def _report(order: Order, out: str | None = None) -> None:
+    """Print the batch's id, for scripts (but not among results); say what a person may have missed of the input."""
     print(order.batch_id, file=sys.stderr if out == STDOUT else sys.stdout, flush=True)  # data
     order.feed.conclude()
+
+
+async def _say_if_nobody_is_there(place: Place, producer: Producer, order: Order) -> None:
+    """Say at once what a collector would say in a second."""
     if order.feed.count and not await producer.workers():
         worker = place.command("worker", "--jobs", "MODULE", *_queue_words(place))
         say(f"no worker is alive on queue {producer.queue!r}: the jobs wait for one, as started by\n  {worker}")

@@ -14,12 +14,15 @@ from producer.export import Export
 from producer.progress import Progress
 from producer.summary import Tally, summarize
 from protocol.batches import BatchStatus
-from protocol.errors import BatchNotFoundError, StragglerError
+from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, StragglerError
 from straggler.commands.feed import Feed
 from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes
 
-# How often the batch's header is read for the screen, s.
+# How often the batch's header is read for the screen, s, and how often its live workers are counted.
 _WATCH_INTERVAL = 0.5
+_WORKERS_INTERVAL = 5.0
+# How often a batch is looked for that is being submitted, s.
+_SEARCH_INTERVAL = 0.02
 
 
 class Collection:
@@ -30,10 +33,17 @@ class Collection:
         export: Where its results go.
         expected: How many jobs it has, if that is known before the batch is closed.
         resumed: Whether an earlier collector has had some of the results.
+        shows_workers: Whether the screen is to tell how many workers are alive.
     """
 
     def __init__(
-        self, batch: Batch[Any], export: Export | None, *, expected: int | None = None, resumed: bool = False
+        self,
+        batch: Batch[Any],
+        export: Export | None,
+        *,
+        expected: int | None = None,
+        resumed: bool = False,
+        shows_workers: bool = True,
     ) -> None:
         self.batch = batch
         self.tally = Tally()
@@ -43,6 +53,8 @@ class Collection:
         self._resumed = resumed
         self._began = time.monotonic()
         self._status: BatchStatus | None = None
+        self._shows_workers = shows_workers
+        self._workers: int | None = None
 
     async def run(self, progress: Progress, timeout: float | None = None) -> None:
         """Collect until the batch is complete.
@@ -53,7 +65,7 @@ class Collection:
 
         Raises:
             TimeoutError: If the time is up.
-            BatchNotFoundError: If the batch is gone.
+            BatchLostError: If the batch is gone.
             ExportError: If the results cannot be written; `cursor` stands before the first that was not.
         """
         if self._export is not None:
@@ -82,6 +94,8 @@ class Collection:
             collecting = asyncio.create_task(self._run_once_there(submitting, progress))
             tasks.add(collecting)
             await asyncio.wait({submitting, collecting}, return_when=asyncio.FIRST_EXCEPTION)
+            if self.batch.options.deadline is not None and _is_cut_off(submitting):
+                await asyncio.wait({collecting})
             for task in (submitting, collecting):
                 if task.done():
                     task.result()
@@ -103,14 +117,22 @@ class Collection:
         return SUCCEEDED if status.success == status.total else SOME_DID_NOT_SUCCEED
 
     async def _run_once_there(self, submitting: asyncio.Task[Any], progress: Progress) -> None:
-        while True:
-            try:
-                await self.run(progress)
-            except BatchNotFoundError:  # the first jobs of a slow input are not sent yet
-                if submitting.done():
-                    raise
-            else:
-                return
+        was_submitted = False
+        while not await self._is_there():  # the first jobs of a slow input are not sent yet
+            if was_submitted:
+                raise BatchLostError(self.batch.id)
+            await asyncio.sleep(_SEARCH_INTERVAL)
+            was_submitted = submitting.done()
+        await self.run(progress)
+
+    async def _is_there(self) -> bool:
+        try:
+            await self.batch.status()
+        except BatchLostError:
+            raise
+        except BatchNotFoundError:
+            return False
+        return True
 
     def _elapsed(self) -> float:
         if self._status is not None and self._status.finished_at is not None and not self._resumed:
@@ -121,11 +143,21 @@ class Collection:
         status, total = self._status, self._expected
         if total is None and status is not None and status.closed:
             total = status.total
-        progress.update(self.tally, None if self._resumed else total, None if status is None else status.running)
+        running = None if status is None else status.running
+        progress.update(self.tally, None if self._resumed else total, running, self._workers)
 
     async def _watch(self, progress: Progress) -> None:
+        counted_at = float("-inf")
         while True:
             with suppress(StragglerError, RedisError):
                 self._status = await self.batch.status()
+                if self._shows_workers and time.monotonic() - counted_at >= _WORKERS_INTERVAL:
+                    counted_at = time.monotonic()
+                    self._workers = await self.batch.workers()
             self._show(progress)
             await asyncio.sleep(_WATCH_INTERVAL)
+
+
+def _is_cut_off(submitting: asyncio.Task[Any]) -> bool:
+    """Whether the batch was closed before all was submitted: what it has is collected before that is said."""
+    return submitting.done() and not submitting.cancelled() and isinstance(submitting.exception(), BatchClosedError)

@@ -51,8 +51,8 @@ async def _run(
 ) -> int:
     with open_export(out) as export:
         async with embedded(settings, url=redis) as producer:
-            batch: Batch[Any] = Batch(producer.scripts, batch_id, producer.queue, options)
-            collection = Collection(batch, export, expected=feed.total)
+            batch: Batch[Any] = Batch(producer.scripts, batch_id, producer.queue, options, is_there=False)
+            collection = Collection(batch, export, expected=feed.total, shows_workers=False)
             try:
                 with make_progress(notes, live=is_live(out)) as progress:
                     submitting = asyncio.create_task(_submit(producer, feed, batch_id, options))

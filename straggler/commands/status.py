@@ -64,9 +64,8 @@ def _card(batch: BatchStatus) -> Table:
         table.add_row("metadata", Text(json.dumps(batch.metadata, ensure_ascii=False)))
     table.add_row("queue", batch.queue)
     table.add_row("state", _state(batch))
-    table.add_row("created", _when(batch.created_at))
-    if batch.finished_at is not None:
-        table.add_row("finished", _when(batch.finished_at))
+    for name, moment in _times(batch).items():
+        table.add_row(name, _when(moment))
     table.add_row("jobs", f"{batch.total:,}")
     for name, count in (("queued", batch.queued), ("running", batch.running)):
         if count:
@@ -77,6 +76,11 @@ def _card(batch: BatchStatus) -> Table:
         if count:
             table.add_row(f"  {label}", Text(f"{count:,}", colour))
     return table
+
+
+def _times(batch: BatchStatus) -> dict[str, float]:
+    times = {"created": batch.created_at, "deadline": batch.deadline, "finished": batch.finished_at}
+    return {name: moment for name, moment in times.items() if moment is not None}
 
 
 def _table(batches: list[BatchStatus]) -> Table:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from producer import collect
+from producer import watch
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.batches import BatchOptions
 from protocol.errors import (
+    BatchLostError,
     BatchNotFoundError,
     OptionError,
     ProtocolError,
@@ -93,10 +95,7 @@ async def test_a_cursor_that_cannot_be_is_refused(producer: Producer, cursor: st
         await producer.attach("b", cursor=cursor)
 
 
-async def test_a_cursor_behind_the_end_ends_the_loop(
-    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(collect, "_LONGEST_BLOCK", 0.05)
+async def test_a_cursor_behind_the_end_ends_the_loop(producer: Producer, worker: StartWorker) -> None:
     async with worker():
         batch = await producer.submit(square.map(range(3)))
         await batch.wait()
@@ -174,17 +173,30 @@ async def test_what_is_not_there_is_not_found(producer: Producer) -> None:
 async def test_a_batch_that_vanishes_under_a_waiting_collector_is_an_error_not_a_hang(
     producer: Producer, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "_LONGEST_BLOCK", 0.1)
+    monkeypatch.setattr(watch, "FIRST_BLOCK", 0.1)
     batch = await producer.submit([hang.spec()])
     waiting = asyncio.create_task(batch.results())
     await asyncio.sleep(0.05)
     redis.flushall()
-    with pytest.raises(BatchNotFoundError):
+    with pytest.raises(BatchLostError, match=f"batch '{batch.id}' was in this Redis and is gone: Redis has restarted"):
         await asyncio.wait_for(waiting, 5)
-    with pytest.raises(BatchNotFoundError):
+    for lost in (batch.status(), batch.wait(), batch.gather(), batch.wait(timeout=0), batch.workers()):
+        with pytest.raises(BatchLostError):
+            await lost
+    with pytest.raises(BatchLostError):
+        await collected(batch)
+
+
+async def test_a_batch_that_was_never_there_is_not_lost(producer: Producer) -> None:
+    batch: Batch[Any] = Batch(producer.scripts, "b", "default", BatchOptions(), is_there=False)
+    with pytest.raises(BatchNotFoundError, match="no batch 'b'") as raised:
         await batch.status()
-    with pytest.raises(BatchNotFoundError):
-        await batch.wait()
+    assert not isinstance(raised.value, BatchLostError)
+    await producer.submit([square.spec(1)], batch_id="b")
+    assert (await batch.status()).total == 1
+    await producer.redis.delete(keys.batch("b"))
+    with pytest.raises(BatchLostError):
+        await batch.status()
 
 
 async def test_bytes_that_are_no_results_are_said_so(producer: Producer, redis: Any) -> None:

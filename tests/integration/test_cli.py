@@ -258,6 +258,39 @@ def test_killed_run_keeps_what_it_had() -> None:
     assert len(list(csv.DictReader(Path("r.csv").read_text().splitlines()))) == 9
 
 
+def test_run_ends_at_the_deadline_of_its_batch_and_collects_what_it_has() -> None:
+    with started("run", "jobs.py:fetch", "-", "--deadline", "3", "--grace", "0.1", "--out", "r.jsonl") as process:
+        assert process.stdin is not None
+        for number in ("1", "7"):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+        until(lambda: statuses("r.jsonl") == {"success": 1, "timeout": 1})
+        process.stdin.write("2\n")  # too late
+        process.stdin.close()
+        assert process.wait(40) == 1
+        assert process.stderr is not None
+        said = process.stderr.read()
+    [late] = [row for row in rows_of("r.jsonl") if row["status"] == "timeout"]
+    assert late["phase"] == "batch"
+    assert "timed out" in said
+    assert re.search(r"error: batch '\w+' is closed with 2 jobs, and nothing beyond them was added", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--retry-on", "failure,lost"), "batch option retry_on.1: Input should be 'failure' or 'timeout', got 'lost'"),
+        (("--retries", "-1"), "batch option retries: Input should be greater than or equal to 0, got -1"),
+        (("--backoff", "-1"), "batch option backoff: Input should be greater than or equal to 0, got -1"),
+        (("--deadline", "0"), "batch option deadline: Input should be greater than 0, got 0"),
+    ],
+)
+def test_option_that_cannot_be_is_said_before_the_input_is_read(words: tuple[str, ...], expected: str) -> None:
+    for name in ("run", "submit"):
+        done = straggler(name, "jobs.py:fetch", "no-such-file.txt", *words)
+        assert (done.returncode, done.stderr.startswith(f"error: {expected}")) == (1, True), done.stderr
+
+
 # ---- bad rows and other errors
 
 
@@ -477,6 +510,71 @@ class TestWithRedis:
             assert hint
             rest = straggler(*hint[1].split())
         assert rest.returncode == 3
+        assert statuses("r.jsonl") == {"success": 8, "failure": 1, "timeout": 1}
+
+    def test_options_of_the_batch_reach_its_header(self, redis: Any) -> None:
+        words = (
+            "--deadline",
+            "600",
+            "--retries",
+            "2",
+            "--backoff",
+            "0.5",
+            "--retry-on",
+            "timeout",
+            "--retry-on",
+            "failure",
+        )
+        straggler("submit", "fetch", "ids.txt", "--batch-id", "b", *words)
+        assert json.loads(redis.hget("straggler:batch:b", "options")) == {
+            "deadline": 600.0, "retries": 2, "backoff": 0.5, "retry_on": ["timeout", "failure"],
+        }  # fmt: skip
+        assert re.search(r"^deadline +20\d\d-", straggler("status", "b").stdout, re.MULTILINE)
+        found = json.loads(straggler("status", "b", "--json").stdout)
+        assert found["deadline"] == pytest.approx(found["created_at"] + 600, abs=0.01)
+
+    @pytest.mark.parametrize("waits", [False, True])
+    def test_batch_with_a_deadline_is_collected_without_any_worker(self, waits: bool) -> None:
+        words = ("submit", "fetch", "ids.txt", "--deadline", "2", "--batch-id", "b")
+        if waits:
+            done = straggler(*words, "--wait", "--out", "r.jsonl")
+        else:
+            straggler(*words)
+            done = straggler("collect", "b", "--out", "r.jsonl")
+        assert done.returncode == 3, done.stderr
+        assert statuses("r.jsonl") == {"timeout": 10}
+        assert re.search(r"timed out +10 .*10 at the batch's deadline", done.stderr)
+
+    def test_collectors_say_that_no_worker_is_alive(self) -> None:
+        for words in (("submit", "fetch", "ids.txt", "--batch-id", "b", "--wait"), ("collect", "b")):
+            with started(*words) as process:
+                assert process.stderr is not None
+                said = process.stderr.readline()
+            assert " WARNING no worker is alive on queue 'default': batch b waits with 10 jobs open; " in said
+            assert "start one with 'straggler worker --jobs MODULE --queue default'" in said
+
+    def test_batch_that_cannot_be_read_is_said_and_the_others_are_listed(self, redis: Any) -> None:
+        for batch_id in ("a", "b"):
+            straggler("submit", "fetch", "ids.txt", "--batch-id", batch_id)
+        redis.hset("straggler:batch:b", "total", "many")
+        done = straggler("status")
+        assert done.returncode == 0
+        assert "\na " in done.stdout
+        assert done.stderr.startswith("batch b cannot be read: unreadable data in Redis key 'straggler:batch:b': total")
+        assert straggler("status", "b").stderr.startswith("error: unreadable data in Redis key 'straggler:batch:b'")
+
+    def test_ctrl_c_of_collect_leaves_the_batch_running_and_the_rest_can_be_collected(self) -> None:
+        straggler("submit", "fetch", "ids.txt", "--timeout", "8", "--batch-id", "b")
+        with worker("--jobs", "jobs.py"):
+            with started("collect", "b", "--out", "r.jsonl") as process:
+                until(lambda: len(rows_of("r.jsonl")) == 9)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(40) == 130
+                assert process.stderr is not None
+                hint = re.search(r"straggler (collect b --cursor \S+ --out r\.jsonl)", process.stderr.read())
+            assert hint
+            assert straggler(*hint[1].split()).returncode == 3
+        assert sorted(row["index"] for row in rows_of("r.jsonl")) == list(range(10)), "each once"
         assert statuses("r.jsonl") == {"success": 8, "failure": 1, "timeout": 1}
 
     def test_collect_stops_when_its_time_is_up_and_the_batch_goes_on(self) -> None:

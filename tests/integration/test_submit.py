@@ -17,6 +17,8 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.errors import (
     ArgumentsError,
+    BatchClosedError,
+    BatchLostError,
     BatchNotFoundError,
     OptionError,
     PayloadTooLargeError,
@@ -24,7 +26,7 @@ from protocol.errors import (
 )
 from protocol.jobs import JobSpec
 from protocol.settings import Settings
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, until
 from tests.jobs import echo, square
 
 
@@ -139,6 +141,72 @@ async def test_two_producers_of_the_same_batch_add_nothing_twice(redis_url: str,
     assert len(waiting(redis)) == redis.hlen(keys.chunks("both"))
 
 
+@pytest.mark.parametrize("wrap", [list, iter, stream])
+async def test_more_jobs_for_a_closed_batch_are_refused_and_not_dropped_in_silence(
+    producer: Producer, redis: Any, wrap: Any
+) -> None:
+    await producer.submit(squares(700), batch_id="b")
+    with pytest.raises(BatchClosedError, match="batch 'b' is closed with 700 jobs, and nothing beyond") as raised:
+        await producer.submit(wrap(list(squares(5000))), batch_id="b")
+    assert raised.value.total == 700
+    assert jobs_in_redis(redis, "b") == list(range(700))
+    for count in (700, 300, 0):
+        await producer.submit(wrap(list(squares(count))), batch_id="b")
+    assert jobs_in_redis(redis, "b") == list(range(700))
+
+
+async def test_batch_that_is_gone_in_the_middle_of_its_submission_is_lost_and_not_begun_anew(
+    producer: Producer, redis: Any
+) -> None:
+    def jobs(remaining: int) -> Iterator[JobSpec[int]]:
+        yield from squares(20_000)
+        redis.flushall()
+        yield from squares(remaining)
+
+    # What is on its way when the batch goes: many chunks, one, none at all.
+    for remaining in (10_000, 100, 0):
+        with pytest.raises(BatchLostError, match="batch 'b' was in this Redis and is gone"):
+            await producer.submit(jobs(remaining), batch_id="b")
+        assert redis.dbsize() == 0
+    assert (await (await producer.submit(squares(10), batch_id="b")).status()).total == 10
+
+
+async def test_batch_that_another_producer_has_begun_anew_is_lost_to_the_first(
+    producer: Producer, redis_url: str, redis: Any
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(last: int) -> AsyncIterator[JobSpec[int]]:
+        for number in range(300):
+            yield square.spec(number)
+        await go_on.wait()
+        for number in range(last):
+            yield square.spec(number)
+
+    for last in (300, 0):
+        go_on.clear()
+        submitting = asyncio.create_task(producer.submit(slow(last), batch_id="b"))
+        await until(lambda: redis.hget(keys.batch("b"), "total") == b"300")
+        redis.flushall()
+        async with Producer(redis_url, settings=Settings()) as other:
+            await other.submit(squares(50), batch_id="b")
+            redis.hset(keys.batch("b"), "closed", 0)  # it has not come to its end yet
+        go_on.set()
+        with pytest.raises(BatchLostError):
+            await submitting
+        assert jobs_in_redis(redis, "b") == list(range(50))
+        redis.flushall()
+
+
+async def test_deadline_is_written_once_on_redis_clock(producer: Producer, redis: Any) -> None:
+    batch = await producer.submit(squares(10), batch_id="b", deadline=100)
+    status = await batch.status()
+    assert status.deadline == pytest.approx(status.created_at + 100, abs=1e-3)
+    await (await producer.submit(squares(10), batch_id="b", deadline=500)).status()
+    assert (await batch.status()).deadline == status.deadline
+    assert (await (await producer.submit(squares(10))).status()).deadline is None
+
+
 async def test_submitting_a_finished_batch_again_changes_nothing(
     producer: Producer, redis: Any, worker: StartWorker
 ) -> None:
@@ -166,6 +234,8 @@ async def test_an_empty_batch_is_complete_at_once(producer: Producer) -> None:
         ({"timeout": float("nan")}, "batch option timeout: .*got nan"),
         ({"grace": -1}, "batch option grace: .*got -1"),
         ({"keep_results": 0}, "batch option keep_results: .*got 0"),
+        ({"deadline": 0}, "batch option deadline: .*got 0"),
+        ({"retry_on": ()}, "batch option retry_on: .*at least 1 item"),
         ({"timout": 3}, "batch option timout: .*not permitted, got 3; known are timeout, queue_timeout"),
         ({"batch_id": "a b"}, "batch_id 'a b' cannot be"),
         ({"batch_id": ""}, "batch_id '' cannot be"),

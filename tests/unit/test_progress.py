@@ -33,6 +33,21 @@ def test_log_gets_a_line_now_and_then_not_one_for_each_result(tally: Tally, monk
     assert " · 20." in second
 
 
+@pytest.mark.parametrize(("workers", "told"), [(0, "no workers"), (1, "1 worker"), (12, "12 workers"), (None, "")])
+def test_log_tells_how_many_workers_are_alive(
+    tally: Tally, monkeypatch: pytest.MonkeyPatch, workers: int | None, told: str
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("producer.progress.time.monotonic", lambda: now)
+    console = Console(file=io.StringIO())
+    with make_progress(console, live=False) as shown:
+        now += 11
+        shown.update(tally, 2000, 40, workers)
+    assert isinstance(console.file, io.StringIO)
+    parts = console.file.getvalue().strip().split(" · ")
+    assert parts[4:-1] == ([told] if told else [])
+
+
 def test_log_tells_how_far_a_file_is(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("producer.progress.time.monotonic", lambda: now)
@@ -65,6 +80,10 @@ def test_bar_is_left_as_it_is_by_results_that_come_too_fast_to_read(
         assert (task.completed, task.total) == (1203, 2000)
         assert task.fields["counts"] == "[green]1,200 succeeded[/] [yellow]3 timed out[/] [cyan]40 running[/]"
         now += 0.2
-        shown.update(tally, 2000, 0)
+        shown.update(tally, 2000, 40, 3)
+        assert task.fields["counts"].endswith("[cyan]40 running[/] [dim]3 workers[/]")
+        now += 0.2
+        shown.update(tally, 2000, 0, 0)
+        assert task.fields["counts"].endswith("[red]no workers[/]")
         assert task.completed == 1204
         assert "running" not in task.fields["counts"]
