@@ -1,0 +1,117 @@
+"""How long jobs were held up by a fault, from the journal and the times at which collectors saw results."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.chaos.evidence import Disturbance, Evidence, JobName
+from tests.chaos.findings import Finding
+from tests.chaos.journal import Run
+
+# A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s; the rest is for a busy machine.
+_BEYOND_LEASE = 6.0
+# A worker that leaves lets its jobs run for `shutdown_wait` (1 s here) and hands the rest back at once.
+_AFTER_TERM = 6.0
+# Runs that ended so shortly before a fault are looked at as well: their results may have been on the way, s.
+_LONGEST_RUN = 70.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long it took until all jobs that a fault befell were well again.
+
+    Args:
+        disturbance: The fault.
+        seconds: From the fault, or from the last that came on top of it, to the moment at which the last of its jobs
+            had its result or ran elsewhere.
+        jobs: How many jobs there were.
+        worst: The last of them.
+    """
+
+    disturbance: Disturbance
+    seconds: float
+    jobs: int
+    worst: JobName | None = None
+
+
+def recoveries(evidence: Evidence) -> list[Recovery]:
+    """Measure each fault that befell workers or Redis."""
+    measure = _Measure(evidence)
+    found = []
+    for disturbance in evidence.disturbances:
+        if disturbance.nodes:
+            is_redis = disturbance.kind.startswith("redis")
+            found.append(measure.of_redis(disturbance) if is_redis else measure.of_workers(disturbance))
+    return found
+
+
+def slow_ones(measured: Sequence[Recovery], lease: float) -> Iterator[Finding]:
+    """Yield a finding for each fault from which it took too long to recover."""
+    for recovery in measured:
+        kind = recovery.disturbance.kind
+        bound = _AFTER_TERM if kind == "node-term" else lease + _BEYOND_LEASE
+        if recovery.seconds > bound:
+            batch_id, index = recovery.worst or ("", -1)
+            which = f"batch {batch_id}, job {index}" if recovery.worst else "no job started on one node"
+            yield Finding("recovery", f"{which}: {recovery.seconds:.1f} s after {kind}, {bound:g} s at most")
+
+
+class _Measure:
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._runs = evidence.runs
+        self._starts = [run.started for run in evidence.runs]
+        self._by_job = evidence.runs_by_job()
+
+    def of_workers(self, fault: Disturbance) -> Recovery:
+        """Wait for the jobs that ran on the workers that it befell."""
+        worst, which, jobs = 0.0, None, 0
+        for run in self._running_at(fault):
+            seconds = self._held_up(run, fault)
+            if seconds is None:
+                continue
+            jobs += 1
+            if seconds > worst:
+                worst, which = seconds, (run.batch_id, run.index)
+        return Recovery(fault, worst, jobs, which)
+
+    def of_redis(self, fault: Disturbance) -> Recovery:
+        """Wait until jobs start again on every node."""
+        worst = 0.0
+        for node in fault.nodes:
+            later = self._runs[bisect_left(self._starts, fault.healed) :]
+            first = next((run.started for run in later if run.node == node), None)
+            if first is not None:
+                worst = max(worst, self._since(fault, fault.healed, first))
+        return Recovery(fault, worst, 0)
+
+    def _running_at(self, fault: Disturbance) -> Iterator[Run]:
+        first = bisect_left(self._starts, fault.began - _LONGEST_RUN)
+        for run in self._runs[first : bisect_left(self._starts, fault.began)]:
+            is_its = run.worker in fault.workers if fault.workers else run.node in fault.nodes
+            if is_its and (run.ended is None or run.ended > fault.began):
+                yield run
+
+    def _held_up(self, run: Run, fault: Disturbance) -> float | None:
+        """Tell for how long a job was held up; None if its result was there before the fault."""
+        name = (run.batch_id, run.index)
+        deliveries = self._evidence.deliveries.get(name)
+        if not deliveries or deliveries[0].seen <= fault.began:
+            return None
+        seen = deliveries[0].seen
+        if run.ended is not None and deliveries[0].result.get("value") == run.text:
+            # It went on undisturbed: what counts is how long its result took after that.
+            return self._since(fault, run.ended, seen)
+        later = [other.started for other in self._by_job[name] if other.started > fault.began]
+        return self._since(fault, fault.began, min([seen, *later]))
+
+    def _since(self, fault: Disturbance, began: float, until: float) -> float:
+        """Count from a moment, or from the end of the last fault that came on top, if that is later."""
+        on_top = [
+            other.healed
+            for other in self._evidence.disturbances
+            if other is not fault and other.began < until and other.healed > began
+        ]
+        return until - min(until, max([began, *on_top]))
