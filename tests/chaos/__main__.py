@@ -24,11 +24,11 @@ def main(words: Sequence[str]) -> int:
 
     def say(line: str) -> None:
         if not given.quiet or line.startswith("seed"):
-            print(line, flush=True)
+            print(line, flush=True)  # noqa: T201
 
     report = asyncio.run(run(options, say))
     for line in lines(report):
-        print(line)
+        print(line)  # noqa: T201
     if not report.findings and not given.keep:
         forget(report)
     return 1 if report.findings else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from tests.chaos.produce import BEGINS
 from tests.chaos.programs import Program
 from tests.chaos.store import Store
 
-# So many batches are open at a time at most.
-_MOST_OPEN = 8
+# So many batches are open at a time at least, and at most as many as come in this time, s: a job may take 20, and its
+# batch a while more after a fault.
+_MOST_OPEN, _LONGEST_OPEN = 8, 45.0
 # A producer or collector that dies by itself so often is not started again.
 _MOST_DEATHS = 30
 
@@ -94,7 +96,7 @@ class Batches:
         self._rate = rate
         self._findings = findings
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(_MOST_OPEN)
+        self._room = asyncio.Semaphore(max(_MOST_OPEN, math.ceil(_LONGEST_OPEN * rate / size)))
 
     @property
     def jobs(self) -> int:

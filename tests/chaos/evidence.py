@@ -1,4 +1,4 @@
-"""What the checker goes by: the plan, the journal, and what collectors have written down. Imports nothing of straggler."""
+"""What the checker goes by: the plan, the journal, and what collectors have written. Imports nothing of straggler."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.chaos.proxy import Cut, Proxy
 from tests.chaos.store import Store
 
 # From one fault to the next, s.
-_SHORTEST_GAP, _LONGEST_GAP = 0.5, 5.0
+_SHORTEST_GAP, _LONGEST_GAP = 0.5, 3.0
 _OVERLAPS = 0.25
 # Who is to be killed in the middle of its work is waited for, s.
 _LONGEST_WAIT = 10.0
@@ -261,7 +261,7 @@ class Faults:
     @staticmethod
     async def _await_one(find: Callable[[], list[Program]]) -> list[Program]:
         deadline = time.monotonic() + _LONGEST_WAIT
-        while not (found := find()) and time.monotonic() < deadline:
+        while not (found := find()) and time.monotonic() < deadline:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.05)
         return found
 

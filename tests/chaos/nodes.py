@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -64,8 +65,11 @@ class Node:
         return self._program.pid
 
     def workers(self) -> list[int]:
-        """Name its worker processes."""
-        return children(self.pid, "--pulse") if self._program.is_running else []
+        """Name its worker processes that take jobs."""
+        if not self._program.is_running:
+            return []
+        said = self._program.output()  # "worker <host>-<pid>-<digits> takes jobs from"
+        return [pid for pid in children(self.pid, "--pulse") if re.search(rf"-{pid}-\w+ {READY}", said)]
 
     async def keep(self) -> None:
         """Start it, and again whenever it ends, until it is told to leave."""

@@ -107,12 +107,11 @@ class Program:
 
 def children(pid: int, marker: str) -> list[int]:
     """Name a process's children whose command line holds a text; Linux only."""
-    found = []
+    found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # it has just ended
-            for child in task.read_text().split():
-                if marker.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
+            pids = task.read_text().split()
+            found += [int(pid) for pid in pids if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return sorted(found)
 
 

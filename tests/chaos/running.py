@@ -151,7 +151,7 @@ async def _disturb(options: Options, batches: Batches, happening: Faults) -> Non
 
 async def _tidy_up(scene: Scene, lease: float, findings: Findings) -> None:
     deadline = time.monotonic() + lease + _LONGEST_TIDYING
-    while (left := scene.store.left_over()) and time.monotonic() < deadline:
+    while (left := scene.store.left_over()) and time.monotonic() < deadline:  # noqa: ASYNC110  # nobody tells us
         await asyncio.sleep(0.5)
     if left:
         findings.add("left over", f"{len(left)} keys and entries when all batches have ended, such as {left[:4]}")

@@ -50,7 +50,7 @@ class Store:
         """End it in order, as an operator would."""
         self.is_up.clear()
         with self._server.client() as client, contextlib.suppress(RedisError):
-            client.execute_command("SHUTDOWN")  # type: ignore[no-untyped-call]
+            client.execute_command("SHUTDOWN")
         os.waitid(os.P_PID, self._server.pid, os.WEXITED | os.WNOWAIT)
         self._server.kill()
 
@@ -61,10 +61,10 @@ class Store:
     def kill_clients(self) -> int:
         """Close all its clients' connections; returns how many."""
         with self._server.client() as client:
-            return int(client.execute_command("CLIENT", "KILL", "TYPE", "normal"))  # type: ignore[no-untyped-call]
+            return int(client.execute_command("CLIENT", "KILL", "TYPE", "normal"))
 
     def left_over(self) -> list[str]:
-        """Name what should not be there once all batches are complete: arq's keys, queued chunks, keys that never expire."""
+        """Name what should not be there once all batches have ended: arq's keys, queued chunks, immortal keys."""
         found = []
         with self._server.client() as client:
             for key in client.scan_iter(count=1000):
@@ -73,7 +73,9 @@ class Store:
                     found.append(name)
                 elif client.ttl(key) == -1:
                     found.append(f"{name} (never expires)")
-            found += [f"chunk {chunk.decode()} in the queue" for chunk in client.zrange("straggler:queue:default", 0, -1)]
+            found += [
+                f"chunk {chunk.decode()} in the queue" for chunk in client.zrange("straggler:queue:default", 0, -1)
+            ]
         return found
 
 
