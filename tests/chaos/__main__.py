@@ -20,7 +20,7 @@ def main(words: Sequence[str]) -> int:
     if given.jobs is not None:
         rate = 1.1 * given.jobs / given.seconds  # some of the time Redis is away
     kinds = given.faults.split(",") if given.faults else list(faults.KINDS)
-    options = Options(given.seconds, given.seed, given.jobs, rate, kinds, given.lease, given.longest)
+    options = Options(given.seconds, given.seed, given.jobs, rate, kinds, given.lease, given.longest, given.gap)
 
     def say(line: str) -> None:
         if not given.quiet or line.startswith("seed"):
@@ -43,6 +43,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults", help=f"only these kinds, of {', '.join(faults.KINDS)}")
     parser.add_argument("--lease", type=float, default=10.0, help="STRAGGLER_LEASE of the workers, s")
     parser.add_argument("--longest", type=float, default=15.0, help="no stop or cut is longer, s")
+    parser.add_argument("--gap", type=float, default=3.0, help="longest time from one fault to the next, s")
     parser.add_argument("--quiet", action="store_true", help="only the seed and the table")
     parser.add_argument("--keep", action="store_true", help="keep journal, results and logs without findings too")
     given = parser.parse_args(words)

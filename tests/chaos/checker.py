@@ -5,17 +5,18 @@ Each rule yields a line for whatever breaks it. `RULES` are asked about each job
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from tests.chaos.evidence import Evidence, Job
+from tests.chaos.evidence import Disturbance, Evidence, Job
 from tests.chaos.findings import Finding
+from tests.chaos.journal import Run
 from tests.chaos.plan import CRASHES
 
 # A job's own clock and the journal's differ by what it takes to start a job and to write a line, s.
 _FINENESS = 0.1
 # A worker that can reach Redis learns within 0.3 of a lease that it has lost a chunk; grace and a busy machine come on
 # top, s.
-_SLACK = 6.0
+_SLACK = 5.0
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -137,18 +138,22 @@ def ran_on_beside(job: Job, evidence: Evidence) -> Iterator[str]:
     for earlier, later in zip(job.runs, job.runs[1:], strict=False):
         if earlier.ended is None or earlier.ended < later.started or earlier.worker == later.worker:
             continue
-        healed = [
-            disturbance.healed
-            for disturbance in evidence.disturbances
-            if earlier.node in disturbance.nodes and disturbance.began < earlier.ended
-        ]
-        free_to_know = max([later.started, *healed])
-        beyond = earlier.ended - free_to_know
-        if beyond > evidence.lease * 0.3 + _SLACK:
+        seconds = _free_to_know(earlier, later.started, earlier.ended, evidence.disturbances)
+        if seconds > evidence.lease * 0.3 + _SLACK:
             yield (
-                f"worker {earlier.worker} of {earlier.node} ran it for {beyond:.1f} s beside worker {later.worker} "
+                f"worker {earlier.worker} of {earlier.node} ran it for {seconds:.1f} s beside worker {later.worker} "
                 f"of {later.node}, which had it by then"
             )
+
+
+def _free_to_know(run: Run, since: float, until: float, disturbances: Sequence[Disturbance]) -> float:
+    """Tell the longest time without a fault that touched the run's worker, s."""
+    longest = 0.0
+    for disturbance in disturbances:
+        if disturbance.touches(run) and since < disturbance.healed and disturbance.began < until:
+            longest = max(longest, disturbance.began - since)
+            since = disturbance.healed
+    return max(longest, until - since)
 
 
 RULES: dict[str, Callable[[Job], Iterator[str]]] = {

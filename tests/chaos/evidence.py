@@ -48,6 +48,10 @@ class Disturbance:
     kind: str = ""
     workers: tuple[int, ...] = ()
 
+    def touches(self, run: Run) -> bool:
+        """Whether it befell the worker of a run."""
+        return run.worker in self.workers if self.workers else run.node in self.nodes
+
 
 @dataclass(slots=True)
 class Job:

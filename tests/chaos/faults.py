@@ -20,8 +20,6 @@ from tests.chaos.programs import Program
 from tests.chaos.proxy import Cut, Proxy
 from tests.chaos.store import Store
 
-# From one fault to the next, s.
-_SHORTEST_GAP, _LONGEST_GAP = 0.5, 3.0
 _OVERLAPS = 0.25
 # Who is to be killed in the middle of its work is waited for, s.
 _LONGEST_WAIT = 10.0
@@ -80,10 +78,17 @@ class Faults:
         kinds: Which kinds.
         say: Prints a line.
         longest: No stop or cut is longer than this, s.
+        gap: Longest time from one fault to the next, s.
     """
 
     def __init__(
-        self, scene: Scene, rng: random.Random, kinds: Sequence[str], say: Callable[[str], None], longest: float
+        self,
+        scene: Scene,
+        rng: random.Random,
+        kinds: Sequence[str],
+        say: Callable[[str], None],
+        longest: float,
+        gap: float,
     ) -> None:
         self.happened: list[Fault] = []
         self._scene = scene
@@ -91,6 +96,7 @@ class Faults:
         self._kinds = kinds
         self._say = say
         self._longest = longest
+        self._gap = gap
         self._began = time.time()
 
     async def run(self) -> None:
@@ -100,7 +106,7 @@ class Faults:
             while True:
                 # All kinds once, in an order that is drawn, then again: a short run meets most of them.
                 for kind in self._rng.sample(self._kinds, len(self._kinds)):
-                    await asyncio.sleep(self._rng.uniform(_SHORTEST_GAP, _LONGEST_GAP))
+                    await asyncio.sleep(self._rng.uniform(self._gap / 6, self._gap))
                     overlaps = self._rng.random() < _OVERLAPS
                     task = asyncio.create_task(self._happen(kind), name=f"fault-{kind}")
                     running.add(task)
@@ -227,7 +233,7 @@ class Faults:
     async def _cut(self, fault: Fault, rng: random.Random, mode: Cut) -> None:
         duration = self._duration(rng, 1, 15)
         async with self._scene.proxy_lock:
-            fault.nodes, fault.workers = (self._scene.cut_off.name,), tuple(self._scene.cut_off.workers())
+            fault.nodes = (self._scene.cut_off.name,)
             self._tell(fault, f"{self._scene.cut_off.name}: cut off from Redis ({mode}) for {duration} s")
             self._scene.proxy.cut(mode)
             await asyncio.sleep(duration)

@@ -52,7 +52,7 @@ KINDS = {
     "s": Kind("nap", 84.0, "success", shortest=0.001, longest=0.03),
     "m": Kind("doze", 5.0, "success", shortest=0.2, longest=3.0),
     "l": Kind("linger", 1.0, "success", shortest=4.0, longest=8.0),
-    "v": Kind("stay", 0.3, "success", shortest=12.0, longest=20.0),
+    "v": Kind("stay", 0.6, "success", shortest=14.0, longest=22.0),
     "h": Kind("hang", 1.0, "timeout", limit=0.5, shortest=3600.0, longest=3600.0),
     "w": Kind("swallow", 0.2, "timeout", limit=0.3, shortest=1.5, longest=1.5),
     "f": Kind("fail", 3.0, "failure"),

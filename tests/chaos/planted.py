@@ -43,8 +43,8 @@ class Bug:
     arguments: tuple[str, ...]
 
 
-# A lease of 3 s: a worker that is stopped for longer has lost it, while its jobs go on for up to 20 s.
-_SHORT_LEASE = ("--lease", "3", "--longest", "6")
+# A lease of 3 s: a worker that is stopped for longer has lost it, while its jobs go on for up to 22 s.
+_SHORT_LEASE = ("--lease", "3", "--longest", "5", "--gap", "12")
 
 BUGS = {
     "renews what another holds": Bug(

@@ -90,8 +90,7 @@ class _Measure:
     def _running_at(self, fault: Disturbance) -> Iterator[Run]:
         first = bisect_left(self._starts, fault.began - _LONGEST_RUN)
         for run in self._runs[first : bisect_left(self._starts, fault.began)]:
-            is_its = run.worker in fault.workers if fault.workers else run.node in fault.nodes
-            if is_its and (run.ended is None or run.ended > fault.began):
+            if fault.touches(run) and (run.ended is None or run.ended > fault.began):
                 yield run
 
     def _held_up(self, run: Run, fault: Disturbance) -> float | None:

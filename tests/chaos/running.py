@@ -43,6 +43,7 @@ class Options:
         kinds: Kinds of faults.
         lease: The workers' setting, s.
         longest: No stop or cut is longer, s.
+        gap: Longest time from one fault to the next, s.
     """
 
     seconds: float = 120.0
@@ -52,6 +53,7 @@ class Options:
     kinds: Sequence[str] = tuple(faults.KINDS)
     lease: float = 10.0
     longest: float = 15.0
+    gap: float = 3.0
 
     @property
     def batch_size(self) -> int:
@@ -82,7 +84,7 @@ async def run(options: Options, say: Callable[[str], None]) -> Report:
     findings = Findings(say)
     rng = random.Random(options.seed)
     async with _scene(options, folder, rng, findings) as scene:
-        happened = Faults(scene, random.Random(rng.random()), options.kinds, say, options.longest)
+        happened = Faults(scene, random.Random(rng.random()), options.kinds, say, options.longest, options.gap)
         await _disturb(options, scene.batches, happened)
         await scene.batches.close(LONGEST_CLOSE)
         await _tidy_up(scene, options.lease, findings)
