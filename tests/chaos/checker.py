@@ -46,6 +46,7 @@ def keeps_its_result(job: Job) -> Iterator[str]:
         if job.result is not None and later != job.result:
             changed = {name: (job.result.get(name), later.get(name)) for name in later}
             yield f"its result changed: { {name: pair for name, pair in changed.items() if pair[0] != pair[1]} }"
+            return
 
 
 def returned_what_is_told(job: Job) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Node:
         environment = {
             journal.FOLDER: str(folder),
             journal.NODE: name,
+            "TMPDIR": str(folder / "tmp"),  # a supervisor that is killed leaves its directory behind
             "STRAGGLER_REDIS_URL": url,
             "STRAGGLER_SHUTDOWN_WAIT": str(SHUTDOWN_WAIT),
             "STRAGGLER_LEASE": str(lease),

@@ -66,7 +66,7 @@ BUGS = {
         r"( +)outcome = await chunk\.run\(\)\n",
         r"\g<0>\1if outcome == 'again':\n\1    return outcome\n",
         "recovery",
-        ("--faults", "node-term"),
+        ("--faults", "node-term", "--gap", "12"),
     ),
 }
 
