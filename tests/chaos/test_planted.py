@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.planted import BUGS, Bug, PlantError, plant, run
 
-SECONDS = 30
+SECONDS = 40
 
 
 @pytest.mark.parametrize("name", BUGS)
