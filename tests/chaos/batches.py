@@ -121,7 +121,7 @@ class Batches:
         self.open.append(pair)
         task = asyncio.create_task(self._run(pair), name=f"batch-{planned.batch_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
 
     async def _run(self, pair: Pair) -> None:
         try:
@@ -130,6 +130,11 @@ class Batches:
             await pair.end()
             self.open.remove(pair)
             self._room.release()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._findings.add("broken", f"the harness itself, {task.get_name()}: {task.exception()!r}")
 
     async def close(self, longest: float) -> None:
         """Wait for all batches to end; one that has not after so many seconds is a finding."""

@@ -12,13 +12,11 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.chaos.batches import Batches
-from tests.chaos.nodes import Node
 from tests.chaos.programs import Program
-from tests.chaos.proxy import Cut, Proxy
-from tests.chaos.store import Store
+from tests.chaos.proxy import Cut
+from tests.chaos.scene import Scene
 
 _OVERLAPS = 0.25
 # Who is to be killed in the middle of its work is waited for, s.
@@ -44,29 +42,6 @@ class Fault:
     nodes: tuple[str, ...] = ()
     workers: tuple[int, ...] = ()
     detail: str = ""
-
-
-@dataclass(slots=True)
-class Scene:
-    """Whom faults befall.
-
-    Args:
-        store: Redis.
-        nodes: All nodes.
-        cut_off: The node behind the proxy.
-        proxy: The proxy.
-        batches: Producers and collectors.
-        redis_lock: Held by the one fault that befalls Redis.
-        proxy_lock: Held by the one that cuts.
-    """
-
-    store: Store
-    nodes: list[Node]
-    cut_off: Node
-    proxy: Proxy
-    batches: Batches
-    redis_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    proxy_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Faults:
@@ -101,21 +76,18 @@ class Faults:
 
     async def run(self) -> None:
         """Let faults happen until cancelled; those that have begun are healed first."""
-        running: set[asyncio.Task[None]] = set()
+        running: list[asyncio.Task[None]] = []
         try:
             while True:
                 # All kinds once, in an order that is drawn, then again: a short run meets most of them.
                 for kind in self._rng.sample(self._kinds, len(self._kinds)):
                     await asyncio.sleep(self._rng.uniform(self._gap / 6, self._gap))
                     overlaps = self._rng.random() < _OVERLAPS
-                    task = asyncio.create_task(self._happen(kind), name=f"fault-{kind}")
-                    running.add(task)
-                    task.add_done_callback(running.discard)
+                    running.append(asyncio.create_task(self._happen(kind), name=f"fault-{kind}"))
                     if not overlaps:
-                        await asyncio.wait(set(running))
+                        await _until_over(running)
         finally:
-            if running:
-                await asyncio.wait(set(running))
+            await _until_over(running)
 
     async def _happen(self, kind: str) -> None:
         fault = Fault(kind, time.time())
@@ -293,6 +265,14 @@ KINDS: dict[str, Callable[[Faults, Fault, random.Random], Awaitable[None]]] = {
     "producer-kill": Faults._kill_producer,
     "collector-kill": Faults._kill_collector,
 }
+
+
+async def _until_over(running: list[asyncio.Task[None]]) -> None:
+    if running:
+        await asyncio.wait(running)
+    for task in running:
+        task.result()  # raises what broke it
+    running.clear()
 
 
 def _send(pid: int, signum: signal.Signals) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from tests.chaos import checker, evidence, faults, recovery
 from tests.chaos.batches import Batches
 from tests.chaos.evidence import Disturbance, Evidence
-from tests.chaos.faults import Fault, Faults, Scene
+from tests.chaos.faults import Fault, Faults
 from tests.chaos.findings import Findings
 from tests.chaos.nodes import Node
 from tests.chaos.programs import Program
 from tests.chaos.proxy import Proxy
 from tests.chaos.recovery import Recovery
+from tests.chaos.scene import Scene
 from tests.chaos.store import Store, free_ports
 
 # After the last fault all batches end within this, s.
@@ -148,7 +149,9 @@ async def _disturb(options: Options, batches: Batches, happening: Faults) -> Non
     finally:
         for task in (disturbing, feeding):  # jobs come until the last fault is healed
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            [ended] = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended
 
 
 async def _tidy_up(scene: Scene, lease: float, findings: Findings) -> None:
