@@ -24,15 +24,16 @@ class Recovery:
 
     Args:
         disturbance: The fault.
-        seconds: From the fault, or from the last that came on top of it, to the moment at which the last of its jobs
-            had its result or ran elsewhere.
+        whole: From the fault to the moment at which the last of its jobs had its result or ran elsewhere, s.
+        seconds: The same, without the time in which other faults were not healed: what is judged.
         jobs: How many jobs there were.
-        worst: The last of them.
+        worst: The one that took the longest.
     """
 
     disturbance: Disturbance
-    seconds: float
-    jobs: int
+    whole: float = 0.0
+    seconds: float = 0.0
+    jobs: int = 0
     worst: JobName | None = None
 
 
@@ -67,25 +68,22 @@ class _Measure:
 
     def of_workers(self, fault: Disturbance) -> Recovery:
         """Wait for the jobs that ran on the workers that it befell."""
-        worst, which, jobs = 0.0, None, 0
+        measured = Recovery(fault)
         for run in self._running_at(fault):
-            seconds = self._held_up(run, fault)
-            if seconds is None:
-                continue
-            jobs += 1
-            if seconds > worst:
-                worst, which = seconds, (run.batch_id, run.index)
-        return Recovery(fault, worst, jobs, which)
+            time = self._held_up(run, fault)
+            if time is not None:
+                measured = self._worse(measured, *time, (run.batch_id, run.index))
+        return measured
 
     def of_redis(self, fault: Disturbance) -> Recovery:
         """Wait until jobs start again on every node."""
-        worst = 0.0
+        measured = Recovery(fault)
         for node in fault.nodes:
             later = self._runs[bisect_left(self._starts, fault.healed) :]
             first = next((run.started for run in later if run.node == node), None)
             if first is not None:
-                worst = max(worst, self._since(fault, fault.healed, first))
-        return Recovery(fault, worst, 0)
+                measured = self._worse(measured, fault.healed, first, None)
+        return measured
 
     def _running_at(self, fault: Disturbance) -> Iterator[Run]:
         first = bisect_left(self._starts, fault.began - _LONGEST_RUN)
@@ -93,8 +91,8 @@ class _Measure:
             if fault.touches(run) and (run.ended is None or run.ended > fault.began):
                 yield run
 
-    def _held_up(self, run: Run, fault: Disturbance) -> float | None:
-        """Tell for how long a job was held up; None if its result was there before the fault."""
+    def _held_up(self, run: Run, fault: Disturbance) -> tuple[float, float] | None:
+        """Tell from when until when a job was held up; None if its result was there before the fault."""
         name = (run.batch_id, run.index)
         deliveries = self._evidence.deliveries.get(name)
         if not deliveries or deliveries[0].seen <= fault.began:
@@ -102,15 +100,27 @@ class _Measure:
         seen = deliveries[0].seen
         if run.ended is not None and deliveries[0].result.get("value") == run.text:
             # It went on undisturbed: what counts is how long its result took after that.
-            return self._since(fault, run.ended, seen)
+            return run.ended, seen
         later = [other.started for other in self._by_job[name] if other.started > fault.began]
-        return self._since(fault, fault.began, min([seen, *later]))
+        return fault.began, min([seen, *later])
 
-    def _since(self, fault: Disturbance, began: float, until: float) -> float:
-        """Count from a moment, or from the end of the last fault that came on top, if that is later."""
-        on_top = [
-            other.healed
-            for other in self._evidence.disturbances
-            if other is not fault and other.began < until and other.healed > began
-        ]
-        return until - min(until, max([began, *on_top]))
+    def _worse(self, measured: Recovery, began: float, until: float, job: JobName | None) -> Recovery:
+        """Take account of one more job that was held up in this time."""
+        seconds = self._undisturbed(measured.disturbance, began, until)
+        is_worse = seconds > measured.seconds
+        return Recovery(
+            measured.disturbance,
+            max(measured.whole, until - began),
+            max(measured.seconds, seconds),
+            measured.jobs + (job is not None),
+            job if is_worse else measured.worst,
+        )
+
+    def _undisturbed(self, fault: Disturbance, began: float, until: float) -> float:
+        """Tell how much of a time no other fault was going on, s."""
+        seconds = 0.0
+        for other in self._evidence.disturbances:  # by the time when they began
+            if other is not fault and other.healed > began:
+                seconds += max(0.0, min(other.began, until) - began)
+                began = other.healed
+        return seconds + max(0.0, until - began)

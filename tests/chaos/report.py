@@ -15,9 +15,9 @@ _TOLD = 8
 def lines(report: Report) -> Iterator[str]:
     """Write the table."""
     yield ""
-    yield f"{'fault':<18}{'times':>6}   worst recovery, s"
+    yield f"{'fault':<18}{'times':>6}{'jobs':>8}{'worst recovery, s':>20}{'without other faults':>24}"
     for kind, times in sorted(Counter(fault.kind for fault in report.faults).items()):
-        yield f"{kind:<18}{times:>6}   {_worst(report, kind)}"
+        yield f"{kind:<18}{times:>6}{_worst(report, kind)}"
     yield f"{'all':<18}{len(report.faults):>6}"
     yield ""
     yield from _jobs(report.evidence)
@@ -30,10 +30,10 @@ def lines(report: Report) -> Iterator[str]:
 def _worst(report: Report, kind: str) -> str:
     measured = [recovery for recovery in report.recoveries if recovery.disturbance.kind == kind]
     if not measured:
-        return "-"
+        return ""
     jobs = sum(recovery.jobs for recovery in measured)
-    befallen = f"   ({jobs} jobs befallen)" if jobs else ""
-    return f"{max(recovery.seconds for recovery in measured):.1f}{befallen}"
+    whole, seconds = max(one.whole for one in measured), max(one.seconds for one in measured)
+    return f"{jobs or '':>8}{whole:>20.1f}{seconds:>24.1f}"
 
 
 def _jobs(evidence: Evidence) -> Iterator[str]:

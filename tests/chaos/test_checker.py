@@ -311,7 +311,7 @@ def test_a_job_that_went_on_undisturbed_is_held_up_only_by_its_result() -> None:
     assert recovered("cut-hold", run(0, 100.0, ended=130.0), seen=131.0) == (1.0, [])
 
 
-def test_recovery_counts_from_the_last_fault_that_came_on_top() -> None:
+def test_time_under_other_faults_does_not_count() -> None:
     runs = [crashed(0, 100.0, "first"), run(0, 111.0, name="second", worker=8)]
     told = result(0, "success", value="second")
     found = Evidence([Planned(BATCH, "s")], runs, {(BATCH, 0): [Delivery(112.0, told)]})
@@ -319,7 +319,9 @@ def test_recovery_counts_from_the_last_fault_that_came_on_top() -> None:
         Disturbance(100.5, 100.5, ("n1",), "worker-kill", (7,)),
         Disturbance(102.0, 107.0, ("n1", "n2"), "redis-stop"),
     ]
-    assert [measured.seconds for measured in recovery.recoveries(found)] == [4.0, 4.0]
+    of_kill, of_stop = recovery.recoveries(found)
+    assert (of_kill.whole, of_kill.seconds, of_kill.jobs) == (10.5, 5.5, 1)
+    assert (of_stop.whole, of_stop.seconds) == (4.0, 4.0)
 
 
 # ---- reading
