@@ -16,7 +16,7 @@ from tests.chaos.store import Store
 
 # So many batches are open at a time at least, and at most as many as come in this time, s: a job may take 20, and its
 # batch a while more after a fault.
-_MOST_OPEN, _LONGEST_OPEN = 8, 45.0
+_MOST_OPEN, _LONGEST_OPEN = 8, 60.0
 # A producer or collector that dies by itself so often is not started again.
 _MOST_DEATHS = 30
 
@@ -114,7 +114,9 @@ class Batches:
             await asyncio.sleep(max(0.1, due - loop.time()))
 
     def _start(self) -> None:
-        planned = plan.draw(self._rng, f"b{len(self.planned) + 1:04}", self._size)
+        # Work in progress at every moment: some batch is always being submitted.
+        seconds = 2 * self._size / self._rate
+        planned = plan.draw(self._rng, f"b{len(self.planned) + 1:04}", self._size, seconds)
         plan.append(self._folder / "plan.jsonl", planned)
         self.planned.append(planned)
         pair = Pair(planned, self._store.url, self._folder, self._store, self._findings)

@@ -66,6 +66,7 @@ KINDS = {
 }
 FLAKY = "r"
 _FLAKY_SHARE = 3.0
+_TRICKLING_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +77,23 @@ class Planned:
         batch_id: Its id.
         kinds: A letter of `KINDS` for each job.
         retries: Further runs of a job that failed.
-        trickles: Whether its producer makes the jobs one after another, over some seconds; else they are all at hand.
+        seconds: How long its producer takes to make the jobs, one after another; 0: they are all at hand.
         cancelled: Indexes of jobs that somebody asked to cancel.
     """
 
     batch_id: str
     kinds: str
     retries: int = 0
-    trickles: bool = False
+    seconds: float = 0.0
     cancelled: tuple[int, ...] = ()
 
 
-def draw(rng: random.Random, batch_id: str, size: int) -> Planned:
-    """Draw a batch."""
+def draw(rng: random.Random, batch_id: str, size: int, seconds: float) -> Planned:
+    """Draw a batch: one that takes its producer so long, or one whose jobs are all at hand."""
     has_retries = HAS_RETRIES and rng.random() < 0.25
     shares = [_FLAKY_SHARE if letter == FLAKY and has_retries else kind.share for letter, kind in KINDS.items()]
     kinds = "".join(rng.choices(list(KINDS), shares, k=size))
-    return Planned(batch_id, kinds, RETRIES if has_retries else 0, trickles=rng.random() < 0.6)
+    return Planned(batch_id, kinds, RETRIES if has_retries else 0, seconds if rng.random() < _TRICKLING_SHARE else 0.0)
 
 
 def append(path: Path, planned: Planned) -> None:

@@ -13,9 +13,8 @@ from tests.chaos import plan
 from tests.chaos.plan import KINDS, Planned
 
 BEGINS = "submitting"
-# A producer whose jobs come one after another makes so many, then pauses, s: 400 a second.
-_AT_ONCE = 20
-_PAUSE = 0.05
+# A producer whose jobs come one after another makes so many, then pauses.
+_AT_ONCE = 10
 
 
 async def main(url: str, folder: Path, batch_id: str) -> None:
@@ -24,7 +23,7 @@ async def main(url: str, folder: Path, batch_id: str) -> None:
     options: dict[str, Any] = {"retries": planned.retries, "backoff": plan.BACKOFF} if planned.retries else {}
     async with Producer(url) as producer:
         print(BEGINS, flush=True)  # noqa: T201  # who kills us waits for it
-        jobs = _trickle(planned) if planned.trickles else list(_specs(planned))
+        jobs = _trickle(planned) if planned.seconds else list(_specs(planned))
         await producer.submit(jobs, batch_id=batch_id, timeout=60, grace=plan.GRACE, keep_results=7200, **options)
 
 
@@ -35,9 +34,10 @@ def _specs(planned: Planned) -> Iterator[JobSpec[Any]]:
 
 
 async def _trickle(planned: Planned) -> AsyncIterator[JobSpec[Any]]:
+    pause = planned.seconds * _AT_ONCE / len(planned.kinds)
     for index, spec in enumerate(_specs(planned)):
         if index % _AT_ONCE == 0:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
         yield spec
 
 

@@ -330,7 +330,7 @@ def test_time_under_other_faults_does_not_count() -> None:
 def test_evidence_is_read_whole_but_for_torn_lines(tmp_path: Path) -> None:
     for name in ("results", "again"):
         (tmp_path / name).mkdir()
-    plan_line = {"batch_id": BATCH, "kinds": "s", "retries": 0, "trickles": False, "cancelled": []}
+    plan_line = {"batch_id": BATCH, "kinds": "s", "retries": 0, "seconds": 0.0, "cancelled": []}
     (tmp_path / "plan.jsonl").write_text(json.dumps(plan_line) + "\n")
     start = json.dumps(["start", "run0", BATCH, 0, 1, 7, "n1", 100.0])
     end = json.dumps(["end", "run0", 101.0, "returned", "run0"])

@@ -15,7 +15,7 @@ from tests.chaos.programs import Program, children
 
 
 def test_a_plan_is_drawn_from_its_seed_and_read_as_it_was_written(tmp_path: Path) -> None:
-    drawn = [plan.draw(random.Random(3), "b1", 500) for _ in range(2)]
+    drawn = [plan.draw(random.Random(3), "b1", 500, 2.5) for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert drawn[0].kinds.count("s") > 350
     for planned in drawn:
