@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.chaos.evidence import Disturbance, Evidence, JobName
 from tests.chaos.findings import Finding
 from tests.chaos.journal import Run
 
 # A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s; the rest is for a busy machine.
-_BEYOND_LEASE = 6.0
+_BEYOND_LEASE = 10.0
 # A worker that leaves lets its jobs run for `shutdown_wait` (1 s here) and hands the rest back at once.
 _AFTER_TERM = 6.0
-# Runs that ended so shortly before a fault are looked at as well: their results may have been on the way, s.
+# After a fault workers find their way back within this, s.
+_LONGEST_RECONNECT = 5.0
+# No run that was going on at a fault began earlier, s: no job's timeout is longer, but for grace.
 _LONGEST_RUN = 70.0
 
 
@@ -28,6 +30,7 @@ class Recovery:
         seconds: The same, without the time in which other faults were not healed: what is judged.
         jobs: How many jobs there were.
         worst: The one that took the longest.
+        is_alone: Whether no other fault can have been in the way.
     """
 
     disturbance: Disturbance
@@ -35,6 +38,7 @@ class Recovery:
     seconds: float = 0.0
     jobs: int = 0
     worst: JobName | None = None
+    is_alone: bool = True
 
 
 def recoveries(evidence: Evidence) -> list[Recovery]:
@@ -52,7 +56,8 @@ def slow_ones(measured: Sequence[Recovery], lease: float) -> Iterator[Finding]:
     """Yield a finding for each fault from which it took too long to recover."""
     for recovery in measured:
         kind = recovery.disturbance.kind
-        bound = _AFTER_TERM if kind == "node-term" else lease + _BEYOND_LEASE
+        # A worker that is cut off when it is told to stop can hand nothing back: then its leases lapse.
+        bound = _AFTER_TERM if kind == "node-term" and recovery.is_alone else lease + _BEYOND_LEASE
         if recovery.seconds > bound:
             batch_id, index = recovery.worst or ("", -1)
             which = f"batch {batch_id}, job {index}" if recovery.worst else "no job started on one node"
@@ -73,7 +78,7 @@ class _Measure:
             time = self._held_up(run, fault)
             if time is not None:
                 measured = self._worse(measured, *time, (run.batch_id, run.index))
-        return measured
+        return replace(measured, is_alone=self._is_alone(fault, fault.began + measured.whole))
 
     def of_redis(self, fault: Disturbance) -> Recovery:
         """Wait until jobs start again on every node."""
@@ -114,6 +119,14 @@ class _Measure:
             max(measured.seconds, seconds),
             measured.jobs + (job is not None),
             job if is_worse else measured.worst,
+        )
+
+    def _is_alone(self, fault: Disturbance, until: float) -> bool:
+        """Tell whether no other fault was in the way, or had been shortly before; other nodes' restarts never are."""
+        return not any(
+            other.began < until and other.healed > fault.began - _LONGEST_RECONNECT
+            for other in self._evidence.disturbances
+            if other is not fault and (other.kind != "node-term" or set(other.nodes) & set(fault.nodes))
         )
 
     def _undisturbed(self, fault: Disturbance, began: float, until: float) -> float:

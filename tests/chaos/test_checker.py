@@ -303,8 +303,8 @@ def test_recovery_lasts_until_the_job_runs_elsewhere() -> None:
 
 
 def test_recovery_that_takes_too_long_is_found() -> None:
-    runs = [crashed(0, 100.0, "first"), run(0, 118.0, name="second", worker=8)]
-    assert recovered("worker-kill", *runs, seen=119.0) == (17.5, ["recovery"])
+    runs = [crashed(0, 100.0, "first"), run(0, 122.0, name="second", worker=8)]
+    assert recovered("worker-kill", *runs, seen=123.0) == (21.5, ["recovery"])
 
 
 def test_a_job_that_went_on_undisturbed_is_held_up_only_by_its_result() -> None:
@@ -322,6 +322,17 @@ def test_time_under_other_faults_does_not_count() -> None:
     of_kill, of_stop = recovery.recoveries(found)
     assert (of_kill.whole, of_kill.seconds, of_kill.jobs) == (10.5, 5.5, 1)
     assert (of_stop.whole, of_stop.seconds) == (4.0, 4.0)
+
+
+def test_a_node_that_is_cut_off_when_it_is_told_to_stop_lets_its_leases_lapse() -> None:
+    runs = [crashed(0, 100.0, "first"), run(0, 111.0, name="second", worker=8)]
+    found = Evidence([Planned(BATCH, "s")], runs)
+    found.deliveries[BATCH, 0] = [Delivery(112.0, result(0, "success", value="second"))]
+    found.disturbances = [
+        Disturbance(100.2, 102.0, ("n1",), "cut-drop"),
+        Disturbance(100.5, 101.0, ("n1",), "node-term", (7,)),
+    ]
+    assert list(recovery.slow_ones(recovery.recoveries(found), 10.0)) == []
 
 
 # ---- reading
