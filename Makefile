@@ -14,10 +14,10 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers coverage bench zoo stress clean
+.PHONY: help setup demo test check format lint types layers coverage bench zoo stress chaos chaos-planted clean
 
 help:
-	@sed -nE 's/^([a-z]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
 
 setup: $(READY) ## set up the virtual environment (all others do it themselves)
 	@:
@@ -58,6 +58,12 @@ zoo: $(READY) ## whatever a job does: 65 kinds of misbehaving jobs among 1,000 o
 
 stress: $(READY) ## block the event loop at random moments for a minute, and look for an interrupt out of place
 	@$(BIN)/python -m tests.timeouts.stress $(ARGS)
+
+chaos: $(READY) ## kill, stop and cut off workers and Redis for two minutes, and look for lost jobs
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+chaos-planted: $(READY) ## plant bugs in copies of the source tree, and see that chaos finds each
+	@CHAOS_PLANTED=1 $(BIN)/python -m pytest tests/chaos/test_planted.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and what a build leaves
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
