@@ -1,12 +1,14 @@
 """The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
 
-It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was
+Jobs under which workers have died run here, too, whatever they are. It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was
 raised.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -16,8 +18,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from workers import context, registry
+from workers.endings import die_with_parent
 from workers.failures import asks_again, describe
-from workers.processes import LENGTH_BYTES, die_with_parent, importing
+from workers.processes import LENGTH_BYTES, importing
 
 
 def main(descriptor: int) -> None:
@@ -53,7 +56,10 @@ def _run(call: dict[str, Any]) -> bytes:
             context.enter(context.RunElsewhere(call["about"]))
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):
-            return function.encode_value(function.function(*args, **kwargs), call["result_limit"])
+            value = function.function(*args, **kwargs)
+            if inspect.iscoroutine(value):  # it runs alone here, as workers have died under it
+                value = asyncio.run(value)
+            return function.encode_value(value, call["result_limit"])
     except MemoryError as error:
         told = describe(error)
         limit = call["max_memory"]

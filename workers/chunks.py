@@ -19,12 +19,12 @@ from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import encode_common
 from workers import registry
-from workers.claims import MOST_CRASHES, SUSPICIOUS_CRASHES, Claimed
-from workers.processes import Process, leaves_process_fit
+from workers.claims import MOST_CRASHES, SUSPICIOUS_CRASHES, Claimed, Crash
+from workers.processes import Process, ProcessDiedError, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
 from workers.runs import JobRun, Runner
-from workers.timeouts import TimedOut
+from workers.timeouts import Raised, TimedOut
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +158,7 @@ class ChunkRun:
         for index in indexes:
             job, crashes = jobs[index - self._first], self.claimed.crashes_under(index)
             if len(crashes) >= MOST_CRASHES:
-                logger.warning(
-                    "job %s:%d is lost: its worker died under it %d times", self.batch_id, index, len(crashes),
-                    extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
-                )  # fmt: skip
-                self._put(self._rows.lost(index, job, crashes))
+                self._put(self._lose(index, job, crashes))
             elif len(crashes) >= SUSPICIOUS_CRASHES:
                 await self._run_alone(index, job)
             else:
@@ -172,16 +168,11 @@ class ChunkRun:
         return unsuspected
 
     async def _run_alone(self, index: int, job: JobSpec[Any]) -> None:
-        slots = self.runner.slots
-        await slots.take(slots.total)
-        taken = slots.total
-        try:
-            await self._say_at_work(index)
-            taken -= 1  # its own, which goes back when it ends
-            await self._start(index, job)
-            await self._until_idle()
-        finally:
-            slots.give(taken)
+        """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
+        await self._say_at_work(index)
+        await self.runner.slots.take()
+        await self._start(index, job, alone=True)
+        await self._until_idle()
 
     async def _say_at_work(self, index: int | None) -> None:
         """Say which job runs alone, or that all may run; without the lease none may."""
@@ -189,7 +180,7 @@ class ChunkRun:
             self.stop()
             await asyncio.sleep(0)  # where the cancel comes out
 
-    async def _start(self, index: int, job: JobSpec[Any]) -> None:
+    async def _start(self, index: int, job: JobSpec[Any], *, alone: bool = False) -> None:
         """Start a job that has its slot; an error is the job's failure."""
         runner, attempt = self.runner, self.claimed.attempt(index)
         process: Process | None = None
@@ -197,7 +188,7 @@ class ChunkRun:
         try:
             function = registry.find(job.function)
             args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
-            if function.isolation == "process":
+            if alone or function.isolation == "process":
                 process = await runner.processes.take()
             late = runner.late(self.claimed, self._options, job)
             if late is not None:
@@ -224,8 +215,10 @@ class ChunkRun:
         """Give back the slot of a run that has ended, and record what it ended in, or let it run again."""
         del self._runs[run]
         self._give_back(run.process, is_fit=leaves_process_fit(run.outcome))
-        delay = self._delay_before_retry(run)
-        if delay is not None:
+        lost, delay = self._lost(run), self._delay_before_retry(run)
+        if lost is not None:
+            self._put(lost)
+        elif delay is not None:
             self._run_again(run, delay)
         else:
             if isinstance(run.outcome, TimedOut) and run.outcome.phase == "batch":
@@ -234,6 +227,30 @@ class ChunkRun:
             if row is not None:
                 self._put(row)
         self._wake_if_idle()
+
+    def _lost(self, run: JobRun) -> Row | None:
+        """Write down that a suspicious job has ended the process that it ran alone in, if it was that."""
+        before = self.claimed.crashes_under(run.index)
+        if len(before) < SUSPICIOUS_CRASHES:
+            return None
+        match run.outcome:
+            case Raised(ProcessDiedError(ending=ending)) if ending:
+                clock, worker = self.runner.clock, self.runner.worker_id
+                started, ended = clock.at(run.started), clock.at(run.finished)
+                crash = Crash(
+                    worker=worker, start=run.index, stop=run.index + 1, ending=ending,
+                    started_at=started, ended_at=ended,
+                )  # fmt: skip
+                return self._lose(run.index, run.job, [*before, crash])
+            case _:
+                return None
+
+    def _lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
+        logger.warning(
+            "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
+            extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
+        )  # fmt: skip
+        return self._rows.lost(index, job, crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
         claimed = self.claimed

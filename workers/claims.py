@@ -30,7 +30,7 @@ _JOBS_A_CLAIM = 1000
 _CHUNKS_A_CLAIM = 16
 # A job that has killed its worker so often is not tried again.
 MOST_CRASHES = 3
-# After so many it runs alone on its worker: so it is known for sure who did it, and nobody else is harmed.
+# After so many it runs alone, in a process of its own: so it is known who did it, and nobody else is harmed.
 SUSPICIOUS_CRASHES = 2
 
 
@@ -42,6 +42,7 @@ class Crash(BaseModel):
         start: The first of these jobs.
         stop: The one behind the last of them.
         ending: How it ended.
+        lapsed: Whether nobody saw it die, its lease has lapsed: that makes its jobs suspicious, but burns no attempt.
         started_at: When the job had started, if it is known which it was, Unix s.
         ended_at: When it ended, or was found dead, Unix s.
     """
@@ -50,6 +51,7 @@ class Crash(BaseModel):
     start: int
     stop: int
     ending: str
+    lapsed: bool = False
     started_at: float | None = None
     ended_at: float | None = None
 
@@ -104,7 +106,7 @@ class Claimed:
         """Count a job's attempts, the coming one included."""
         if not self.crashes and not self.failures:
             return 1
-        return 1 + self.failures.get(index, 0) + len(self.crashes_under(index))
+        return 1 + self.failures.get(index, 0) + sum(not crash.lapsed for crash in self.crashes_under(index))
 
     def _is_done(self, index: int) -> bool:
         byte = index // 8 - self.payload.first // 8

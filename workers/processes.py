@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -32,6 +31,7 @@ from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
 from workers import context
 from workers.calls import Encoded
+from workers.endings import describe_exit
 from workers.failures import Again, DescribedError
 from workers.registry import Job
 from workers.timeouts import Outcome, Raised, Returned
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 # An import of the jobs' module that takes longer than this, s, is an error.
 _LONGEST_START = 60.0
 LENGTH_BYTES = 4
-_PR_SET_PDEATHSIG = 1
 
 # Whether this is a job's process that imports a module of jobs. Were processes started then, each would import the
 # module and start its own, without end: the trap of a script that runs its batch without asking for `__main__`.
@@ -49,7 +48,16 @@ _importing = False
 
 
 class ProcessDiedError(StragglerError):
-    """A job's process ended by itself."""
+    """A job's process ended by itself.
+
+    Args:
+        message: What happened.
+        ending: How it ended, e.g. `signal SIGKILL`, if that is known.
+    """
+
+    def __init__(self, message: str, ending: str = "") -> None:
+        super().__init__(message)
+        self.ending = ending
 
 
 class Process:
@@ -148,8 +156,8 @@ class Process:
             length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
             return await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
-            code = await self._end()
-            raise ProcessDiedError(f"the job's process ended by itself: {describe_exit(code)}") from None
+            ending = describe_exit(await self._end())
+            raise ProcessDiedError(f"the job's process ended by itself: {ending}", ending) from None
 
 
 class Processes:
@@ -254,16 +262,6 @@ def leaves_process_fit(outcome: Outcome | None) -> bool:
             return False
 
 
-def describe_exit(code: int) -> str:
-    """Name a process's end: `exit code 3`, or `signal SIGKILL`."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
-
-
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Refuse to start processes meanwhile."""
@@ -273,25 +271,3 @@ def importing() -> Iterator[None]:
         yield
     finally:
         _importing = False
-
-
-def kill_session(leader: int) -> None:
-    """Kill a session's processes, whatever groups they are in; where there is no `/proc`, its leader's group only."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # that one has just ended
-            # After the command's name in brackets: state, parent, group, session.
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, however that ends; Linux only.
-
-    At once, and whatever it does: a worker without its supervisor could hang for ever, and nobody would end it. Its
-    leases lapse, and its own processes end in the same way. Elsewhere the worker's heart notices, and an idle job's
-    process does.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -140,7 +140,8 @@ class JobRun(Run):
         process: Process | None,
     ) -> None:
         limit, phase, grace = clocks
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, _STOPPED[function.isolation])
+        stopped = _STOPPED["process" if process is not None else function.isolation]
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped)
         self.number = job_number(chunk.row, index)
         self.chunk = chunk
         self.index = index

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.aftermath import Aftermath, Death
-from workers.processes import describe_exit, kill_session
+from workers.endings import describe_exit, kill_session
 from workers.pulse import TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)

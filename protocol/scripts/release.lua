@@ -52,7 +52,7 @@ for at = 3, #ARGV, 5 do
     -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
     for _, known in ipairs(read_crashes(header, chunk)) do
       if known.worker == worker then
-        if known.stop - known.start == 1 then crash.start, crash.stop = known.start, known.stop end
+        if not known.lapsed then crash.start, crash.stop = known.start, known.stop end
         note_crash(header, chunk, crash, lifetime)
         break
       end

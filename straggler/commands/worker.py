@@ -18,8 +18,8 @@ from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
 from workers import registry
 from workers.aftermath import Aftermath
 from workers.crew import WorkerOptions
+from workers.endings import die_with_parent
 from workers.leases import say_goodbye
-from workers.processes import die_with_parent
 from workers.pulse import Pulse
 from workers.supervisor import EXHAUSTED, Supervisor, worker_words
 from workers.worker import StragglerWorker

@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Batch options `retries`, `backoff` and `retry_on` do not exist yet: with this on, some batches are submitted with them
 # and hold jobs that fail their first or second run.
-HAS_RETRIES = False
+HAS_RETRIES = True
 RETRIES = 2
 BACKOFF = 0.2
 # Worker deaths that a job may survive before it is lost.

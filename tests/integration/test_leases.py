@@ -100,7 +100,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
     worker_process(lease=1)
     results = await asyncio.wait_for(batch.results(), 10)
     assert [result.status for result in results] == ["success"] * 6
-    assert [result.attempt for result in results] == [1, 1, 1, 2, 2, 2]
+    assert {result.attempt for result in results} == {1}, "nobody has seen a crash: a lease has lapsed"
     pids = [result.value_or(0) for result in results]
     assert len(set(pids[:3])) == len(set(pids[3:])) == 1
     assert pids[0] != pids[3], "the quick ones of the first worker stand, the slow ones are the second's"

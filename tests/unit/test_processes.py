@@ -26,8 +26,9 @@ from workers import processes as module
 from workers import registry
 from workers.calls import Encoded
 from workers.deadlines import Deadlines
+from workers.endings import describe_exit
 from workers.failures import DescribedError
-from workers.processes import ProcessDiedError, Processes, describe_exit, leaves_process_fit
+from workers.processes import ProcessDiedError, Processes, leaves_process_fit
 from workers.registry import Job
 from workers.timeouts import HandedBack, Outcome, Raised, Returned, Run, TimedOut
 
