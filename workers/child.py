@@ -1,7 +1,7 @@
 """The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
 
-Jobs under which workers have died run here, too, whatever they are. It reads one job after the other from its socket, runs it on its main thread, and writes back the value or what was
-raised.
+Jobs under which workers have died run here, too, whatever they are. It reads one job after the other from its socket,
+runs it on its main thread, and writes back the value or what was raised.
 """
 
 from __future__ import annotations
