@@ -137,6 +137,12 @@ async def hold_in_c() -> None:
 
 
 @job
+async def block(seconds: float) -> None:
+    """Hold the loop."""
+    time.sleep(seconds)
+
+
+@job
 async def crash_worker(how: str, path: Path | None = None) -> None:
     """End this process: by `exit <code>` or `signal <number>`; leave a trace of each run."""
     if path is not None:

@@ -1,4 +1,4 @@
-"""Settle what a dead worker process has left: the job under which it died, and the chunks that it held.
+"""Settle what a dead worker process has left, and hold what a blocked one cannot: chunks, and the job at work.
 
 The job that held the loop of a process that was killed for it has its timeout. One under which a process died by itself
 has that noted, and is lost the third time it happens; where nobody held the loop, that is noted for all jobs that had
@@ -57,12 +57,25 @@ class Aftermath:
     Args:
         scripts: The scripts of the Redis that holds the queue.
         queue: The queue's name.
+        lease: How long a lease lasts, s.
     """
 
-    def __init__(self, scripts: Scripts, queue: str) -> None:
+    def __init__(self, scripts: Scripts, queue: str, lease: float = 10.0) -> None:
         self._scripts = scripts
         self._redis = scripts.redis
         self._queue = queue
+        self.lease = lease
+
+    async def renew(self, pulse: Pulse) -> float:
+        """Renew the leases of a process that a job keeps from it: its other jobs are not to stop for that.
+
+        Returns:
+            Until when, on the monotonic clock.
+        """
+        sent = time.monotonic()
+        args = (pulse.worker_id, int(self.lease * 1000), *pulse.chunks())
+        await self._scripts.run("renew", (keys.queue(self._queue),), args)
+        return sent + self.lease
 
     async def settle(self, pulse: Pulse, death: Death) -> None:
         """Record what the current job ended in, and hand all chunks back.

@@ -100,16 +100,24 @@ class Crew:
         self.options = options
         self._pulse = pulse
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        cells: Any = pulse.cells if pulse else None
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
         self.slots = Slots(options.concurrency)
         self.recorder = Recorder(self.scripts, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
-            self.scripts, options.queue, self.worker_id, self.clock, self._describe, self._stop_chunk, options.lease
+            self.scripts,
+            options.queue,
+            self.worker_id,
+            self.clock,
+            self._describe,
+            self._stop_chunk,
+            options.lease,
+            cells,
         )
         self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
         self.retries = Retries(self.scripts, options.queue, self.worker_id)
-        self.deadlines = Deadlines(pulse.cells if pulse else None)
+        self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.runner = Runner(

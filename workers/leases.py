@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Scripts
 from workers.claims import Claimed
+from workers.pulse import CELLS, LEASED_UNTIL
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Leases:
         describe: Returns what else the worker's hash is to hold.
         on_lost: Called with the id of a chunk whose lease is no longer ours.
         lease: How long a lease lasts, s; it is renewed every third of that, less a little.
+        cells: The memory that is shared with a supervisor, which renews where a job keeps this process from it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Leases:
         describe: Callable[[], dict[str, Any]],
         on_lost: Callable[[str], None],
         lease: float = 10.0,
+        cells: MutableSequence[float] | None = None,
     ) -> None:
         self._scripts = scripts
         self._queue = queue
@@ -56,6 +59,7 @@ class Leases:
         self._describe = describe
         self._on_lost = on_lost
         self._lease = lease
+        self._cells = cells if cells is not None else [0.0] * CELLS
         self._interval = lease * 0.3
         # A chunk's id -> when its lease ends unless it is renewed, on the monotonic clock.
         self._held: dict[str, float] = {}
@@ -167,6 +171,8 @@ class Leases:
         while True:
             await asyncio.sleep(self._interval / 10)
             now = loop.time()
+            if self._cells[LEASED_UNTIL] > now:
+                continue
             for chunk_id in [chunk_id for chunk_id, until in self._held.items() if until <= now]:
                 self._lose(chunk_id)
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file.
-TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR = range(7)
+# Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file,
+# LEASED_UNTIL how long the leases last that it has renewed.
+TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR, LEASED_UNTIL = range(8)
 CELLS = 8
 NOBODY = -1.0
 # A job that has its result, or whose chunk has no row, and that still may hold the loop: it has a last moment, but no

@@ -8,19 +8,23 @@ it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from redis.exceptions import ResponseError
 
 from workers.aftermath import Aftermath, Death
 from workers.endings import describe_exit, kill_session
-from workers.pulse import TICK, Current, Pulse
+from workers.pulse import LEASED_UNTIL, TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Child:
     Attributes:
         hung: Whether it was killed because its loop stood still.
         culprit: The job that held its loop then; the process may have gone on a little until the signal came.
+        renewed: When its leases were renewed for it, on the monotonic clock.
     """
 
     process: subprocess.Popen[bytes]
@@ -55,6 +60,7 @@ class Child:
     started: float
     hung: bool = False
     culprit: Current | None = None
+    renewed: float = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -172,6 +178,9 @@ class Supervisor:
         elif not child.hung and self._is_hanging(child, time.monotonic()):
             child.hung = True
             child.kill()
+        elif self._cannot_renew(child, time.monotonic()):
+            child.renewed = time.monotonic()
+            self._settle_later(self._renew(child))
 
     def _is_hanging(self, child: Child, now: float) -> bool:
         if not child.is_ready:
@@ -184,6 +193,18 @@ class Supervisor:
             return stall > _LONGEST_STALL
         # A loop may be late because it has much to do; what is killed for it is a job whose one step takes so long.
         return now - child.culprit.since >= self._kill_floor and now > child.culprit.last_moment + _SLACK
+
+    def _cannot_renew(self, child: Child, now: float) -> bool:
+        """Whether a job, still in its time, keeps the process from renewing its leases."""
+        interval = 0.3 * self._aftermath.lease
+        is_blocked = child.is_ready and not child.hung and now - child.pulse.cells[TICK] > interval
+        return is_blocked and now - child.renewed > interval and child.pulse.current() is not None
+
+    async def _renew(self, child: Child) -> None:
+        with contextlib.suppress(ResponseError):  # a key is not ours; the worker will say so
+            until = await self._aftermath.renew(child.pulse)
+            if child in self._children:  # it may have ended meanwhile
+                child.pulse.cells[LEASED_UNTIL] = until
 
     def _bury(self, child: Child) -> None:
         code = child.process.returncode
@@ -220,7 +241,10 @@ class Supervisor:
         # Redis may be away: the other processes are looked after meanwhile.
         in_order = code in (0, EXHAUSTED) and current is None
         death = Death(ending, current, killed=child.hung, in_order=in_order)
-        settling = asyncio.create_task(self._settle(child, death), name="straggler-aftermath")
+        self._settle_later(self._settle(child, death))
+
+    def _settle_later(self, work: Coroutine[Any, Any, None]) -> None:
+        settling = asyncio.create_task(work, name="straggler-aftermath")
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 

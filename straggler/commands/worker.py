@@ -49,7 +49,7 @@ def supervise(
             chunks = slots + _CHUNKS_BEING_RECORDED
             # The URL may hold a password: the environment keeps it off the processes' command lines.
             environment = {**os.environ, "STRAGGLER_REDIS_URL": place.url}
-            aftermath = Aftermath(Scripts(redis), queue)
+            aftermath = Aftermath(Scripts(redis), queue, settings.lease)
             return await Supervisor(
                 worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment, burst=burst
             ).run()

@@ -152,6 +152,23 @@ async def test_two_workers_share_what_one_has_no_slots_for(
     assert await end(workers) == 0
 
 
+async def test_a_job_that_holds_the_loop_costs_its_neighbours_no_lease(
+    producer: Producer, supervisor: StartSupervisor, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    workers, other = (supervisor("--concurrency", "2", lease=1) for _ in range(2))
+    await alive(producer, 2)
+
+    async def stream() -> AsyncIterator[JobSpec[Any]]:  # travels as one chunk
+        yield append_line.spec(trace, "neighbour", 1.0)
+        yield rough_jobs.block.spec(4.0)
+
+    batch = await producer.submit(stream(), timeout=20)
+    assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 2
+    assert len(lines(trace)) == 1
+    assert not [log for log in (workers.output, other.output) if "was lost" in log]
+
+
 # ---- a job under which its process dies
 
 
