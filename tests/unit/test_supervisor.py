@@ -23,6 +23,7 @@ class Ledger(Aftermath):
     """An aftermath that only takes notes."""
 
     def __init__(self) -> None:
+        self.lease = 10.0
         self.notes: list[tuple[list[str], Death]] = []
 
     async def settle(self, pulse: Pulse, death: Death) -> None:
