@@ -196,6 +196,13 @@ class Faults:
             fault.nodes = self._all
             self._tell(fault, f"CLIENT KILL TYPE normal: {self._scene.store.kill_clients()} connections")
 
+    async def _lose_leases(self, fault: Fault, rng: random.Random) -> None:
+        async with self._scene.redis_lock:
+            fault.nodes = self._all
+            began = time.time()
+            self._tell(fault, f"{self._scene.store.lose_leases(0.5, rng)} leases are lost")
+            fault.began = began  # losing them takes a while
+
     @property
     def _all(self) -> tuple[str, ...]:
         return tuple(node.name for node in self._scene.nodes)
@@ -259,6 +266,7 @@ KINDS: dict[str, Callable[[Faults, Fault, random.Random], Awaitable[None]]] = {
     "redis-shutdown": Faults._shut_redis_down,
     "redis-stop": Faults._stop_redis,
     "redis-clients": Faults._kill_clients,
+    "lease-loss": Faults._lose_leases,
     "cut-hold": Faults._cut_hold,
     "cut-drop": Faults._cut_drop,
     "cut-reset": Faults._cut_reset,

@@ -63,6 +63,16 @@ class Store:
         with self._server.client() as client:
             return int(client.execute_command("CLIENT", "KILL", "TYPE", "normal"))
 
+    def lose_leases(self, share: float, rng: random.Random) -> int:
+        """Lose leases, as a failover to a replica that had not heard of them does; returns how many."""
+        with self._server.client() as client:
+            leases = sorted(client.scan_iter("arq:in-progress:*", count=1000))
+            lost = [lease for lease in leases if rng.random() < share]
+            for lease in lost:
+                client.delete(lease)
+                client.zadd("straggler:queue:default", {lease.removeprefix(b"arq:in-progress:"): 1}, xx=True)
+        return len(lost)
+
     def left_over(self) -> list[str]:
         """Name what should not be there once all batches have ended: arq's keys, queued chunks, immortal keys."""
         found = []
