@@ -64,7 +64,7 @@ BUGS = {
     "keeps its chunks when it is told to stop": Bug(
         "workers/crew.py",
         r"( +)outcome = await chunk\.run\(\)\n",
-        r"\g<0>\1if outcome == 'again':\n\1    return outcome\n",
+        r"\g<0>\1if outcome == 'again':\n\1    self._drop(claimed)\n\1    return outcome\n",
         "recovery",
         ("--faults", "node-term", "--gap", "12"),
     ),
