@@ -150,7 +150,7 @@ class Aftermath:
             index=current.index,
             status="timeout",
             key=job.key,
-            attempt=1 + failed + sum(not crash.lapsed for crash in died),
+            attempt=1 + failed + sum(not crash.doubtful for crash in died),
             started_at=round(now - (time.monotonic() - current.started), 6),
             finished_at=round(now, 6),
             limit=outcome.limit,

@@ -26,8 +26,10 @@ from workers.processes import LENGTH_BYTES, importing
 def main(descriptor: int) -> None:
     """Run jobs until the worker closes the socket or is gone."""
     die_with_parent()
-    # Ctrl-C and SIGTERM are the worker's to judge: it stops us when it has decided to.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and SIGTERM, which may reach all processes of a service, are the worker's to judge: it stops us when it has
+    # decided to. Not SIG_IGN, which the programs that a job starts would inherit.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: None)
     own = os.getpid()
     # What a job starts must neither speak for it nor keep the line open after our end.
     os.set_inheritable(descriptor, False)  # noqa: FBT003  # takes no keyword

@@ -19,7 +19,7 @@ from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec, decode_chunk
 from protocol.results import encode_common
 from workers import registry
-from workers.claims import MOST_CRASHES, SUSPICIOUS_CRASHES, Claimed, Crash
+from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
 from workers.processes import Process, ProcessDiedError, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
@@ -157,7 +157,7 @@ class ChunkRun:
         unsuspected = []
         for index in indexes:
             job, crashes = jobs[index - self._first], self.claimed.crashes_under(index)
-            if len(crashes) >= MOST_CRASHES:
+            if is_poison(crashes):
                 self._put(self._lose(index, job, crashes))
             elif len(crashes) >= SUSPICIOUS_CRASHES:
                 await self._run_alone(index, job)
@@ -169,7 +169,6 @@ class ChunkRun:
 
     async def _run_alone(self, index: int, job: JobSpec[Any]) -> None:
         """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
-        await self._say_at_work(index)
         await self.runner.slots.take()
         await self._start(index, job, alone=True)
         await self._until_idle()
@@ -190,6 +189,8 @@ class ChunkRun:
             args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
             if alone or function.isolation == "process":
                 process = await runner.processes.take()
+            if alone:
+                await self._say_at_work(index)
             late = runner.late(self.claimed, self._options, job)
             if late is not None:
                 self._put(self._rows.not_started(index, job, *late, attempt))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # A claim brings at most this many jobs and chunks, so that the script is short.
 _JOBS_A_CLAIM = 1000
 _CHUNKS_A_CLAIM = 16
-# A job that has killed its worker so often is not tried again.
+# A job that has killed its worker so often is not tried again, nor one under which twice as many have died in doubt.
 MOST_CRASHES = 3
 # After so many it runs alone, in a process of its own: so it is known who did it, and nobody else is harmed.
 SUSPICIOUS_CRASHES = 2
@@ -42,7 +42,8 @@ class Crash(BaseModel):
         start: The first of these jobs.
         stop: The one behind the last of them.
         ending: How it ended.
-        lapsed: Whether nobody saw it die, its lease has lapsed: that makes its jobs suspicious, but burns no attempt.
+        doubtful: Whether its lease has lapsed, or the job ran in a process of its own, so that it may have been
+            another's doing: that makes the job suspicious, but burns no attempt.
         started_at: When the job had started, if it is known which it was, Unix s.
         ended_at: When it ended, or was found dead, Unix s.
     """
@@ -51,7 +52,7 @@ class Crash(BaseModel):
     start: int
     stop: int
     ending: str
-    lapsed: bool = False
+    doubtful: bool = False
     started_at: float | None = None
     ended_at: float | None = None
 
@@ -61,6 +62,11 @@ class Crash(BaseModel):
 
 
 _crashes: TypeAdapter[list[Crash]] = TypeAdapter(list[Crash])
+
+
+def is_poison(crashes: Sequence[Crash]) -> bool:
+    """Whether a job under which these workers have died is not to be tried again."""
+    return sum(not crash.doubtful for crash in crashes) >= MOST_CRASHES or len(crashes) >= 2 * MOST_CRASHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Claimed:
         """Count a job's attempts, the coming one included."""
         if not self.crashes and not self.failures:
             return 1
-        return 1 + self.failures.get(index, 0) + sum(not crash.lapsed for crash in self.crashes_under(index))
+        return 1 + self.failures.get(index, 0) + sum(not crash.doubtful for crash in self.crashes_under(index))
 
     def _is_done(self, index: int) -> bool:
         byte = index // 8 - self.payload.first // 8

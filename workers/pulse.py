@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 # Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file,
-# LEASED_UNTIL how long the leases last that it has renewed.
-TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR, LEASED_UNTIL = range(8)
-CELLS = 8
+# LEASED_UNTIL how long the leases last that it has renewed, STOPS how often it was told to stop.
+TICK, CURRENT, LAST_MOMENT, STARTED, LIMIT, SINCE, SUPERVISOR, LEASED_UNTIL, STOPS = range(9)
+CELLS = 16
 NOBODY = -1.0
 # A job that has its result, or whose chunk has no row, and that still may hold the loop: it has a last moment, but no
 # name.

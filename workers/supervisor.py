@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 
 from workers.aftermath import Aftermath, Death
 from workers.endings import describe_exit, kill_session
-from workers.pulse import LEASED_UNTIL, TICK, Current, Pulse
+from workers.pulse import LEASED_UNTIL, STOPS, TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,11 @@ _LONGEST_STALL = 30.0
 _SLACK = 0.1
 # A process that keeps ending soon after its start is started again ever later, up to this, s.
 _LONGEST_BACKOFF = 10.0
-# Redis gets this long, s, to take what dead processes have left, once all others have ended.
-_FAREWELL = 5.0
+# Redis gets this long, s, to take what dead processes have left, once all others have ended; and a process that is told
+# to stop gets it beyond what its jobs have.
+_FAREWELL = 3.0
+# A process whose loop has not turned for this long, s, does not hear that.
+_DEAF = 1.0
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Child:
     Attributes:
         hung: Whether it was killed because its loop stood still.
         culprit: The job that held its loop then; the process may have gone on a little until the signal came.
+        kept: Whether it was killed because a job kept it from stopping in time.
         renewed: When its leases were renewed for it, on the monotonic clock.
     """
 
@@ -60,6 +64,7 @@ class Child:
     started: float
     hung: bool = False
     culprit: Current | None = None
+    kept: bool = False
     renewed: float = 0.0
 
     @property
@@ -91,6 +96,7 @@ class Supervisor:
         aftermath: Who settles a dead process's jobs.
         kill_floor: A process whose loop stands still for less than this is never killed, s.
         environment: Of the processes.
+        shutdown_wait: How long running jobs may finish once the processes are told to stop, s.
         burst: Whether a process that leaves by itself has done its work.
     """
 
@@ -102,10 +108,10 @@ class Supervisor:
         aftermath: Aftermath,
         kill_floor: float,
         environment: Mapping[str, str],
+        shutdown_wait: float = 10.0,
         *,
         burst: bool = False,
     ) -> None:
-        self._burst = burst
         self._environment = environment
         self._words = words
         self._count = count
@@ -116,7 +122,9 @@ class Supervisor:
         self._children: list[Child] = []
         self._settling: set[asyncio.Task[None]] = set()
         self._is_proven = False
+        self._shutdown_wait = shutdown_wait
         self._stops = 0
+        self._kill_at = 0.0
         self._failures = 0
         self._start_at = 0.0
         self._is_done = False
@@ -146,7 +154,9 @@ class Supervisor:
     def stop(self) -> None:
         """Tell all processes to stop; they let their jobs finish. A second call hurries them."""
         self._stops += 1
+        self._kill_at = time.monotonic() + (self._shutdown_wait if self._stops == 1 else 0.0) + _FAREWELL
         for child in self._children:
+            child.pulse.cells[STOPS] = self._stops
             child.process.send_signal(signal.SIGTERM)
 
     def _fill(self, folder: Path) -> None:
@@ -178,6 +188,9 @@ class Supervisor:
         elif not child.hung and self._is_hanging(child, time.monotonic()):
             child.hung = True
             child.kill()
+        elif self._ignores_stop(child, time.monotonic()):
+            child.kept = True
+            child.kill()
         elif self._cannot_renew(child, time.monotonic()):
             child.renewed = time.monotonic()
             self._settle_later(self._renew(child))
@@ -193,6 +206,10 @@ class Supervisor:
             return stall > _LONGEST_STALL
         # A loop may be late because it has much to do; what is killed for it is a job whose one step takes so long.
         return now - child.culprit.since >= self._kill_floor and now > child.culprit.last_moment + _SLACK
+
+    def _ignores_stop(self, child: Child, now: float) -> bool:
+        """Whether a job keeps the process from hearing that it is to stop, and its time for that is up."""
+        return self._stops > 0 and now > self._kill_at and now - child.pulse.cells[TICK] > _DEAF
 
     def _cannot_renew(self, child: Child, now: float) -> bool:
         """Whether a job, still in its time, keeps the process from renewing its leases."""
@@ -226,7 +243,7 @@ class Supervisor:
 
     def _mourn(self, child: Child) -> None:
         code = child.process.returncode
-        ending = "hung and was killed" if child.hung else describe_exit(code)
+        ending = "hung and was killed" if child.hung or child.kept else describe_exit(code)
         logger.warning(
             "worker process %d: %s", child.process.pid, ending,
             extra={"event": "worker.killed" if child.hung else "worker.died", "pid": child.process.pid},
@@ -234,12 +251,13 @@ class Supervisor:
         child.kill()  # what its jobs have started would go on beside their next run
         current = child.culprit if child.hung else child.pulse.current()
         # What ends under a job is that job's doing, and bounded; what ends by itself may do so for ever.
-        if current is None and time.monotonic() - child.started < _LONGEST_BACKOFF:
+        has_worked = current is not None or any(child.pulse.chunks().values())
+        if not has_worked and time.monotonic() - child.started < _LONGEST_BACKOFF:
             self._back_off()
         else:
             self._failures = 0
         # Redis may be away: the other processes are looked after meanwhile.
-        in_order = code in (0, EXHAUSTED) and current is None
+        in_order = child.kept or (code in (0, EXHAUSTED) and current is None)
         death = Death(ending, current, killed=child.hung, in_order=in_order)
         self._settle_later(self._settle(child, death))
 

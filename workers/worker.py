@@ -24,7 +24,7 @@ from workers import forks
 from workers.claims import Claimed
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
-from workers.pulse import Pulse
+from workers.pulse import STOPS, Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,12 @@ class StragglerWorker(Worker):
             await self.crew.close()
 
     def stop(self) -> None:
-        """Take nothing new, let running jobs finish for a while, hand back the rest; a second call hurries."""
-        if self._stopping.is_set():
+        """Take nothing new, let running jobs finish for a while, hand back the rest; a second call hurries.
+
+        A signal to all processes of a service comes twice, straight and from the supervisor: only the supervisor knows
+        which is a second.
+        """
+        if self._stopping.is_set() and (self._pulse is None or self._pulse.cells[STOPS] > 1):
             self._hurry.set()
         self._stopping.set()
         self.allow_pick_jobs = False

@@ -79,7 +79,7 @@ local function take(chunk)
   local crashes = read_crashes(chunk.header, chunk.id)
   if holder and holder ~= worker then
     crashes = note_crash(chunk.header, chunk.id, {
-      worker = holder, start = start or chunk.start, stop = stop or chunk.stop, ending = 'no sign of life', lapsed = start == nil, ended_at = now,
+      worker = holder, start = start or chunk.start, stop = stop or chunk.stop, ending = 'no sign of life', doubtful = true, ended_at = now,
     }, lifetime)
   end
   if not holder then ask('HINCRBY', chunk.header, 'taken', chunk.jobs) end

@@ -1,7 +1,7 @@
 -- crashes: what other scripts include to keep account of the workers that have died under a chunk.
 -- Field <chunk> of batch:<id>:crashes is a JSON array, an object for each dead worker:
---   {worker, start, stop (the jobs under which it died: start <= index < stop), ending, lapsed (nobody saw it die, and it
---   may have been any of these jobs), started_at, ended_at (Unix s)}
+--   {worker, start, stop (the jobs under which it died: start <= index < stop), ending, doubtful (its lease has lapsed, or
+--   the job was in a process of its own, so it may have been another's doing), started_at, ended_at (Unix s)}
 -- Field <chunk> of batch:<id>:holders names who has taken the chunk and not let go of it: "<worker>", or
 --   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known. A "?"
 --   before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.

@@ -39,7 +39,7 @@ for at = 3, #ARGV, 5 do
   if lease == worker or (not lease and holder == worker) then
     released = released + 1
     if crash then
-      if start then crash.start, crash.stop = start, stop end
+      if start then crash.start, crash.stop, crash.doubtful = start, stop, true end
       note_crash(header, chunk, crash, lifetime)
     end
     -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
@@ -52,7 +52,9 @@ for at = 3, #ARGV, 5 do
     -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
     for _, known in ipairs(read_crashes(header, chunk)) do
       if known.worker == worker then
-        if not known.lapsed then crash.start, crash.stop = known.start, known.stop end
+        if known.stop - known.start == 1 then
+          crash.start, crash.stop, crash.doubtful = known.start, known.stop, known.doubtful
+        end
         note_crash(header, chunk, crash, lifetime)
         break
       end

@@ -51,7 +51,14 @@ def supervise(
             environment = {**os.environ, "STRAGGLER_REDIS_URL": place.url}
             aftermath = Aftermath(Scripts(redis), queue, settings.lease)
             return await Supervisor(
-                worker_words(words), processes, chunks, aftermath, settings.kill_floor, environment, burst=burst
+                worker_words(words),
+                processes,
+                chunks,
+                aftermath,
+                settings.kill_floor,
+                environment,
+                settings.shutdown_wait,
+                burst=burst,
             ).run()
         finally:
             await say_goodbye(redis, queue)
