@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py [--jobs 1000000] [--rough] [--warm-up 20000] [--batch 20000] [--concurrency 256]
 
-The jobs come in batches, one after the other, so what a worker might keep of a batch shows as well as what it might keep
-of a job. With `--rough`, one job in twenty times out, and another fails and runs again.
+The jobs come in batches, one after the other, so what a worker might keep of a batch shows as well as what
+it might keep of a job. With `--rough`, one job in twenty times out, and another fails and runs again.
 """
 
 from __future__ import annotations
