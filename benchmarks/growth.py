@@ -18,20 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.harness import HERE, redis_server, report, workers
+from benchmarks.harness import HERE, redis_server, report, resident, workers
 from benchmarks.jobs import noop, rough
 from protocol import keys
 from straggler import Producer
 
-MIB = 1 << 20
 # What a worker may grow by over a million jobs, MiB.
 ALLOWED = 20
-
-
-def resident(pid: int) -> float:
-    """Tell a process's resident memory, MiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / MIB
 
 
 def parent(pid: int) -> int:

@@ -1,15 +1,17 @@
-"""Nothing grows: every key has a lifetime at any moment, is gone after its batch, and a worker keeps nothing of a job."""
+"""Nothing grows: each key has a lifetime at any moment, is gone after its batch, and a worker keeps nothing of a job."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.growth import resident
+from benchmarks.harness import resident
 from producer.producer import Producer
 from protocol import keys
 from straggler import current_job, job
@@ -28,13 +30,17 @@ SHARED = {
 
 def of_batches(redis: Any) -> set[bytes]:
     """Name the keys that belong to a batch or a chunk."""
-    return {key for key in redis.keys() if key not in SHARED and b":worker:" not in key and b":claim:" not in key}
+    return {
+        key
+        for key in redis.scan_iter(count=1000)
+        if key not in SHARED and b":worker:" not in key and b":claim:" not in key
+    }
 
 
 async def watch_lifetimes(redis: Any, seen: set[bytes]) -> None:
     """Look at all keys again and again: each must have a lifetime at any moment."""
     while True:
-        for key in redis.keys():
+        for key in redis.scan_iter(count=1000):
             seen.add(key)
             assert redis.ttl(key) != -1, f"{key!r} has no lifetime"
         await asyncio.sleep(0.01)
@@ -56,7 +62,8 @@ async def test_no_key_outlives_its_batch(
     short: dict[str, Any] = {"keep_results": 0.5, "grace": 0}
     dying = worker_process(lease=1)
     killed = await producer.submit([append_line.spec(tmp_path / "runs", "x", 1.0)], batch_id="killed", **short)
-    await until((tmp_path / "runs").exists)
+    await until(lambda: (tmp_path / "runs").exists() and (tmp_path / "runs").read_text())
+    os.kill(int((tmp_path / "runs").read_text().split()[0]), signal.SIGKILL)
     dying.kill()
     async with worker(lease=1.0):
         batches = [
@@ -76,7 +83,9 @@ async def test_no_key_outlives_its_batch(
     watching.cancel()
     assert any(key.endswith(b":crashes") for key in seen)
     assert any(key.endswith(b":retries") for key in seen)
-    await until(lambda: set(redis.keys()) <= SHARED)
+    # What a dead worker has said of itself is gone after 15 s.
+    left = set(redis.scan_iter()) - SHARED
+    assert all(b":worker:" in key and redis.ttl(key) <= keys.WORKER_LIFETIME for key in left)
 
 
 @pytest.mark.redis
@@ -97,8 +106,8 @@ async def test_deadline_while_a_worker_holds_the_jobs_leaves_nothing(
         await until(lambda: not of_batches(redis))
 
 
-# A million jobs may cost 20 MiB, measured by benchmarks/growth.py (3.7 were). So many fewer cost as little as can be told
-# from what the allocator does; a worker that kept its jobs would hold at least 500 bytes of each.
+# A million jobs may cost 20 MiB (benchmarks/growth.py measured 3.7). So few cost what the allocator likes, a few MiB; a
+# worker that kept 500 bytes of each would hold 19.
 JOBS, WARM_UP, ALLOWED = 40_000, 10_000, 12.0
 
 
