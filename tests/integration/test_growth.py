@@ -1,4 +1,4 @@
-"""Nothing grows: each key has a lifetime at any moment, is gone after its batch, and a worker keeps nothing of a job."""
+"""Nothing grows: each key has a lifetime at any moment, is gone after its batch; a worker keeps nothing of a job."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def watch_lifetimes(redis: Any, seen: set[bytes]) -> None:
 
 
 @job
-async def fail_at_first() -> int:
+async def fail_the_first_time() -> int:
     if current_job().attempt == 1:
         raise ValueError("once")
     return current_job().attempt
@@ -68,7 +68,7 @@ async def test_no_key_outlives_its_batch(
     async with worker(lease=1.0):
         batches = [
             await producer.submit(square.map(range(300)), **short),
-            await producer.submit([fail_at_first.spec(), fail.spec("no")], retries=1, backoff=0.01, **short),
+            await producer.submit([fail_the_first_time.spec(), fail.spec("no")], retries=1, backoff=0.01, **short),
             await producer.submit([hang.spec()], timeout=0.05, **short),
             await producer.submit([nap.spec(30.0), *square.map(range(3))], deadline=0.3, **short),
             await producer.submit(square.map([]), **short),

@@ -9,9 +9,11 @@ import pytest
 
 from producer.batch import Batch
 from producer.producer import Producer
+from producer.submission import submit_call
 from protocol import keys
+from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
-from protocol.connection import Call, Scripts, connect
+from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
 from protocol.results import encode_common, encode_row
 from tests.conftest import until
@@ -121,6 +123,12 @@ async def _submit(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]
     return lambda: producer.submit(square.map(range(6)), batch_id="b", deadline=100)
 
 
+async def _submit_more(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    chunk = (0, 1, encode_payload("b", 0, 1, 1.0), b'[{"function":"square","args":[1]}]')
+    call = submit_call("b", "default", BatchOptions(), chunk, total=None, must_exist=False)
+    return lambda: hand.scripts.run_all([call])
+
+
 async def _submit_nothing(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     producer.scripts = hand.scripts
     return lambda: producer.submit(streamed(square.map([])), batch_id="b")
@@ -194,6 +202,7 @@ async def _retry_again(producer: Producer, hand: Hand) -> Callable[[], Awaitable
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
 CASES: dict[str, Case] = {
     "submit": _submit,
+    "submit more": _submit_more,
     "submit nothing": _submit_nothing,
     "claim": _claim,
     "record": _record,
