@@ -73,6 +73,12 @@ def _is_installed() -> bool:
     return False
 
 
+def resident(pid: int) -> float:
+    """Tell a process's resident memory, MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / (1 << 20)
+
+
 def median(values: list[float]) -> float:
     """Tell the middle of several measurements."""
     return statistics.median(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from straggler import job
+from straggler import current_job, job
 
 
 @job
@@ -24,4 +24,14 @@ async def work(number: int, *, hangs: bool = False) -> int:
     """Return at once, or never."""
     if hangs:
         await asyncio.Event().wait()
+    return number
+
+
+@job
+async def rough(number: int) -> int:
+    """Never return in one of twenty cases, fail at first in another."""
+    if number % 20 == 0:
+        await asyncio.Event().wait()
+    if number % 20 == 1 and current_job().attempt == 1:
+        raise ValueError(number)
     return number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -29,7 +30,8 @@ _CALLS_A_TRIP = 16
 # How long a result waits for company, s, while other jobs run: 1,000 pages in embedded mode took 600 writes without.
 _LINGER = 0.002
 
-_WRONG_TYPE = "WRONGTYPE"
+# What stands in a key of ours and will not change by itself: another kind of value, or a count that is no number.
+_SPOILT = re.compile("WRONGTYPE|not an integer|would overflow")
 # What only people can mend, such as a password that was changed, is tried again this often, s.
 _UNTIL_MENDED = 5.0
 # A recorder that closes gives Redis this long, s, for each piece; a worker that was told to stop waits no longer.
@@ -197,7 +199,7 @@ class Recorder:
             try:
                 await self._scripts.run_all(calls)
             except RedisError as error:
-                if _WRONG_TYPE in str(error):
+                if _SPOILT.search(str(error)):
                     await self._write_one_by_one(calls, error)
                     return
                 logger.error(  # noqa: TRY400  # Redis has said what is wrong

@@ -7,9 +7,12 @@ against `retries`: what a worker's death or shutdown costs is told by `workers.c
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError
 
 from protocol import keys
 from protocol.batches import DEFAULT_BACKOFF, BatchOptions
@@ -20,9 +23,13 @@ from workers.recorder import Recorded
 from workers.registry import Job
 from workers.timeouts import Outcome, Raised, TimedOut
 
+logger = logging.getLogger(__name__)
+
 # No back-off grows beyond this, s: who comes back after an outage need not wait for long.
 LONGEST_BACKOFF = 3600.0
 _RETRIES_A_CALL = 100
+# A queue where another kind of value stands is tried again this often, s.
+_UNTIL_MENDED = 1.0
 
 
 class Retry(Again):
@@ -121,11 +128,24 @@ class Retries:
         try:
             while self._deferred:
                 some, self._deferred = self._deferred[:_RETRIES_A_CALL], self._deferred[_RETRIES_A_CALL:]
-                await self.write([deferred for deferred, _ in some])
+                await self._write_until_taken([deferred for deferred, _ in some])
                 for _, owner in some:
                     owner.count_recorded(1)
         finally:
             self._writing = None
+
+    async def _write_until_taken(self, some: Sequence[Deferred]) -> None:
+        while True:
+            try:
+                await self.write(some)
+            except RedisError as error:
+                logger.error(  # noqa: TRY400  # Redis has said what is wrong
+                    "%d jobs cannot be brought back into Redis key %r (%s): they are held and tried again",
+                    len(some), keys.queue(self._queue), error, extra={"event": "retries.waiting"},
+                )  # fmt: skip
+                await asyncio.sleep(_UNTIL_MENDED)
+            else:
+                return
 
     async def write(self, some: Sequence[Deferred]) -> None:
         """Bring jobs back, at most 100 of them."""

@@ -49,6 +49,21 @@ local function read(chunk, payload)
   }
 end
 
+-- Write a chunk's payload anew where another's bytes stand, or none: its name and its batch tell all of it but the time.
+local function restore(id, time_ms)
+  local batch, first, index = string.match(id, '^([%w_.-]+):(%d+)%+?(%d*)$')
+  if not batch then return nil end
+  local ok, jobs = pcall(cjson.decode, ask('HGET', 'straggler:batch:' .. batch .. ':chunks', first) or '')
+  if not ok or type(jobs) ~= 'table' then return nil end
+  local where = string.format('"%s",%s,%d', batch, first, #jobs)
+  if index ~= '' then where = where .. ',' .. index end
+  local payload = string.format('{"t":null,"f":"straggler_chunk","a":[%s],"k":{},"et":%.0f}', where, time_ms)
+  local chunk = read(id, payload)
+  if not chunk or not chunk.options or chunk.is_over then return nil end
+  redis.call('SET', 'arq:job:' .. id, payload, 'PX', lifetime)
+  return chunk
+end
+
 local function describe(chunk)
   local told = {
     chunk.id, chunk.payload, chunk.options, chunk.deadline,
@@ -86,7 +101,7 @@ local function take(chunk)
   -- A finished batch has its lifetime: a header that outlives its results would keep their collectors waiting.
   if not chunk.is_over then
     -- From the second crash on it must be said which job is at work; so far none is.
-    ask('HSET', chunk.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or worker)
+    put('HSET', chunk.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or worker)
     ask('PEXPIRE', chunk.header .. ':holders', lifetime)
     redis.call('PEXPIRE', chunk.header, lifetime)
     redis.call('PEXPIRE', chunk.header .. ':chunks', lifetime)
@@ -110,10 +125,10 @@ local function take_due()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, most_chunks)) do
     local payload = ask('GET', 'arq:job:' .. id)
     local held = redis.call('PTTL', 'arq:in-progress:' .. id)
-    local chunk = payload and read(id, payload)
+    local chunk = payload and read(id, payload) or restore(id, now_ms)
     if held > 0 then
       redis.call('ZADD', KEYS[1], now_ms + held, id)
-    elseif not payload or (chunk and not chunk.options) then
+    elseif (chunk and not chunk.options) or not (chunk or payload) then
       forget(id)
     elseif not chunk then
       forget(id)
@@ -140,7 +155,7 @@ local function take_again(taken)
   for _, id in ipairs(taken) do
     local payload = ask('GET', 'arq:job:' .. id)
     local chunk = payload and read(id, payload)
-    if chunk and redis.call('GET', 'arq:in-progress:' .. id) == worker then table.insert(claimed, describe(chunk)) end
+    if chunk and ask('GET', 'arq:in-progress:' .. id) == worker then table.insert(claimed, describe(chunk)) end
   end
 end
 
@@ -169,10 +184,7 @@ local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 local next_due = -1
 if head[2] then next_due = math.max(0, tonumber(head[2]) - now_ms) end
 if next_due == 0 then
-  if redis.call('LLEN', KEYS[2]) == 0 then
-    redis.call('LPUSH', KEYS[2], 1)
-    redis.call('PEXPIRE', KEYS[2], lifetime)
-  end
+  wake_one(KEYS[2], lifetime)
 else
   redis.call('DEL', KEYS[2])
 end

@@ -13,6 +13,28 @@ local function ask(...)
   return reply
 end
 
+-- Write to a key of our book-keeping; another kind of value that stands there makes way, as it tells nothing.
+local function put(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  -- What else went wrong, such as a full memory, goes wrong again, and is raised.
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then redis.call('DEL', key) end
+  return redis.call(command, key, ...)
+end
+
+-- Wake one idle worker; tokens never pile up.
+local function wake_one(key, lifetime)
+  if put('LLEN', key) == 0 then
+    redis.call('LPUSH', key, 1)
+    redis.call('PEXPIRE', key, lifetime)
+  end
+end
+
+-- Whether a worker holds a chunk: by its lease, or, if that has lapsed, as nobody has taken the chunk since.
+local function holds(worker, lease, holder)
+  return lease == worker or (not lease and holder == worker)
+end
+
 -- A batch that is deleted or has ended keeps no account: what was written then would outlive it.
 local function goes_on(header)
   local fields = ask('HMGET', header, 'options', 'finished_at')
@@ -29,7 +51,7 @@ local function write_crashes(header, chunk, crashes, lifetime)
   if #crashes == 0 then
     ask('HDEL', header .. ':crashes', chunk)
   elseif goes_on(header) then
-    ask('HSET', header .. ':crashes', chunk, cjson.encode(crashes))
+    put('HSET', header .. ':crashes', chunk, cjson.encode(crashes))
     ask('PEXPIRE', header .. ':crashes', lifetime)
   end
 end

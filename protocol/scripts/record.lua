@@ -38,19 +38,17 @@ if new < jobs then
 end
 
 redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. rows .. ']')
+-- Before a count that is no number may break this off: nothing is left without its lifetime.
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', KEYS[3], ARGV[2])
 for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
 local done = redis.call('HINCRBY', KEYS[1], 'done', new)
-local lifetime = ARGV[2]
 if header[2] == '1' and done == tonumber(header[1]) then
   local time = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'finished_at', time[1] .. '.' .. string.format('%06d', time[2]))
   redis.call('XADD', KEYS[3], '*', 'end', done)
-  lifetime = header[3]
-  redis.call('PEXPIRE', KEYS[1], lifetime)
-  redis.call('PEXPIRE', KEYS[4], lifetime)
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, header[3]) end
   -- Nobody will run a job of it again: what was noted for that is over.
   redis.call('DEL', KEYS[1] .. ':holders', KEYS[1] .. ':crashes', KEYS[1] .. ':retries')
 end
-redis.call('PEXPIRE', KEYS[2], lifetime)
-redis.call('PEXPIRE', KEYS[3], lifetime)
 return new

@@ -16,10 +16,7 @@ local function run_again(chunk, header, jobs)
   if ask('HDEL', header .. ':holders', chunk) == 1 then ask('HINCRBY', header, 'taken', -jobs) end
   redis.call('ZADD', KEYS[1], now_ms, chunk)
   redis.call('PEXPIRE', KEYS[1], lifetime)
-  if redis.call('LLEN', KEYS[2]) == 0 then
-    redis.call('LPUSH', KEYS[2], 1)
-    redis.call('PEXPIRE', KEYS[2], lifetime)
-  end
+  wake_one(KEYS[2], lifetime)
 end
 
 local function finish(chunk, header, first, outcome)
@@ -32,11 +29,11 @@ end
 for at = 3, #ARGV, 5 do
   local chunk, outcome = ARGV[at], ARGV[at + 4]
   local header = 'straggler:batch:' .. ARGV[at + 1]
-  local lease = redis.call('GET', 'arq:in-progress:' .. chunk)
+  local lease = ask('GET', 'arq:in-progress:' .. chunk)
   local holder, start, stop = read_holder(header, chunk)
   local crash = nil
   if string.sub(outcome, 1, 1) == '{' then crash = cjson.decode(outcome) end
-  if lease == worker or (not lease and holder == worker) then
+  if holds(worker, lease, holder) then
     released = released + 1
     if crash then
       if start then crash.start, crash.stop, crash.doubtful = start, stop, true end
@@ -51,8 +48,8 @@ for at = 3, #ARGV, 5 do
   elseif crash then
     -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
     for _, known in ipairs(read_crashes(header, chunk)) do
-      if known.worker == worker then
-        if known.stop - known.start == 1 then
+      if type(known) == 'table' and known.worker == worker then
+        if tonumber(known.start) and known.stop == known.start + 1 then
           crash.start, crash.stop, crash.doubtful = known.start, known.stop, known.doubtful
         end
         note_crash(header, chunk, crash, lifetime)

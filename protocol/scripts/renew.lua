@@ -9,7 +9,8 @@ for at = 3, #ARGV do
   local lease = 'arq:in-progress:' .. ARGV[at]
   if redis.pcall('GET', lease) == ARGV[1] then
     redis.call('PEXPIRE', lease, ARGV[2])
-    redis.call('ZADD', KEYS[1], 'XX', until_ms, ARGV[at])
+    -- Where another kind of value stands for the queue, that takes no lease from anybody.
+    redis.pcall('ZADD', KEYS[1], 'XX', until_ms, ARGV[at])
   else
     table.insert(reply, ARGV[at])
   end

@@ -1,0 +1,357 @@
+"""Every script is safe when it is sent twice: a reply may be lost, and who waits for it sends the same call again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from producer.batch import Batch
+from producer.producer import Producer
+from producer.submission import submit_call
+from protocol import keys
+from protocol.batches import BatchOptions
+from protocol.clock import RedisClock
+from protocol.connection import Call, Scripts, connect, encode_payload
+from protocol.jobs import JobSpec
+from protocol.results import encode_common, encode_row
+from tests.conftest import until
+from tests.jobs import fail, square
+from workers.claims import Claimed, Claims, Crash
+from workers.leases import Leases
+from workers.retries import Deferred, Retries
+from workers.slots import Slots
+
+LIFETIME_MS = int(keys.OPEN_BATCH_LIFETIME * 1000)
+
+
+async def streamed(jobs: Iterable[JobSpec[Any]]) -> AsyncIterator[JobSpec[Any]]:
+    """Yield jobs as a stream, which travels in as few chunks as can be."""
+    for job in jobs:
+        yield job
+
+
+class TwiceScripts(Scripts):
+    """Send the next call of a script a second time, as if its first reply had been lost.
+
+    Attributes:
+        between: What happens between the two; None sends each call once.
+        replies: Both replies.
+    """
+
+    between: Callable[[], Awaitable[None]] | None = None
+    replies: tuple[list[Any], list[Any]]
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        first = await super().run_all(calls)
+        if self.between is None:
+            return first
+        between, self.between = self.between, None
+        await between()
+        second = await super().run_all(calls)
+        self.replies = first, second
+        return second
+
+
+class Hand:
+    """A worker's hand on the queue: what it says to Redis, and no jobs."""
+
+    def __init__(self, redis: Any, name: str, lease: float = 10.0) -> None:
+        self.name = name
+        self.scripts = TwiceScripts(redis)
+        clock = RedisClock()
+        self.claims = Claims(self.scripts, "default", name, clock, lease)
+        self.leases = Leases(self.scripts, "default", name, clock, dict, lambda _: None, lease)
+        self.retries = Retries(self.scripts, "default", name)
+
+    async def claim(self, slots: int = 100) -> list[Claimed]:
+        return (await self.claims.due(Slots(slots))).chunks
+
+    async def record(self, batch: Batch[Any], *indexes: int) -> int:
+        names = tuple(make(batch.id) for make in (keys.batch, keys.done, keys.results, keys.chunks))
+        rows = b",\n".join(encode_row(index=index, status="success", value=index) for index in indexes)
+        statuses = ",".join(["success"] * len(indexes))
+        args = (encode_common("square", self.name, 1.0), LIFETIME_MS, ",".join(map(str, indexes)), statuses, rows)
+        return int(await self.scripts.run("record", names, args))
+
+    async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
+        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
+
+
+@pytest.fixture
+async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
+    redis = connect(redis_url)
+    yield Hand(redis, "a"), Hand(redis, "b")
+    await redis.aclose(close_connection_pool=True)
+
+
+def snapshot(redis: Any) -> dict[str, Any]:
+    """Read all keys, lifetimes aside."""
+    found = {}
+    for key in sorted(redis.keys()):
+        kind = redis.type(key).decode()
+        match kind:
+            case "string":
+                content = redis.get(key)
+            case "hash":
+                content = redis.hgetall(key)
+            case "zset":
+                # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too.
+                held = {
+                    m for m, _ in redis.zrange(key, 0, -1, withscores=True) if redis.exists(b"arq:in-progress:" + m)
+                }
+                content = [(m, m in held or s) for m, s in redis.zrange(key, 0, -1, withscores=True)]
+            case "list":
+                content = redis.lrange(key, 0, -1)
+            case "stream":
+                content = redis.xrange(key)
+            case _:
+                raise AssertionError(f"{key!r} is a {kind}")
+        found[key.decode()] = (kind, content)
+    return found
+
+
+# ---- each script: what leads to the call, and the call
+
+
+Case = Callable[[Producer, Hand], Awaitable[Callable[[], Awaitable[Any]]]]
+
+
+async def _submit(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    producer.scripts = hand.scripts
+    return lambda: producer.submit(square.map(range(6)), batch_id="b", deadline=100)
+
+
+async def _submit_more(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    chunk = (0, 1, encode_payload("b", 0, 1, 1.0), b'[{"function":"square","args":[1]}]')
+    call = submit_call("b", "default", BatchOptions(), chunk, total=None, must_exist=False)
+    return lambda: hand.scripts.run_all([call])
+
+
+async def _submit_nothing(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    producer.scripts = hand.scripts
+    return lambda: producer.submit(streamed(square.map([])), batch_id="b")
+
+
+async def _claim(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(600))), batch_id="b")
+
+    async def claim_one() -> None:
+        chunks = await hand.claim(100)
+        assert [chunk.chunk_id for chunk in chunks] == ["b:0"]
+
+    return claim_one
+
+
+async def _record(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    assert await hand.record(batch, 1, 3) == 2
+    return lambda: hand.record(batch, 0, 1, 2, 3)
+
+
+async def _record_the_last(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    return lambda: hand.record(batch, *range(6))
+
+
+async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    for claimed in await hand.claim():
+        hand.leases.hold(claimed.chunk_id, 1e12)
+    return hand.leases._renew
+
+
+def _release(outcome: str) -> Case:
+    async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+        await producer.submit(streamed(square.map(range(6))), batch_id="b")
+        claimed, *_ = await hand.claim()
+        await hand.leases.say_at_work("b:0", "b", 1)
+        return lambda: hand.leases.release(claimed, outcome)
+
+    return prepare
+
+
+async def _alone(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    return lambda: hand.leases.say_at_work("b:0", "b", 1)
+
+
+async def _alone_no_more(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await (await _alone(producer, hand))()
+    return lambda: hand.leases.say_at_work("b:0", "b", None)
+
+
+async def _retry(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(fail.map("abcdef")), batch_id="b", retries=3)
+    claimed, *_ = await hand.claim()
+    return lambda: hand.retry(claimed, 1, delay=5)
+
+
+async def _retry_again(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(fail.map("abcdef")), batch_id="b", retries=3)
+    claimed, *_ = await hand.claim()
+    await hand.retry(claimed, 1)
+    [own] = await hand.claim()
+    assert own.chunk_id == "b:0+1"
+    return lambda: hand.retry(own, 1, failures=2, delay=5)
+
+
+CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
+CASES: dict[str, Case] = {
+    "submit": _submit,
+    "submit more": _submit_more,
+    "submit nothing": _submit_nothing,
+    "claim": _claim,
+    "record": _record,
+    "record the last": _record_the_last,
+    "renew": _renew,
+    "release succeeded": _release("succeeded"),
+    "release ended": _release("ended"),
+    "release again": _release("again"),
+    "release crash": _release(CRASH),
+    "alone": _alone,
+    "alone no more": _alone_no_more,
+    "retry": _retry,
+    "retry of a retry": _retry_again,
+}
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["", "after SCRIPT FLUSH"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_second_call_changes_nothing(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any, case: Case, is_flushed: bool
+) -> None:
+    hand, _ = hands
+    call = await case(producer, hand)
+    before, between = snapshot(redis), []
+
+    async def resend() -> None:
+        between.append(snapshot(redis))
+        if is_flushed:
+            redis.script_flush()
+
+    hand.scripts.between = resend
+    await call()
+    after = snapshot(redis)
+    assert between == [after]
+    assert before != after or case is _renew
+
+
+def test_every_script_has_its_case() -> None:
+    from importlib.resources import files  # noqa: PLC0415
+
+    scripts = {path.name.removesuffix(".lua") for path in (files("protocol") / "scripts").iterdir()}
+    assert scripts - {"crashes"} == {name.split()[0] for name in CASES}
+
+
+# ---- what others do in between
+
+
+async def test_claim_brings_the_same_chunks_again(producer: Producer, hands: tuple[Hand, Hand], redis: Any) -> None:
+    a, _ = hands
+    await producer.submit(streamed(square.map(range(600))), batch_id="b")
+
+    async def nothing() -> None:
+        pass
+
+    a.scripts.between = nothing
+    await a.claim(256)
+    [[first], [second]] = a.scripts.replies
+    assert first[4:] == second[4:]
+    assert [chunk[0] for chunk in first[4:]] == [b"b:0"]
+    assert len(redis.keys("arq:in-progress:*")) == 1
+
+
+async def test_late_claim_leaves_alone_what_others_have_taken(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    a, b = hands
+    await producer.submit(streamed(square.map(range(512))), batch_id="b")
+
+    async def lapse() -> None:
+        redis.delete("arq:in-progress:b:0", keys.claim("a"))
+        redis.zadd(keys.queue("default"), {"b:0": 0})
+        await b.claim(256)  # misses a first
+        redis.zadd(keys.queue("default"), {"b:0": 0})
+        assert {chunk.chunk_id for chunk in await b.claim(256)} <= {"b:0", "b:256"}
+        await b.claim(512)
+        assert redis.get("arq:in-progress:b:0") == b"b"
+
+    a.scripts.between = lapse
+    assert await a.claim(100) == []
+    assert redis.get("arq:in-progress:b:0") == b"b"
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "ended", "again", CRASH])
+async def test_release_takes_no_lease_from_who_claimed_next(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any, outcome: str
+) -> None:
+    a, b = hands
+    await producer.submit(streamed(square.map(range(3))), batch_id="b")
+    [claimed, *_] = await a.claim()
+    states = []
+
+    async def claim_next() -> None:
+        if outcome in ("again", CRASH):
+            assert claimed.chunk_id in {chunk.chunk_id for chunk in await b.claim()}
+            assert redis.get("arq:in-progress:b:0") == b"b"
+        states.append(snapshot(redis))
+
+    a.scripts.between = claim_next
+    await a.leases.release(claimed, outcome)
+    assert states == [snapshot(redis)]
+
+
+async def test_retry_of_what_has_run_since_runs_nothing_again(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    a, b = hands
+    batch = await producer.submit(streamed(fail.map("ab")), batch_id="b", retries=3)
+    [claimed, *_] = await a.claim()
+    states = []
+
+    async def run_it() -> None:
+        [own] = [chunk for chunk in await b.claim() if chunk.payload.index is not None]
+        assert await b.record(batch, own.payload.index or 0) == 1
+        await b.leases.release(own, "ended")
+        states.append(snapshot(redis))
+
+    a.scripts.between = run_it
+    await a.retry(claimed, 0)
+    assert states == [snapshot(redis)]
+    assert not redis.exists("arq:job:b:0+0")
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_record_after_the_end_writes_nothing(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any, is_deleted: bool
+) -> None:
+    a, b = hands
+    batch = await producer.submit(streamed(square.map(range(3))), batch_id="b", keep_results=0.05 if is_deleted else 60)
+    states = []
+
+    async def end() -> None:
+        await b.record(batch, 0, 1, 2)
+        if is_deleted:
+            await until(lambda: not redis.exists(keys.batch("b")))
+        states.append(snapshot(redis))
+
+    a.scripts.between = end
+    await a.record(batch, 1)
+    assert a.scripts.replies == ([1], [-1 if is_deleted else 0])
+    assert states == [snapshot(redis)]
+
+
+async def test_failure_under_a_lapsed_lease_that_nobody_took_runs_again(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    a, b = hands
+    await producer.submit(streamed(fail.map("ab")), batch_id="b", retries=1)
+    [claimed, *_] = await a.claim()
+    redis.delete("arq:in-progress:b:0")  # a Redis that stood still longer than the lease
+    await a.retry(claimed, 0)
+    await a.leases.release(claimed, "ended")
+    assert "b:0+0" in {chunk.chunk_id for chunk in await b.claim()}
