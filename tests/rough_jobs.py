@@ -137,6 +137,14 @@ async def hold_in_c() -> None:
 
 
 @job
+def note_and_sleep_on(trace: Path) -> None:
+    """Leave a line, then sleep for a while, in a process of its own."""
+    with trace.open("a") as file:
+        file.write("plain\n")
+    time.sleep(1.5)
+
+
+@job
 async def block(seconds: float) -> None:
     """Hold the loop."""
     time.sleep(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -15,11 +16,12 @@ import pytest
 
 from producer.producer import Producer
 from protocol import keys
-from protocol.connection import Scripts
+from protocol.connection import Payload, Scripts
 from protocol.jobs import JobSpec
 from straggler import FailureResult, LostResult, Retry, TimeoutResult, current_job, job
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, fail, hang, square, wait_for_file
+from workers.claims import Claimed, Crash, is_poison
 
 
 def runs_of(path: Path) -> list[str]:
@@ -280,6 +282,49 @@ async def test_suspicious_jobs_run_one_by_one(
     async with worker():
         results = await batch.results()
     assert [(result.status, result.attempt) for result in results] == [("success", 3)] * 10
+
+
+@job
+async def exit_in_a_thread(path: Path) -> None:
+    note(path, current_job().index)
+    threading.Timer(0.1, os._exit, (7,)).start()
+    await asyncio.sleep(30)
+
+
+@job
+async def note_and_sleep(path: Path, seconds: float) -> None:
+    note(path, current_job().index)
+    await asyncio.sleep(seconds)
+
+
+@pytest.mark.redis
+async def test_poison_condemns_none_of_its_neighbours(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    # One process for plain functions: while one suspicious job runs alone, others wait for that.
+    worker_process(jobs="tests.integration.test_attempts", concurrency=4, job_processes=1)
+    killers = {1, 2}
+    jobs: list[JobSpec[Any]] = [
+        exit_in_a_thread.spec(trace) if number in killers else note_and_sleep.spec(trace, 0.3) for number in range(12)
+    ]
+    batch = await producer.submit(jobs, timeout=20)
+    results = await asyncio.wait_for(batch.results(), 40)
+    assert {result.index for result in results if result.status == "lost"} == killers
+    assert {result.status for result in results} == {"success", "lost"}
+    runs = runs_of(trace)
+    assert all(runs.count(str(number)) == 3 for number in killers)
+
+
+def test_a_death_in_doubt_burns_no_attempt_and_condemns_only_after_many() -> None:
+    known = Crash(worker="w", start=3, stop=4, ending="signal SIGKILL")
+    doubtful = known.model_copy(update={"doubtful": True})
+    payload = Payload("b", 0, 10, None, 0.0)
+    claimed = Claimed("b:0", payload, b"{}", None, b"[]", b"", [known, doubtful, doubtful], {3: 1})
+    assert (claimed.attempt(3), claimed.attempt(4)) == (3, 1), "a failure and one death that is known"
+    assert not is_poison([known, known, doubtful, doubtful, doubtful])
+    assert is_poison([known] * 3)
+    assert is_poison([doubtful] * 6)
 
 
 # ---- what burns no attempt

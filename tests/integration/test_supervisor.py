@@ -51,6 +51,11 @@ def children_of(process: WorkerProcess) -> list[int]:
         return []
 
 
+def tree_below(pid: int) -> list[str]:
+    """Name the children of a process."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 def is_there(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
@@ -167,6 +172,42 @@ async def test_a_job_that_holds_the_loop_costs_its_neighbours_no_lease(
     assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 2
     assert len(lines(trace)) == 1
     assert not [log for log in (workers.output, other.output) if "was lost" in log]
+
+
+async def test_a_stop_that_reaches_every_process_of_a_service_is_one_stop(
+    producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    workers = supervisor("--concurrency", "4", shutdown_wait=20)
+    jobs: list[JobSpec[Any]] = [
+        rough_jobs.wait_for_door.spec(door, trace, "a"),
+        rough_jobs.note_and_sleep_on.spec(trace),
+    ]
+    batch = await producer.submit(jobs, timeout=30)
+    await until(lambda: len(lines(trace)) == 2)
+    [worker] = children_of(workers)
+    for pid in (workers.pid, worker, *map(int, tree_below(worker))):
+        os.kill(pid, signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    door.touch()
+    assert await asyncio.to_thread(workers.wait) == 0
+    assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 2
+
+
+async def test_a_job_that_holds_the_loop_keeps_no_worker_from_stopping(
+    producer: Producer, supervisor: StartSupervisor, redis: Any
+) -> None:
+    workers = supervisor("--concurrency", "2", shutdown_wait=0.5)
+    batch = await producer.submit([rough_jobs.block.spec(60.0)], timeout=300)
+    async with asyncio.timeout(10):
+        while (await batch.status()).running < 1:  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.01)
+    begin = time.monotonic()
+    workers.terminate()
+    assert await asyncio.to_thread(workers.wait, 40) == 0
+    assert time.monotonic() - begin < 30
+    assert not redis.keys("arq:in-progress:*"), "handed back"
+    assert not redis.exists(keys.crashes(batch.id)), "nobody's doing"
 
 
 # ---- a job under which its process dies
