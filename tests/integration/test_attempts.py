@@ -327,6 +327,14 @@ def test_a_death_in_doubt_burns_no_attempt_and_condemns_only_after_many() -> Non
     assert is_poison([doubtful] * 6)
 
 
+@job
+async def hear_cancel(path: Path) -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note(path, "cancelled")
+
+
 # ---- what burns no attempt
 
 
@@ -349,17 +357,17 @@ async def test_a_lease_that_lapsed_under_a_living_worker_was_no_crash(
 
 @pytest.mark.redis
 async def test_a_worker_cut_off_from_redis_stops_its_jobs_when_their_lease_has_lapsed(
-    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async with worker(lease=1.0) as running:
-        batch = await producer.submit([hang.spec()], timeout=60)
+        batch = await producer.submit([hear_cancel.spec(tmp_path / "cancelled")], timeout=60)
         await until_running(batch, 1)
 
         async def hear_nothing(*_: Any) -> None:
             await asyncio.sleep(60)
 
         monkeypatch.setattr(running.crew.leases, "_renew", hear_nothing)
-        await until(lambda: running.crew.slots.used == 0, 5)
+        await until(lambda: runs_of(tmp_path / "cancelled"))
         monkeypatch.undo()
 
 
