@@ -145,7 +145,7 @@ def note_and_sleep_on(trace: Path) -> None:
 
 
 @job
-async def block(seconds: float) -> None:
+async def hold_loop(seconds: float) -> None:
     """Hold the loop."""
     time.sleep(seconds)
 

@@ -166,7 +166,7 @@ async def test_a_job_that_holds_the_loop_costs_its_neighbours_no_lease(
 
     async def stream() -> AsyncIterator[JobSpec[Any]]:  # travels as one chunk
         yield append_line.spec(trace, "neighbour", 1.0)
-        yield rough_jobs.block.spec(4.0)
+        yield rough_jobs.hold_loop.spec(4.0)
 
     batch = await producer.submit(stream(), timeout=20)
     assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 2
@@ -198,7 +198,7 @@ async def test_a_job_that_holds_the_loop_keeps_no_worker_from_stopping(
     producer: Producer, supervisor: StartSupervisor, redis: Any
 ) -> None:
     workers = supervisor("--concurrency", "2", shutdown_wait=0.5)
-    batch = await producer.submit([rough_jobs.block.spec(60.0)], timeout=300)
+    batch = await producer.submit([rough_jobs.hold_loop.spec(60.0)], timeout=300)
     async with asyncio.timeout(10):
         while (await batch.status()).running < 1:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.01)
