@@ -27,6 +27,9 @@ end
 local total = tonumber(redis.call('HGET', KEYS[1], 'total') or '')
 local closed = redis.call('HGET', KEYS[1], 'closed')
 if not total or (closed ~= '0' and closed ~= '1') then return {-2, tonumber(time[1]), tonumber(time[2]), 0} end
+-- No job could start any more: past its deadline a batch takes none, and its collectors give results to those it has.
+local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '')
+local is_late = deadline and tonumber(now) >= deadline
 local added = 0
 if closed == '0' then
   -- Fails where another type of value stands, before anything is written that would be left without its lifetime.
@@ -34,7 +37,7 @@ if closed == '0' then
   redis.call('ZCARD', KEYS[3])
   redis.call('LLEN', KEYS[4])
   for at = 10, #ARGV, 4 do
-    if tonumber(ARGV[at]) == total then
+    if tonumber(ARGV[at]) == total and not is_late then
       local chunk = ARGV[1] .. ':' .. ARGV[at]
       redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 3])
       redis.call('SET', 'arq:job:' .. chunk, ARGV[at + 2], 'PX', ARGV[5])
@@ -54,7 +57,7 @@ if closed == '0' then
     end
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  if ARGV[7] ~= '' and tonumber(ARGV[7]) <= total then
+  if is_late or (ARGV[7] ~= '' and tonumber(ARGV[7]) <= total) then
     closed = '1'
     redis.call('HSET', KEYS[1], 'closed', 1)
     if tonumber(redis.call('HGET', KEYS[1], 'done') or '') == total then

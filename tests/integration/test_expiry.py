@@ -117,7 +117,7 @@ async def test_batch_whose_producer_died_in_the_middle_of_submitting_closes(prod
 
 @pytest.mark.usefixtures("patient")
 async def test_collector_that_comes_after_the_deadline_closes_it_at_once(producer: Producer, redis: Any) -> None:
-    batch = await producer.submit(square.map(range(10)), deadline=0.01, grace=0, batch_id="late")
+    batch = await producer.submit(square.map(range(10)), deadline=0.3, grace=0, batch_id="late")
     hold(redis, "late:0")
     await asyncio.sleep(0.3)
     began = time.monotonic()

@@ -90,7 +90,7 @@ async def test_no_key_outlives_its_batch(
 
 @pytest.mark.redis
 async def test_deadline_without_workers_leaves_nothing(producer: Producer, redis: Any) -> None:
-    batch = await producer.submit(square.map(range(300)), deadline=0.05, grace=0, keep_results=0.2)
+    batch = await producer.submit(square.map(range(300)), deadline=0.4, grace=0, keep_results=0.2)
     assert {result.status for result in await batch.results()} == {"timeout"}
     await until(lambda: not of_batches(redis))
     assert redis.zcard(keys.queue("default")) == 0

@@ -65,7 +65,7 @@ async def use(producer: Producer, redis: Any) -> set[str]:
         assert "other" in found or redis.zscore(keys.BATCHES, "other") is None
 
     async def submit() -> None:
-        await producer.submit(square.map(range(600)), batch_id="b", deadline=0.01, grace=0)
+        await producer.submit(square.map(range(600)), batch_id="b", deadline=0.3, grace=0)
 
     named = set()
     producer._slots_read_at = float("-inf")
@@ -83,7 +83,7 @@ async def use(producer: Producer, redis: Any) -> set[str]:
 async def spoiled(producer: Producer, redis: Any) -> None:
     """Have a batch `b` whose deadline has passed, and another."""
     await producer.submit(square.map(range(3)), batch_id="other")
-    await producer.submit(square.map(range(600)), batch_id="b", deadline=0.01, grace=0)
+    await producer.submit(square.map(range(600)), batch_id="b", deadline=0.3, grace=0)
 
 
 @pytest.mark.redis
@@ -170,7 +170,7 @@ def test_no_bytes_in_our_keys_are_more_than_a_named_error(redis_url: str, data: 
     async def check(redis: Any) -> None:
         async with Producer(redis_url, settings=Settings()) as producer:
             await producer.submit(square.map(range(3)), batch_id="other")
-            await producer.submit(square.map(range(600)), batch_id="b", deadline=0.001, grace=0)
+            await producer.submit(square.map(range(600)), batch_id="b", deadline=0.3, grace=0)
             spoil(redis, data)
             assert await use(producer, redis) <= set(KEYS.values())
 
