@@ -312,3 +312,16 @@ async def test_sweep_takes_its_jobs_a_page_at_a_time(
     redis.delete(keys.chunks(batch.id))
     await expire(producer, batch.id, is_final=True)
     assert [result.index for result in await batch.results()] == list(range(1001))
+
+
+async def test_a_batch_takes_no_jobs_past_its_deadline_though_nobody_has_closed_it(producer: Producer) -> None:
+    async def stream() -> AsyncIterator[JobSpec[Any]]:
+        yield square.spec(1)
+        await asyncio.sleep(0.6)
+        yield square.spec(2)
+
+    with pytest.raises(BatchClosedError, match="closed with 1 jobs"):
+        await producer.submit(stream(), batch_id="late", deadline=0.3, grace=0)
+    [result] = await (await producer.attach("late")).results()
+    assert isinstance(result, TimeoutResult)
+    assert (result.phase, result.stopped) == ("batch", "not started")
