@@ -1,4 +1,4 @@
--- alone: say which job of a chunk runs now, alone on its worker, so that whoever finds the lease lapsed knows whom to
+-- alone: say which job of a chunk runs now, alone in a process of its own, so that whoever finds the lease lapsed knows whom to
 -- blame. Safe to call twice.
 -- Reads and writes: KEYS 1 in-progress key of the chunk, 2 holders
 -- ARGV 1 worker id, 2 chunk id, 3 index of the job ("": all of them may run from now on), 4 lifetime of an open batch ms
