@@ -33,7 +33,7 @@ def main(descriptor: int) -> None:
     own = os.getpid()
     # What a job starts must neither speak for it nor keep the line open after our end.
     os.set_inheritable(descriptor, False)  # noqa: FBT003  # takes no keyword
-    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
+    os.register_at_fork(after_in_child=lambda: _leave_to_itself(descriptor))
     with socket.socket(fileno=descriptor) as worker, worker.makefile("rwb") as stream:
         _send(stream, b"{}")
         while length := stream.read(LENGTH_BYTES):
@@ -42,6 +42,12 @@ def main(descriptor: int) -> None:
             if os.getpid() != own:
                 os._exit(0)  # a fork of the job's that came back: the job goes on in the process that it was
             _send(stream, reply)
+
+
+def _leave_to_itself(descriptor: int) -> None:
+    """In a fork of the job's: a pool, say, ends its processes by SIGTERM."""
+    os.close(descriptor)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _send(stream: Any, text: bytes) -> None:
