@@ -109,8 +109,8 @@ async def forget_scripts(server: RedisServer) -> None:
         await asyncio.sleep(0.02)
 
 
-# Whether a fault lasts long enough to be said by who has something to write.
-FAULTS: dict[Callable[[RedisServer], Awaitable[None]], bool] = {
+# Whether a fault lasts long enough to be said by who has something to write; None: that depends on the machine.
+FAULTS: dict[Callable[[RedisServer], Awaitable[None]], bool | None] = {
     restart_in_order: True,
     restart_after_a_crash: True,
     restart_with_much_to_load: True,
