@@ -215,6 +215,8 @@ class ChunkRun:
     def conclude(self, run: JobRun) -> None:
         """Give back the slot of a run that has ended, and record what it ended in, or let it run again."""
         del self._runs[run]
+        if not self._runs:
+            self._begun[max(0, self.row)] = 0.0  # should the worker die now, it is under none of them
         self._give_back(run.process, is_fit=leaves_process_fit(run.outcome))
         lost, delay = self._lost(run), self._delay_before_retry(run)
         if lost is not None:
