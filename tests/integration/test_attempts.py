@@ -215,7 +215,7 @@ async def die_soon(path: Path) -> None:
 @job
 async def overlap(path: Path) -> None:
     """Fail where another run of this is going on."""
-    mark = path / str(os.getpid())
+    mark = path / "running"
     mark.touch(exist_ok=False)
     await asyncio.sleep(0.02)
     mark.unlink()
