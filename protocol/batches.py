@@ -59,8 +59,8 @@ class BatchStatus(BaseModel):
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
-    batch's time is up. `callback` is the batch of its `on_complete` job, once that has been started; `callback_of` is the
-    one whose end has started this.
+    batch's time is up. `callback` is the batch of its `on_complete` job, once that has been started; `callback_of`
+    is the one whose end has started this.
     """
 
     model_config = ConfigDict(frozen=True)
