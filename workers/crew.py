@@ -23,7 +23,7 @@ from workers import forks
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.deadlines import Deadlines
-from workers.heart import Heart
+from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
 from workers.processes import Processes
@@ -122,18 +122,9 @@ class Crew:
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.runner = Runner(
-            self.worker_id,
-            self.slots,
-            self.recorder,
-            self.retries,
-            self.leases,
-            self.clock,
-            options.max_result_bytes,
-            self.deadlines,
-            self.processes,
-            self.threads,
-            {},
-        )
+            self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
+            options.max_result_bytes, self.deadlines, self.processes, self.threads, {},
+        )  # fmt: skip
         self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
         self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned, self.interrupts.keep)
@@ -214,6 +205,7 @@ class Crew:
             "running": self.slots.used,
             "abandoned": len(self.deadlines.left_behind),
             "loop_lag": round(self.heart.take_lag(), 6),
+            "memory": resident_memory(),
         }
 
     def _stop_chunk(self, chunk_id: str) -> None:
