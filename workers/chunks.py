@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import Calls, decode_chunk
 from protocol.errors import ProtocolError, explain
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.jobs import JobSpec
 from protocol.results import encode_common
 from workers import registry
 from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
@@ -27,6 +28,8 @@ from workers.runs import JobRun, Runner
 from workers.timeouts import Raised, TimedOut
 
 logger = logging.getLogger(__name__)
+
+_NO_KEYWORDS: dict[str, Any] = {}
 
 
 class ChunkRun:
@@ -109,7 +112,7 @@ class ChunkRun:
             options = BatchOptions.model_validate_json(claimed.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(self.batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(self.batch_id, self._first, claimed.jobs, key).jobs
+        jobs = decode_chunk(self._first, claimed.jobs, key)
         count = claimed.payload.count
         if len(jobs) != count:
             raise ProtocolError(key, f"field {self._first} holds {len(jobs)} jobs instead of {count}")
@@ -150,7 +153,8 @@ class ChunkRun:
                 await recorder.room()
             if not slots.try_take():
                 await slots.take()
-            await self._start(index, jobs[index - self._first])
+            job, arguments = _call(jobs, index - self._first)
+            await self._start(index, job, arguments)
 
     async def _sift(self, indexes: Sequence[int], jobs: Sequence[JobSpec[Any]]) -> list[int]:
         """Give up the jobs under which workers have died too often, run the suspicious ones alone; returns the rest."""
@@ -179,14 +183,18 @@ class ChunkRun:
             self.stop()
             await asyncio.sleep(0)  # where the cancel comes out
 
-    async def _start(self, index: int, job: JobSpec[Any], *, alone: bool = False) -> None:
-        """Start a job that has its slot; an error is the job's failure."""
+    async def _start(
+        self, index: int, job: JobSpec[Any], arguments: tuple[Any, ...] | None = None, *, alone: bool = False
+    ) -> None:
+        """Start a job that has its slot, with its arguments if they are known; an error is the job's failure."""
         runner, attempt = self.runner, self.claimed.attempt(index)
         process: Process | None = None
         is_started = False
         try:
             function = registry.find(job.function)
-            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+            args, kwargs = arguments or (), _NO_KEYWORDS
+            if arguments is None:
+                args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
             if alone or function.isolation == "process":
                 process = await runner.processes.take()
             if alone:
@@ -289,3 +297,10 @@ class ChunkRun:
     def _wake_if_idle(self) -> None:
         if not self._runs and not self._unrecorded:
             self._idle.set()
+
+
+def _call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
+    """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
+    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
+        return jobs.alike, jobs.arguments[at]
+    return jobs[at], None
