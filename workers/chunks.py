@@ -104,6 +104,11 @@ class ChunkRun:
         """How long, s, its jobs may clean up once they are stopped."""
         return max((run.grace for run in self._runs), default=0.0)
 
+    @property
+    def job_tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks of its jobs that run."""
+        return [run.task for run in self._runs]
+
     def _read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
         claimed, key = self.claimed, keys.chunks(self.batch_id)
         if claimed.jobs is None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from producer.summary import LABELS, seconds
+from producer.durations import seconds
+from producer.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
 from straggler.commands.place import Place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -240,11 +241,19 @@ async def test_second_call_changes_nothing(
     assert before != after or case is _renew
 
 
-def test_every_script_has_its_case() -> None:
-    from importlib.resources import files  # noqa: PLC0415
+def sources() -> dict[str, str]:
+    """Read all scripts, and what they include, by name."""
+    found = (files("protocol") / "scripts").iterdir()
+    return {path.name.removesuffix(".lua"): path.read_text() for path in found if path.name.endswith(".lua")}
 
-    scripts = {path.name.removesuffix(".lua") for path in (files("protocol") / "scripts").iterdir()}
-    assert scripts - {"crashes"} == {name.split()[0] for name in CASES}
+
+def test_every_script_has_its_case() -> None:
+    scripts = {name for name, source in sources().items() if "what other scripts include" not in source}
+    assert scripts == {name.split()[0] for name in CASES}
+
+
+def test_batches_end_in_one_place() -> None:
+    assert [name for name, source in sources().items() if "'*', 'end'" in source] == ["ending"]
 
 
 # ---- what others do in between
