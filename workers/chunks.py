@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
-from protocol.chunks import Calls, decode_chunk
+from protocol.chunks import decode_chunk
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
 from protocol.results import encode_common
@@ -24,7 +24,7 @@ from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
 from workers.processes import Process, ProcessDiedError, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner
+from workers.runs import JobRun, Runner, read_call
 from workers.timeouts import Raised, TimedOut
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class ChunkRun:
                 await recorder.room()
             if not slots.try_take():
                 await slots.take()
-            job, arguments = _call(jobs, index - self._first)
+            job, arguments = read_call(jobs, index - self._first)
             await self._start(index, job, arguments)
 
     async def _sift(self, indexes: Sequence[int], jobs: Sequence[JobSpec[Any]]) -> list[int]:
@@ -302,10 +302,3 @@ class ChunkRun:
     def _wake_if_idle(self) -> None:
         if not self._runs and not self._unrecorded:
             self._idle.set()
-
-
-def _call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
-    """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
-        return jobs.alike, jobs.arguments[at]
-    return jobs[at], None
