@@ -24,12 +24,10 @@ from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
 from workers.processes import Process, ProcessDiedError, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner, read_call
+from workers.runs import JobRun, Runner, read_arguments, read_call
 from workers.timeouts import Raised, TimedOut
 
 logger = logging.getLogger(__name__)
-
-_NO_KEYWORDS: dict[str, Any] = {}
 
 
 class ChunkRun:
@@ -197,9 +195,7 @@ class ChunkRun:
         is_started = False
         try:
             function = registry.find(job.function)
-            args, kwargs = arguments or (), _NO_KEYWORDS
-            if arguments is None:
-                args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+            args, kwargs = read_arguments(function, job, arguments)
             if alone or function.isolation == "process":
                 process = await runner.processes.take()
             if alone:

@@ -28,6 +28,7 @@ from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
+_NO_KEYWORDS: dict[str, Any] = {}
 # How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
 _STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
@@ -179,3 +180,12 @@ def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tupl
     if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
+
+
+def read_arguments(
+    function: Job[..., Any, Any], job: JobSpec[Any], known: tuple[Any, ...] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a job is called with; reads it, where it is not known."""
+    if known is not None:
+        return known, _NO_KEYWORDS
+    return function.signature.decode_arguments(job.args, job.kwargs)
