@@ -85,6 +85,11 @@ def retries(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:retries"
 
 
+def origins(batch_id: str) -> str:
+    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/origins.py)."""
+    return f"{PREFIX}batch:{batch_id}:origins"
+
+
 def claim(worker_id: str) -> str:
     """A worker's last claim, for the case that its reply is lost: its token and the chunks."""
     return f"{PREFIX}claim:{worker_id}"

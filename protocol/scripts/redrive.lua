@@ -37,7 +37,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
     redis.call('RENAME', KEYS[3], KEYS[2])
     redis.call('PEXPIRE', KEYS[2], ARGV[5])
   end
-  more.redriven = redis.call('STRLEN', KEYS[2]) / 8
+  more.redriven = string.format('%d', redis.call('STRLEN', KEYS[2]) / 8)
   if ARGV[7] ~= '' then more.deadline = string.format('%.6f', time[1] + time[2] / 1000000 + ARGV[7]) end
   begin_batch(ARGV[1], ARGV[2], ARGV[3], ARGV[4], more, now, ARGV[5], ARGV[6])
   link()
