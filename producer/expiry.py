@@ -25,7 +25,8 @@ from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, decode_payload
 from protocol.errors import BatchLostError, BatchNotFoundError, ProtocolError
 from protocol.jobs import JobSpec
-from protocol.results import Stopped, encode_row
+from protocol.recording import encode_common, encode_row, record_rows
+from protocol.results import Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -184,15 +185,12 @@ class Expiry:
 
     async def _record(self, jobs: Sequence[_OpenJob], enqueued_at: float | None) -> None:
         """Write a TimeoutResult for each job, where it has no result by then."""
-        function, batch_id = jobs[0].spec.function, self._batch_id
-        common = encode_row(function=function, enqueued_at=enqueued_at)
-        rows = b",\n".join(self._row(job, function) for job in jobs)
-        indexes = ",".join(str(job.index) for job in jobs)
-        statuses = ",".join("timeout" for _ in jobs)
-        names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
-        args = (common, int(keys.OPEN_BATCH_LIFETIME * 1000), indexes, statuses, rows)
-        if await self._run(("record", names, args)) < 0:
-            raise BatchLostError(batch_id)
+        function = jobs[0].spec.function
+        common = encode_common(function, None, enqueued_at)
+        rows = [self._row(job, function) for job in jobs]
+        call = record_rows(self._batch_id, common, [job.index for job in jobs], ["timeout"] * len(jobs), rows)
+        if await self._run(call) < 0:
+            raise BatchLostError(self._batch_id)
 
     def _row(self, job: _OpenJob, function: str) -> bytes:
         fields: dict[str, Any] = {"index": job.index, "status": "timeout"}

@@ -18,7 +18,7 @@ from protocol.batches import BatchOptions
 from protocol.chunks import decode_chunk
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
-from protocol.results import encode_common
+from protocol.recording import encode_common
 from workers import registry
 from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
 from workers.processes import Process, ProcessDiedError, leaves_process_fit
