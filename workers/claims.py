@@ -20,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import Payload, Scripts, decode_payload
+from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError
 from workers.slots import Slots
 
@@ -82,6 +83,7 @@ class Claimed:
         done: The batch's done bits, from the byte that holds the first job's.
         crashes: The workers that have died under it.
         failures: How often each job has failed that runs again after a failure.
+        orders: What was decided since it was submitted.
     """
 
     chunk_id: str
@@ -92,6 +94,7 @@ class Claimed:
     done: bytes
     crashes: list[Crash]
     failures: dict[int, int]
+    orders: Orders | None = None
 
     def open_jobs(self) -> list[int]:
         """List the jobs that are to run in this chunk: without a result, and in no chunk of their own."""
@@ -192,7 +195,7 @@ def _read(reply: list[Any]) -> Claimed | None:
     if len(reply) == 2:
         _say_dropped(name, "it names jobs that its batch does not have")
         return None
-    _, _, options, deadline, jobs, done, crashes, parents_crashes, *failures = reply
+    _, _, options, deadline, jobs, done, crashes, parents_crashes, orders, *failures = reply
     return Claimed(
         name,
         payload,
@@ -202,6 +205,7 @@ def _read(reply: list[Any]) -> Claimed | None:
         done or b"",
         [*read_crashes(crashes), *read_crashes(parents_crashes)],
         dict(_pairs(failures)),
+        read_orders(orders),
     )
 
 

@@ -7,6 +7,7 @@
 --      then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
 -- Returns {jobs that the batch has now (-1: it is gone, -2: its header is not ours; nothing was changed then),
 --          Redis' time in s, in us, 1 if the batch is closed}
+-- @include finish
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = time[1] .. '.' .. string.format('%06d', time[2])
@@ -60,13 +61,7 @@ if closed == '0' then
   if is_late or (ARGV[7] ~= '' and tonumber(ARGV[7]) <= total) then
     closed = '1'
     redis.call('HSET', KEYS[1], 'closed', 1)
-    if tonumber(redis.call('HGET', KEYS[1], 'done') or '') == total then
-      redis.call('HSET', KEYS[1], 'finished_at', now)
-      redis.call('XADD', KEYS[6], '*', 'end', total)
-      for _, key in ipairs({KEYS[1], KEYS[2], KEYS[6], KEYS[7]}) do
-        redis.call('PEXPIRE', key, ARGV[4])
-      end
-    end
+    if tonumber(redis.call('HGET', KEYS[1], 'done') or '') == total then finish_batch(KEYS[1], total, ARGV[4]) end
   end
 end
 return {total, tonumber(time[1]), tonumber(time[2]), tonumber(closed)}
