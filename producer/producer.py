@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from types import TracebackType
@@ -11,23 +10,20 @@ from uuid import uuid4
 
 from producer.batch import Batch
 from producer.fleet import slots_alive, workers_alive
-from producer.spoilt import naming
-from producer.status import parse_options, parse_status, read_header, read_status
+from producer.listing import newest, read_statuses
+from producer.status import parse_options, parse_status, read_header
 from producer.submission import Submission
-from protocol import keys
 from protocol.batches import BatchStatus
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.errors import BatchNotFoundError, OptionError, ProtocolError
+from protocol.errors import OptionError
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from protocol.jobs import JobSpec, JobSpecs
-
-logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -130,20 +126,7 @@ class Producer:
         Raises:
             ProtocolError: If the list itself is not ours.
         """
-        with naming(keys.BATCHES):
-            newest = await self.redis.zrevrange(keys.BATCHES, 0, limit - 1)
-        found = []
-        for batch_id in newest:
-            name = batch_id.decode(errors="backslashreplace")
-            try:
-                found.append(await read_status(self.redis, name))
-            except BatchNotFoundError:
-                continue
-            except ProtocolError as error:
-                logger.warning(
-                    "batch %s cannot be read: %s", name, error, extra={"event": "batch.unreadable", "batch": name}
-                )
-        return found
+        return await read_statuses(self.redis, await newest(self.redis, 0, limit))
 
     async def workers(self) -> list[str]:
         """Name the live workers of the producer's queue."""

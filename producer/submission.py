@@ -93,8 +93,6 @@ def submit_call(
         keys.queue(queue),
         keys.wake(queue),
         keys.BATCHES,
-        keys.results(batch_id),
-        keys.done(batch_id),
     )
     return "submit", names, args
 

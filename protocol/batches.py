@@ -59,7 +59,8 @@ class BatchStatus(BaseModel):
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
-    batch's time is up.
+    batch's time is up. `stopped` says why none of its jobs starts any more, None if they do; at `cancelled_at` all that
+    ran were cancelled, too.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,6 +79,8 @@ class BatchStatus(BaseModel):
     lost: Count = 0
     created_at: Moment
     deadline: Moment | None = None
+    stopped: str | None = None
+    cancelled_at: Moment | None = None
     finished_at: Moment | None = None
 
     @property

@@ -249,9 +249,18 @@ def _command(name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tupl
 
 @lru_cache
 def _source(name: str) -> str:
-    """Read a script; a line `-- @include name` stands for what is in that file."""
-    text = files("protocol.scripts").joinpath(f"{name}.lua").read_text()
-    return re.sub(r"^-- @include (\w+)$", lambda line: _source(line[1]), text, flags=re.MULTILINE)
+    """Read a script; a line `-- @include name` stands for what is in that file, the first time that it is named."""
+    included: set[str] = set()
+
+    def read(name: str) -> str:
+        included.add(name)
+        text = files("protocol.scripts").joinpath(f"{name}.lua").read_text()
+        return re.sub(r"^-- @include (\w+)$", include, text, flags=re.MULTILINE)
+
+    def include(line: re.Match[str]) -> str:
+        return "" if line[1] in included else read(line[1])
+
+    return read(name)
 
 
 @lru_cache

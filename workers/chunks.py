@@ -11,13 +11,9 @@ import logging
 from collections.abc import MutableSequence, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from protocol import keys
-from protocol.batches import BatchOptions
 from protocol.control import Orders
-from protocol.errors import ProtocolError, explain
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.errors import ProtocolError
+from protocol.jobs import JobSpec
 from protocol.results import encode_common
 from workers import registry
 from workers.claims import Claimed, Crash, is_poison
@@ -71,13 +67,12 @@ class ChunkRun:
             What becomes of the chunk: `succeeded`, `ended` or `again` (see release.lua).
         """
         try:
-            options, jobs = self._read()
+            self._options, self._jobs = self.claimed.read()
         except ProtocolError as error:
             logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
             self._fail_all(error)
         else:
-            self._options, self._jobs = options, jobs
-            self._describe_group(jobs[0].function)
+            self._describe_group(self._jobs[0].function)
             await self._start_until_stopped()
         return await self.finish()
 
@@ -122,19 +117,10 @@ class ChunkRun:
         """How long, s, its jobs may clean up once they are stopped."""
         return max((run.grace for run in self._runs), default=0.0)
 
-    def _read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
-        claimed, key = self.claimed, keys.chunks(self.batch_id)
-        if claimed.jobs is None:
-            raise ProtocolError(key, f"field {self._first} is gone, and with it its jobs")
-        try:
-            options = BatchOptions.model_validate_json(claimed.options)
-        except ValidationError as error:
-            raise ProtocolError(keys.batch(self.batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(self.batch_id, self._first, claimed.jobs, key).jobs
-        count = claimed.payload.count
-        if len(jobs) != count:
-            raise ProtocolError(key, f"field {self._first} holds {len(jobs)} jobs instead of {count}")
-        return options, jobs
+    @property
+    def job_tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks of its jobs that run."""
+        return [run.task for run in self._runs]
 
     def _describe_group(self, function: str) -> None:
         runner = self.runner

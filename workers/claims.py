@@ -18,10 +18,12 @@ from uuid import uuid4
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from protocol import keys
+from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, explain
+from protocol.jobs import JobSpec, decode_chunk
 from workers.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -95,6 +97,25 @@ class Claimed:
     crashes: list[Crash]
     failures: dict[int, int]
     orders: Orders | None = None
+
+    def read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
+        """Read the batch's options and the chunk's jobs.
+
+        Raises:
+            ProtocolError: If they are not ours, or gone.
+        """
+        batch_id, first, count = self.payload.batch_id, self.payload.first, self.payload.count
+        key = keys.chunks(batch_id)
+        if self.jobs is None:
+            raise ProtocolError(key, f"field {first} is gone, and with it its jobs")
+        try:
+            options = BatchOptions.model_validate_json(self.options)
+        except ValidationError as error:
+            raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
+        jobs = decode_chunk(batch_id, first, self.jobs, key).jobs
+        if len(jobs) != count:
+            raise ProtocolError(key, f"field {first} holds {len(jobs)} jobs instead of {count}")
+        return options, jobs
 
     def open_jobs(self) -> list[int]:
         """List the jobs that are to run in this chunk: without a result, and in no chunk of their own."""

@@ -24,7 +24,7 @@ from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.control import Control
 from workers.deadlines import Deadlines
-from workers.heart import Heart
+from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
 from workers.processes import Processes
@@ -214,6 +214,7 @@ class Crew:
             "running": self.slots.used,
             "abandoned": len(self.deadlines.left_behind),
             "loop_lag": round(self.heart.take_lag(), 6),
+            "memory": resident_memory(),
         }
 
     def _stop_chunk(self, chunk_id: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from protocol import keys
 from protocol.connection import CHUNK_FUNCTION, connect
 from workers import forks
+from workers.chunks import ChunkRun
 from workers.claims import Claimed
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
@@ -195,13 +196,20 @@ class StragglerWorker(Worker):
         ending = asyncio.ensure_future(asyncio.wait(tasks))
         both: set[asyncio.Future[Any]] = {hurry, ending}
         await asyncio.wait(both, timeout=self.options.shutdown_wait, return_when=asyncio.FIRST_COMPLETED)
-        grace = max((chunk.longest_grace for chunk in chunks), default=0.0)
-        for chunk in chunks:
-            chunk.hand_back()
-        _, late = await asyncio.wait(tasks, timeout=grace + FAREWELL)
+        await self._stop_jobs(chunks)
+        _, late = await asyncio.wait(tasks, timeout=FAREWELL)
         for task in (hurry, *late):
             task.cancel()
         await asyncio.wait({hurry, ending, *late})
+
+    async def _stop_jobs(self, chunks: Sequence[ChunkRun]) -> None:
+        """Hand back what runs, and wait for its cleanup; of jobs that have ended nothing is waited for."""
+        grace = max((chunk.longest_grace for chunk in chunks), default=0.0)
+        jobs = [task for chunk in chunks for task in chunk.job_tasks]
+        for chunk in chunks:
+            chunk.hand_back()
+        if jobs:
+            await asyncio.wait(jobs, timeout=grace)
 
 
 def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:

@@ -4,10 +4,9 @@
 -- ARGV 1 lifetime of an open batch ms, 2 reason, then indexes in ascending order, at most 250; none for all
 -- Returns {decisions so far, jobs of these that have no result, then for each index the first of its chunk (-1: it is gone)},
 --      or {-1} if there is no such batch, {-2} if it is complete
--- @include crashes
 -- @include orders
--- @include finish
-local fields = redis.call('HMGET', KEYS[1], 'total', 'done', 'finished_at', 'keep_ms', 'control')
+-- @include ending
+local fields = redis.call('HMGET', KEYS[1], 'total', 'done', 'finished_at', 'control')
 if not fields[1] then return {-1} end
 if fields[3] then return {-2} end
 local LARGEST_CHUNK = 256
@@ -43,7 +42,7 @@ else
   end
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
-local version = tonumber(fields[5] or 0)
+local version = tonumber(fields[4] or 0)
 if changed > 0 then version = announce(KEYS[1]) end
-if #ARGV == 2 and open == 0 then finish_batch(KEYS[1], fields[1], fields[4]) end
+if #ARGV == 2 then end_if_complete(KEYS[1]) end
 return {version, open, unpack(firsts)}

@@ -2,7 +2,6 @@
 -- Reads of each chunk its batch's header and cancelled; writes heard
 -- ARGV 1 lifetime of an open batch ms, then for each chunk: id, batch id, first job, the one behind the last, decisions known
 -- Returns for each chunk {its id, what was decided (see orders.lua; nil: nothing new)}
--- @include crashes
 -- @include orders
 local reply = {}
 for at = 2, #ARGV, 5 do

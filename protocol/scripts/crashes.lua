@@ -6,29 +6,7 @@
 --   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known. A "?"
 --   before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.
 
--- What a key holds, or false where another kind of value stands: one spoilt key must not hold up the whole queue.
-local function ask(...)
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then return false end
-  return reply
-end
-
--- Write to a key of our book-keeping; another kind of value that stands there makes way, as it tells nothing.
-local function put(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  -- What else went wrong, such as a full memory, goes wrong again, and is raised.
-  if string.find(reply.err, 'WRONGTYPE', 1, true) then redis.call('DEL', key) end
-  return redis.call(command, key, ...)
-end
-
--- Wake one idle worker; tokens never pile up.
-local function wake_one(key, lifetime)
-  if put('LLEN', key) == 0 then
-    redis.call('LPUSH', key, 1)
-    redis.call('PEXPIRE', key, lifetime)
-  end
-end
+-- @include spoilt
 
 -- Whether a worker holds a chunk: by its lease, or, if that has lapsed, as nobody has taken the chunk since.
 local function holds(worker, lease, holder)

@@ -1,7 +1,9 @@
 -- orders: what other scripts include to decide something about a batch after its submission, and to tell it to its workers.
 -- The header's field `control` counts such decisions; `stopped` says why no more jobs start, `deadline` when time is up.
 -- batch:<id>:cancelled holds index -> reason, or "*" -> reason for all jobs; batch:<id>:heard chunk -> the last decision of
--- which the worker that holds the chunk knows. Needs crashes.
+-- which the worker that holds the chunk knows.
+
+-- @include spoilt
 
 -- Count a decision, and hint to all workers that there is one: what it is they read here.
 local function announce(header)

@@ -1,11 +1,11 @@
 -- record: keep the first result of each job, for ever. Safe to call twice: what has its result is passed over.
--- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what is noted for running it
+-- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what ending.lua says
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
 --      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
 --      6 1 if no worker had these jobs: then they were never counted as taken
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
--- @include finish
-local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'keep_ms')
+-- @include ending
+local header = redis.call('HMGET', KEYS[1], 'total', 'closed')
 if not header[1] then return -1 end
 -- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
 redis.call('XLEN', KEYS[3])
@@ -45,8 +45,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
 for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
 if ARGV[6] == '1' then redis.call('HINCRBY', KEYS[1], 'taken', new) end
-local done = redis.call('HINCRBY', KEYS[1], 'done', new)
-if header[2] == '1' and done == tonumber(header[1]) then
-  finish_batch(KEYS[1], done, header[3])
-end
+redis.call('HINCRBY', KEYS[1], 'done', new)
+-- An open batch does not end, however many of its jobs are done.
+if header[2] == '1' then end_if_complete(KEYS[1]) end
 return new

@@ -1,13 +1,13 @@
 -- submit: write a batch's header if there is none, append chunks, close the batch if its total is given.
 -- Safe to call twice: a chunk is taken only where the batch's jobs end, so what is there already is not added again.
--- Reads and writes: KEYS 1 header, 2 chunks, 3 queue, 4 wake, 5 batches, 6 results, 7 done
+-- Reads and writes: KEYS 1 header, 2 chunks, 3 queue, 4 wake, 5 batches; of a batch that ends what ending.lua says
 -- ARGV 1 batch id, 2 queue name, 3 options (JSON), 4 keep_results ms, 5 open lifetime ms, 6 batches kept,
 --      7 how many jobs the batch has in all ("" leaves it open), 8 the batch's deadline, s from now ("" for none),
 --      9 1 if the batch must be there: one that is gone in the middle of its submission is not begun anew,
 --      then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
 -- Returns {jobs that the batch has now (-1: it is gone, -2: its header is not ours; nothing was changed then),
 --          Redis' time in s, in us, 1 if the batch is closed}
--- @include finish
+-- @include ending
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = time[1] .. '.' .. string.format('%06d', time[2])
@@ -61,7 +61,7 @@ if closed == '0' then
   if is_late or (ARGV[7] ~= '' and tonumber(ARGV[7]) <= total) then
     closed = '1'
     redis.call('HSET', KEYS[1], 'closed', 1)
-    if tonumber(redis.call('HGET', KEYS[1], 'done') or '') == total then finish_batch(KEYS[1], total, ARGV[4]) end
+    end_if_complete(KEYS[1])
   end
 end
 return {total, tonumber(time[1]), tonumber(time[2]), tonumber(closed)}
