@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import length_hint
 from typing import Any, TypeAlias
 
+from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
 from producer.spoilt import find_spoilt, types_of
@@ -63,7 +64,14 @@ def chunk_size(total: int | None, slots: int) -> int:
 
 
 def submit_call(
-    batch_id: str, queue: str, options: BatchOptions, chunk: Sequence[Any], *, total: int | None, must_exist: bool
+    batch_id: str,
+    queue: str,
+    options: BatchOptions,
+    chunk: Sequence[Any],
+    *,
+    total: int | None,
+    must_exist: bool,
+    fields: Mapping[str, str] | None = None,
 ) -> Call:
     """Make a call of the `submit` script.
 
@@ -74,6 +82,7 @@ def submit_call(
         chunk: First index, number of jobs, payload, and jobs of a chunk; empty for none.
         total: How many jobs the batch has in all, which closes it; None leaves it open.
         must_exist: Whether to change nothing if there is no such batch.
+        fields: Further fields of a new header.
     """
     args = (
         batch_id,
@@ -85,6 +94,7 @@ def submit_call(
         "" if total is None else total,
         "" if options.deadline is None else options.deadline,
         int(must_exist),
+        to_json(fields or {}),
         *chunk,
     )
     names = (
@@ -122,10 +132,18 @@ class Submission:
         options: The batch's options.
         limit_bytes: Longest arguments of one job, bytes of JSON.
         clock: Redis' clock.
+        fields: Further fields of the batch's header.
     """
 
     def __init__(
-        self, scripts: Scripts, batch_id: str, queue: str, options: BatchOptions, limit_bytes: int, clock: RedisClock
+        self,
+        scripts: Scripts,
+        batch_id: str,
+        queue: str,
+        options: BatchOptions,
+        limit_bytes: int,
+        clock: RedisClock,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         self._scripts = scripts
         self._batch_id = batch_id
@@ -133,6 +151,7 @@ class Submission:
         self._options = options
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._fields = fields
         self._is_begun = False
 
     async def send(self, jobs: Jobs, slots: int) -> int:
@@ -193,6 +212,7 @@ class Submission:
                 self._encode(part, now),
                 total=total if number == last else None,
                 must_exist=self._is_begun or number > 0,
+                fields=self._fields,
             )
             for number, part in enumerate(chunks or [None])
         ]

@@ -91,6 +91,14 @@ local function describe(chunk)
   return told
 end
 
+local function count_done(chunk)
+  local count = 0
+  for index = chunk.start, chunk.stop - 1 do
+    if ask('GETBIT', chunk.header .. ':done', index) == 1 then count = count + 1 end
+  end
+  return count
+end
+
 -- Lease a chunk; whoever held it before and has not let go of it has died under it.
 local function take(chunk)
   local holder, start, stop = read_holder(chunk.header, chunk.id)
@@ -100,7 +108,8 @@ local function take(chunk)
       worker = holder, start = start or chunk.start, stop = stop or chunk.stop, ending = 'no sign of life', doubtful = true, ended_at = now,
     }, lifetime)
   end
-  if not holder then ask('HINCRBY', chunk.header, 'taken', chunk.jobs) end
+  -- Those that were cancelled while they waited are counted as taken already.
+  if not holder then ask('HINCRBY', chunk.header, 'taken', chunk.jobs - (chunk.has_orders and count_done(chunk) or 0)) end
   -- A finished batch has its lifetime: a header that outlives its results would keep their collectors waiting.
   if not chunk.is_over then
     -- From the second crash on it must be said which job is at work; so far none is.
