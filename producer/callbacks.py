@@ -13,8 +13,9 @@ from pydantic_core import from_json, to_json
 
 from protocol import keys, signatures
 from protocol.batches import BatchOptions, BatchStatus
+from protocol.chunks import encode_jobs
 from protocol.errors import OptionError, UsageError
-from protocol.jobs import JobSpec, encode_chunk, encode_job
+from protocol.jobs import JobSpec, encode_job
 
 STATUS = "status"
 """The keyword argument that the job gets: the batch's status, as `BatchStatus` is in JSON."""
@@ -65,7 +66,7 @@ def encode_callback(job: Any, batch_id: str, queue: str, options: BatchOptions, 
     keep_ms, lifetime_ms = int(options.keep_results * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
     return to_json(
         {
-            "jobs": encode_chunk([_put_status(encoded, job.function, b"%b,\n}" % known[:-1])]),
+            "jobs": encode_jobs([_put_status(encoded, job.function, b"%b,\n}" % known[:-1])]),
             "options": own.model_dump_json(exclude_defaults=True),
             "keep_ms": keep_ms,
             "lifetime_ms": lifetime_ms,

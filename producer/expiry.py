@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from producer.cutting import LARGEST_CHUNK
 from producer.settling import UNKNOWN, OpenJob, Settlement, is_set
 from producer.spoilt import naming
 from producer.status import read_status
-from producer.submission import LARGEST_CHUNK, read_reply, submit_call
+from producer.submission import read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.clock import RedisClock

@@ -13,14 +13,15 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from producer.cutting import LARGEST_CHUNK
 from producer.spoilt import find_spoilt, naming, raise_named, types_of
-from producer.submission import LARGEST_CHUNK
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
+from protocol.chunks import decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, decode_payload
 from protocol.errors import BatchLostError, ProtocolError
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.jobs import JobSpec
 from protocol.results import encode_row
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class Settlement:
             except ProtocolError:
                 count = 0
         try:
-            return decode_chunk(self._batch_id, first, data, keys.chunks(self._batch_id)).jobs, enqueued_at
+            return decode_chunk(first, data, keys.chunks(self._batch_id)), enqueued_at
         except ProtocolError as error:
             logger.warning("%s", error, extra={"event": "batch.unreadable", "batch": self._batch_id})
             return [UNKNOWN] * min(count, LARGEST_CHUNK), enqueued_at

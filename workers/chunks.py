@@ -20,7 +20,7 @@ from workers.claims import Claimed, Crash, is_poison
 from workers.processes import Process, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner
+from workers.runs import JobRun, Runner, read_arguments, read_call
 from workers.suspects import crash_of, is_suspicious
 from workers.timeouts import TimedOut
 
@@ -160,7 +160,8 @@ class ChunkRun:
             if not slots.try_take():
                 await slots.take()
             if self._left:
-                await self._start(self._left.pop())
+                index = self._left.pop()
+                await self._start(index, *read_call(self._jobs, index - self._first))
             else:  # cancelled meanwhile
                 slots.give()
 
@@ -185,7 +186,7 @@ class ChunkRun:
             self.runner.slots.give()
             return
         self._left.remove(index)
-        await self._start(index, alone=True)
+        await self._start(index, self._jobs[index - self._first], alone=True)
         await self._until_idle()
 
     async def _say_at_work(self, index: int | None) -> None:
@@ -194,14 +195,16 @@ class ChunkRun:
             self.stop()
             await asyncio.sleep(0)  # where the cancel comes out
 
-    async def _start(self, index: int, *, alone: bool = False) -> None:
-        """Start a job that has its slot; an error is the job's failure."""
-        runner, attempt, job = self.runner, self.claimed.attempt(index), self._jobs[index - self._first]
+    async def _start(
+        self, index: int, job: JobSpec[Any], arguments: tuple[Any, ...] | None = None, *, alone: bool = False
+    ) -> None:
+        """Start a job that has its slot, with its arguments if they are known; an error is the job's failure."""
+        runner, attempt = self.runner, self.claimed.attempt(index)
         process: Process | None = None
         is_started = False
         try:
             function = registry.find(job.function)
-            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+            args, kwargs = read_arguments(function, job, arguments)
             if alone or function.isolation == "process":
                 self._at_door = index
                 process = await runner.processes.take()

@@ -19,11 +19,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError, explain
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.jobs import JobSpec
 from workers.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Claimed:
             options = BatchOptions.model_validate_json(self.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(batch_id, first, self.jobs, key).jobs
+        jobs = decode_chunk(first, self.jobs, key)
         if len(jobs) != count:
             raise ProtocolError(key, f"field {first} holds {len(jobs)} jobs instead of {count}")
         return options, jobs
