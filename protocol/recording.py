@@ -30,7 +30,13 @@ def encode_row(**fields: Any) -> bytes:
 
 
 def record_rows(
-    batch_id: str, common: bytes, indexes: Sequence[int], statuses: Sequence[str], rows: Sequence[bytes]
+    batch_id: str,
+    common: bytes,
+    indexes: Sequence[int],
+    statuses: Sequence[str],
+    rows: Sequence[bytes],
+    *,
+    was_taken: bool = True,
 ) -> Call:
     """Record results of any kind.
 
@@ -40,9 +46,11 @@ def record_rows(
         indexes: Their jobs.
         statuses: Their statuses.
         rows: What each adds, from `encode_row`.
+        was_taken: Whether a worker had them.
     """
     # Three long arguments in place of three a job: packing those was a quarter of a worker's time.
-    return _call(batch_id, common, indexes, ",".join(statuses), {"rows": b",\n".join(rows)})
+    columns = {"rows": b",\n".join(rows)}
+    return _call(batch_id, common, indexes, ",".join(statuses), columns, was_taken=was_taken)
 
 
 def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahead: float) -> Call:
@@ -62,14 +70,22 @@ def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahe
         "took": to_json([int((end - start) * 1e6) for start, end in zip(starts, ends, strict=True)])[1:-1],
         "values": b",\n".join(values),
     }
-    return _call(batch_id, at, indexes, "success", columns)
+    return _call(batch_id, at, indexes, "success", columns, was_taken=True)
 
 
-def _call(batch_id: str, common: bytes, indexes: Sequence[int], statuses: str, columns: Mapping[str, bytes]) -> Call:
+def _call(
+    batch_id: str,
+    common: bytes,
+    indexes: Sequence[int],
+    statuses: str,
+    columns: Mapping[str, bytes],
+    *,
+    was_taken: bool,
+) -> Call:
     names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
     lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
     flat = [word for column in columns.items() for word in column]
-    return "record", names, (common, lifetime, encode_indexes(indexes), statuses, *flat)
+    return "record", names, (common, lifetime, encode_indexes(indexes), statuses, int(not was_taken), *flat)
 
 
 def encode_indexes(indexes: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 -- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what ending.lua says
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes and ranges of them ("0-97,100"),
 --      4 statuses joined by ",", or the one that all have,
+--      5 1 if no worker had these jobs: then they were never counted as taken,
 --      then the columns of the entry, each as its name and what it says of each job, joined by "," (numbers) or ",\n":
 --      JSON escapes line breaks, so that joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
@@ -79,7 +80,7 @@ local function new_indexes()
 end
 
 local entry = {'common', ARGV[1], 'indexes', is_any_set and new_indexes() or ARGV[3]}
-for at = 5, #ARGV, 2 do
+for at = 6, #ARGV, 2 do
   local name, column = ARGV[at], ARGV[at + 1]
   if is_any_set then column = keep_new(column, (name == 'started' or name == 'took') and ',' or ',\n') end
   entry[#entry + 1], entry[#entry + 2] = name, '[' .. column .. ']'
@@ -89,6 +90,7 @@ redis.call('XADD', KEYS[3], '*', unpack(entry))
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
 for status, number in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, number) end
+if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[1], 'taken', new) end
 redis.call('HINCRBY', KEYS[1], 'done', new)
 -- An open batch does not end, however many of its jobs are done.
 if header[2] == '1' then end_if_complete(KEYS[1]) end
