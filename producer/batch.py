@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read, read_present
 from producer.lineage import read_lineage
 from producer.origins import Selection
@@ -158,6 +159,29 @@ class Batch(Generic[R]):
             return [result.unwrap() for result in results]
         return [result.value if result.status == "success" else default for result in results]
 
+    async def cancel(self, indexes: Iterable[int] | None = None, reason: str = "") -> int:
+        """Cancel jobs: those that wait never start, those that run are cancelled, with cleanup within `grace`.
+
+        Each ends in a CancelledResult with the reason; results that are recorded stay. Within 0.5 s that holds for all
+        that wait, and for all that run and end when they are cancelled, even if no worker is alive. Without indexes the
+        whole batch is cancelled and closed: it takes no more jobs, and ends.
+
+        Args:
+            indexes: The jobs; None for all.
+            reason: Why, for people; at most 200 characters. A job that is cancelled twice keeps its first.
+
+        Returns:
+            How many of these jobs had no result yet.
+
+        Raises:
+            OptionError: If the batch has no such job, or the reason is too long; nothing is cancelled then.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys is not ours.
+        """
+        status = await self._watch.status()
+        wanted, why = checked_indexes(status, indexes), checked_reason(reason)
+        return await Cancellation(self._scripts, status, self.options, why).run(wanted)
+
     async def retry(
         self,
         statuses: Iterable[str] | str | None = None,
@@ -174,15 +198,15 @@ class Batch(Generic[R]):
         now are chosen. If there are none, the new batch is empty, and complete.
 
         Args:
-            statuses: Jobs that ended so: "timeout", "failure", "cancelled", "lost"; those that succeeded are not kept. By
-                default ("timeout", "lost"), or, where `indexes` or `where` choose, all four.
+            statuses: Jobs that ended so: "timeout", "failure", "cancelled", "lost"; those that succeeded are not kept.
+                By default ("timeout", "lost"), or, where `indexes` or `where` choose, all four.
             indexes: Only jobs with one of these.
             where: Only jobs for whose result this is true.
-            batch_id: Chosen by the caller: the same again adds nothing twice, and goes on with the jobs that were chosen
-                first. By default each call makes a new batch.
+            batch_id: Chosen by the caller: the same again adds nothing twice, and goes on with the jobs that were
+                chosen first. By default each call makes a new batch.
             on_complete: As in `Producer.submit`; the parent's is not started again.
-            **overrides: Options that are not to be as they were, see `BatchOptions`. A `timeout` or `queue_timeout` holds
-                for jobs, too, that had one of their own.
+            **overrides: Options that are not to be as they were, see `BatchOptions`. A `timeout` or `queue_timeout`
+                holds for jobs, too, that had one of their own.
 
         Raises:
             OptionError: If a status, an index or an option cannot be, or the id is another batch's.

@@ -60,7 +60,7 @@ async def test_redrive_with_a_longer_timeout(example: Any, tmp_path: Path) -> No
 
 async def test_report_of_a_complete_batch(example: Any) -> None:
     async with embedded(Settings()) as producer:
-        batch = await example("report").begin(producer)
+        batch = await example("announce").begin(producer)
         await batch.results()
         callback = await producer.attach("nightly.done")
         assert await callback.gather() == ["#ops: nightly is done, 100 of 100 succeeded"]
