@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticUndefined, to_json
 
 from protocol.errors import ArgumentsError, explain
@@ -130,6 +131,18 @@ class Signature:
             ValidationError: If it does not fit (the worker's function has another return type than ours).
         """
         return self._returned.__pydantic_validator__.validate_json(to_json({"value": value})).value
+
+    def returned_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the return value, as it travels; empty if its type has none.
+
+        Raises:
+            ArgumentsError: If the annotations cannot be read.
+        """
+        try:
+            schema: dict[str, Any] = self._returned.model_json_schema(mode="serialization")
+        except PydanticInvalidForJsonSchema:
+            return {}
+        return {"$defs": schema.get("$defs", {}), **schema["properties"]["value"]}
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
