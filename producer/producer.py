@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
 from producer.batch import Batch
+from producer.callbacks import encode_callback
 from producer.fleet import slots_alive, workers_alive
 from producer.listing import newest, read_statuses
-from producer.status import parse_options, parse_status, read_header
+from producer.running import read_running
+from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
 from protocol.batches import BatchStatus
 from protocol.batches import options as make_options
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from protocol.jobs import JobSpec, JobSpecs
+    from protocol.running import RunningJob
 
 R = TypeVar("R")
 
@@ -76,17 +79,24 @@ class Producer:
         jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]],
         *,
         batch_id: str | None = None,
+        on_complete: JobSpec[Any] | None = None,
         **options: Any,
     ) -> Batch[R]: ...
     @overload
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]: ...
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]:
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]: ...
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]:
         """Submit a batch: stream its jobs into Redis, and close it.
 
         Args:
             jobs: An iterable or async iterable of `JobSpec`; never held whole in memory.
             batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that
                 was cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
+            on_complete: A job that is started, once, when the batch is complete, whoever is there by then; it gets the
+                batch's status as `status`, and is a batch of its own (`BatchStatus.callback`).
             **options: See `BatchOptions`.
 
         Raises:
@@ -101,7 +111,11 @@ class Producer:
         """
         made = make_options(**options)
         batch_id = _checked_id(batch_id)
-        submission = Submission(self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock)
+        limit = self.settings.max_arguments_bytes
+        fields = {}
+        if on_complete is not None:
+            fields["on_complete"] = encode_callback(on_complete, batch_id, self.queue, made, limit)
+        submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
         await submission.send(jobs, await self._live_slots())
         return Batch(self.scripts, batch_id, self.queue, made)
 
@@ -127,6 +141,21 @@ class Producer:
             ProtocolError: If the list itself is not ours.
         """
         return await read_statuses(self.redis, await newest(self.redis, 0, limit))
+
+    async def running(self, batch_id: str | None = None) -> list[RunningJob]:
+        """List the jobs that have been at work for the longest time, as their workers told within the last seconds.
+
+        Each worker tells of 50 at most: of what has run for a second, or has told how far it is by `heartbeat`.
+
+        Args:
+            batch_id: Of this batch only; by default of all batches on the producer's queue.
+
+        Raises:
+            BatchNotFoundError: If there is no batch of that id.
+            ProtocolError: If its header is not ours, or the list of workers.
+        """
+        queue = self.queue if batch_id is None else (await read_status(self.redis, batch_id)).queue
+        return await read_running(self.redis, queue, batch_id)
 
     async def workers(self) -> list[str]:
         """Name the live workers of the producer's queue."""

@@ -22,6 +22,7 @@ from protocol.settings import Settings
 from workers import forks
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
+from workers.control import Control
 from workers.deadlines import Deadlines
 from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
@@ -31,6 +32,7 @@ from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.retries import Retries
+from workers.running import Running
 from workers.runs import Runner
 from workers.slots import Slots
 from workers.tasks import Tasks
@@ -121,22 +123,16 @@ class Crew:
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.runner = Runner(
-            self.worker_id,
-            self.slots,
-            self.recorder,
-            self.retries,
-            self.leases,
-            self.clock,
-            options.max_result_bytes,
-            self.deadlines,
-            self.processes,
-            self.threads,
-        )
+            self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
+            options.max_result_bytes, self.deadlines, self.processes, self.threads, {},
+        )  # fmt: skip
+        self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
         self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned, self.interrupts.keep)
         self.tasks = Tasks()
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
+        self.control = Control(self.scripts, self.chunks, options.lease * 0.3)
 
     async def start(self) -> None:
         """Start to record and to renew, and tell the producers of our slots."""
@@ -144,6 +140,8 @@ class Crew:
         forks.watch(self.deadlines)
         self.recorder.start()
         self.leases.start()
+        self.control.start()
+        self.running.start()
         self.interrupts.start()
         if self._pulse is not None:
             self._pulse.worker_id = self.worker_id
@@ -151,9 +149,11 @@ class Crew:
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
+        await self.control.close()
         await self.recorder.close()
         self.interrupts.stop()
         self.deadlines.close()
+        await self.running.stop()
         await self.leases.close()
         await self.heart.stop()
         await self.processes.close()
@@ -177,6 +177,7 @@ class Crew:
         row = self._pulse.hold(claimed.chunk_id) if self._pulse else -1
         begun = self._pulse.begun if self._pulse else None
         chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row, begun)
+        self.control.took(chunk.batch_id)
         try:
             outcome = await chunk.run()
             await self.leases.release(claimed, outcome)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, Stopped
+from workers import registry
 from workers.calls import in_thread, on_loop
 from workers.claims import Claimed
 from workers.context import CurrentJob, enter
@@ -20,12 +22,14 @@ from workers.processes import Process, Processes
 from workers.pulse import job_number
 from workers.recorder import Recorder
 from workers.registry import Isolation, Job
+from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
 from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
+_NO_KEYWORDS: dict[str, Any] = {}
 # How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
 _STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
@@ -59,6 +63,7 @@ class Runner:
         deadlines: Who watches the jobs' clocks.
         processes: Where plain functions run.
         threads: Where those run that ask for it.
+        reports: What jobs say of themselves, of those that do.
     """
 
     worker_id: str
@@ -71,6 +76,7 @@ class Runner:
     deadlines: Deadlines
     processes: Processes
     threads: Threads
+    reports: dict[JobRun, Report]
 
     def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
@@ -162,11 +168,37 @@ class JobRun(Run):
     def began(self) -> None:
         """Let the job ask who it is."""
         enter(self)
+        if self.process is not None:
+            self.chunk.runner.reports[self] = self.process.report
 
     def ended(self) -> None:
         """Let the chunk conclude it."""
         self.chunk.conclude(self)
 
+    def report(self, progress: float | None, note: str) -> None:
+        """Take note of a heartbeat."""
+        reports = self.chunk.runner.reports
+        report = reports.get(self)
+        if report is None:
+            report = reports[self] = OwnReport()
+        report.say(progress, note)
+
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""
         return CurrentJob(self, self.chunk.batch_id, self.index, self.job.key, self.attempt)
+
+
+def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
+    """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
+    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
+        return jobs.alike, jobs.arguments[at]
+    return jobs[at], None
+
+
+def read_arguments(
+    function: Job[..., Any, Any], job: JobSpec[Any], known: tuple[Any, ...] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a job is called with; reads it, where it is not known."""
+    if known is not None:
+        return known, _NO_KEYWORDS
+    return function.signature.decode_arguments(job.args, job.kwargs)
