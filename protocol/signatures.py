@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticUndefined, to_json
 
@@ -154,6 +154,19 @@ class Signature:
         except PydanticInvalidForJsonSchema:
             return {}
         return {"$defs": schema.get("$defs", {}), **schema["properties"]["value"]}
+
+    def decode_values(self, data: bytes) -> list[Any]:
+        """Turn a JSON array of values back into the declared return type.
+
+        Raises:
+            As `decode_value`.
+        """
+        return self._values.validate_json(data)
+
+    @cached_property
+    def _values(self) -> TypeAdapter[list[Any]]:
+        self._returned  # noqa: B018  # says what is wrong with an annotation that cannot be
+        return TypeAdapter(list[self._hints.get("return", Any)], config=WIRE)  # type: ignore[arg-type, misc]  # made here
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
-from protocol.results import encode_common, encode_row
+from protocol.recording import encode_common, encode_row, record_rows
 from tests.conftest import until
 from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
@@ -70,11 +70,9 @@ class Hand:
         return (await self.claims.due(Slots(slots))).chunks
 
     async def record(self, batch: Batch[Any], *indexes: int) -> int:
-        names = tuple(make(batch.id) for make in (keys.batch, keys.done, keys.results, keys.chunks))
-        rows = b",\n".join(encode_row(index=index, status="success", value=index) for index in indexes)
-        statuses = ",".join(["success"] * len(indexes))
-        args = (encode_common("square", self.name, 1.0), LIFETIME_MS, ",".join(map(str, indexes)), statuses, rows)
-        return int(await self.scripts.run("record", names, args))
+        rows = [encode_row(index=index, status="success", value=index) for index in indexes]
+        common = encode_common("square", self.name, 1.0)
+        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, ["success"] * len(rows), rows)))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
         await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
