@@ -129,12 +129,13 @@ async def _choose(redis: ArqRedis, batch_id: str, selection: Selection) -> Bits:
     last = order(newest[0][0].decode()) if newest else order(START)
     while order(at) < last:
         page = await read_page(redis, batch_id, at, ENTRIES_A_READ)
-        for at, results in page.records:  # where the next page begins
-            for result in results:
+        for record in page.records:
+            for result in record.results:
                 if selection.takes(result):
                     chosen.add(result.index)
         if page.is_last or not page.records:
             break
+        at = page.records[-1].entry
     return chosen
 
 
