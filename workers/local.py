@@ -143,8 +143,6 @@ def _is_time(seconds: object) -> bool:
 
 
 class _LocalRun(Run):
-    __slots__ = ("done",)
-
     def __init__(self, call: Coroutine[Any, Any, Any], limit: float, grace: float, deadlines: Deadlines) -> None:
         super().__init__(call, limit, grace, deadlines)
         self.done = asyncio.Event()

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -67,7 +68,9 @@ Outcome: TypeAlias = Returned | Raised | TimedOut | Cancelled | HandedBack
 
 
 class Run:
-    """One run of one coroutine, in a task of its own. Subclasses say what happens at its `began` and `ended`.
+    """One run of one coroutine. Subclasses say what happens at its `began` and `ended`.
+
+    It has a task to itself from the moment when it first awaits something; by default from the start.
 
     Args:
         call: The coroutine; it is always awaited or closed.
@@ -76,13 +79,17 @@ class Run:
         deadlines: Who watches the clock.
         phase: Which clock `limit` is.
         stopped: How a cancel at the deadline stops what the coroutine stands for.
+        has_own_task: Whether it makes a task for itself; else `task` is to be set, and `begin` called in it.
     """
 
-    __slots__ = (
-        "_asked", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "deadlines", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase",
-        "started", "stopped", "task", "when",
-    )  # fmt: skip
+    # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
+    outcome: Outcome | None = None
+    number = UNNAMED
+    task: asyncio.Task[Any]
+    _asked: Cancelled | HandedBack | None = None
+    _entered = _expired = _interrupted = False
+    _context: Context
+    _awaited: Any = None
 
     def __init__(
         self,
@@ -92,24 +99,20 @@ class Run:
         deadlines: Deadlines,
         phase: Phase = "running",
         stopped: Stopped = "cancelled",
+        *,
+        has_own_task: bool = True,
     ) -> None:
         self.call = call
         self.limit = limit
         self.phase: Phase = phase
         self.stopped: Stopped = stopped
-        self.outcome: Outcome | None = None
         self.grace = grace
         self.deadlines = deadlines
-        self._asked: Cancelled | HandedBack | None = None
-        self._entered = False
-        self._expired = False
-        self._interrupted = False
-        loop = asyncio.get_running_loop()
-        self.started = self.finished = loop.time()
+        self.started = self.finished = time.monotonic()
         self.when = self.deadline = self.started + limit
         self.last_moment = self.deadline + grace
-        self.number = UNNAMED
-        self.task = self.make_task(self._body())
+        if has_own_task:
+            self.task = asyncio.get_running_loop().create_task(self._body())
 
     @property
     def name(self) -> str:
@@ -121,12 +124,8 @@ class Run:
         """Whether the coroutine was asked to stop."""
         return self._expired or self._asked is not None or time.monotonic() >= self.deadline
 
-    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Make the run's task."""
-        return asyncio.get_running_loop().create_task(body)
-
     def began(self) -> None:
-        """Called in the run's own task before the coroutine's first step; must not raise."""
+        """Called in the coroutine's context before its first step; must not raise."""
 
     def ended(self) -> None:
         """Called once, when the outcome is known; must not raise."""
@@ -178,12 +177,43 @@ class Run:
             self._stop()
 
     async def _body(self) -> None:
+        if self.begin(copy_context()):
+            await self.go_on()
+
+    def begin(self, context: Context) -> bool:
+        """Take the coroutine's first step, in its task.
+
+        Args:
+            context: The coroutine's own.
+
+        Returns:
+            Whether it awaits something now: then `go_on`. Else the run has ended.
+        """
         self._entered = True
-        self.started = asyncio.get_running_loop().time()
-        self.when = self.deadline = self.started + self.limit
+        self._context = context
+        deadlines = self.deadlines
+        self.started = now = time.monotonic()
+        self.when = self.deadline = now + self.limit
         self.last_moment = self.deadline + self.grace
-        self.deadlines.watch(self)
-        self.began()
+        own: Outcome
+        deadlines.expect(self.when)
+        deadlines.enter(self)
+        try:
+            self._awaited = context.run(self._take_first_step)
+        except StopIteration as stop:
+            own = Returned(stop.value)
+        except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
+            own = Raised(error)
+        else:
+            deadlines.watch(self)
+            return True
+        finally:
+            deadlines.leave(self)
+        self._end(own)
+        return False
+
+    async def go_on(self) -> None:
+        """Take the coroutine's further steps, in its task, to its end."""
         own: Outcome
         try:
             own = Returned(await self)
@@ -191,34 +221,39 @@ class Run:
             if not self._is_current():  # the loop is gone, and with it whoever waits for us
                 raise
             own = Raised(error)
-        except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
+        except BaseException as error:  # noqa: BLE001  # as above
             own = Raised(error)
         self._end(own)
+
+    def _take_first_step(self) -> Any:
+        self.began()
+        return self.call.send(None)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.
 
         What an `await` of the coroutine would do, with a note before and after each step.
         """
-        deadlines, send, throw = self.deadlines, self.call.send, self.call.throw
-        step: Callable[[Any], Any] = send
-        payload: Any = None
+        deadlines, call, run = self.deadlines, self.call, self._context.run
+        step: Callable[[Any], Any]
+        payload: Any
+        awaited = self._awaited
         while True:
+            try:
+                payload = yield awaited
+                step = call.send
+            except GeneratorExit:  # the task is thrown away, and the coroutine with it
+                call.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
+                step, payload = call.throw, error
             deadlines.enter(self)
             try:
-                awaited = step(payload)
+                awaited = run(step, payload)
             except StopIteration as stop:
                 return stop.value
             finally:
                 deadlines.leave(self)
-            try:
-                payload = yield awaited
-                step = send
-            except GeneratorExit:  # the task is thrown away, and the coroutine with it
-                self.call.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
-                step, payload = throw, error
 
     def _is_current(self) -> bool:
         try:
@@ -228,7 +263,7 @@ class Run:
 
     def _stop(self) -> None:
         self.task.cancel()
-        self.when = self.last_moment = asyncio.get_running_loop().time() + self.grace
+        self.when = self.last_moment = time.monotonic() + self.grace
         self.deadlines.watch(self)
 
     def _abandon(self) -> None:
@@ -246,11 +281,11 @@ class Run:
             self.deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
-                self.name, asyncio.get_running_loop().time() - self.started,
+                self.name, time.monotonic() - self.started,
                 extra={"event": "job.abandoned_end", "job": self.name},
             )  # fmt: skip
             return
-        self._settle(self._judge(own, asyncio.get_running_loop().time()))
+        self._settle(self._judge(own, time.monotonic()))
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
         """Say what the run ends in; the first that holds wins."""
@@ -264,7 +299,7 @@ class Run:
 
     def _settle(self, outcome: Outcome) -> None:
         self.deadlines.forget(self)
-        self.finished = asyncio.get_running_loop().time()
+        self.finished = time.monotonic()
         self.outcome = outcome
         self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()
