@@ -72,7 +72,7 @@ async def run_chunks(runs: int, function: str, arguments: list[tuple[Any, ...]])
     data = encode_calls(function, arguments, LIMIT)
     runner, loop, tasks = make_runner(), asyncio.get_running_loop(), Tasks()
     tasks.start(loop)
-    begun = memoryview(bytearray(8)).cast("d")
+    begun: Any = memoryview(bytearray(8)).cast("d")
     took = []
     for _ in range(runs):
         claimed = Claimed("b:0", Payload("b", 0, CHUNK, None, 1.0), b"{}", None, data, b"", [], {})

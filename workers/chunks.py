@@ -16,13 +16,13 @@ from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers.claims import Claimed, Crash
+from workers.outcomes import TimedOut
 from workers.processes import leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
 from workers.runs import JobRun, Runner
 from workers.starts import Starts
 from workers.suspects import crash_of
-from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 

@@ -120,15 +120,16 @@ class Deadlines:
         cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
         cells[CURRENT] = run.number
 
-    def leave(self, run: Watched) -> None:
-        """Take note that the step has ended."""
+    def leave(self, run: Watched) -> float:
+        """Take note that the step has ended; returns the time."""
         if self.is_fork:
             os._exit(0)  # the worker goes on in the process that it was
         self.current = self.code = None
         self.cells[CURRENT] = NOBODY
-        took = time.monotonic() - self._since
-        if took > _STALL:
-            self._stalled(run, took)
+        now = time.monotonic()
+        if now - self._since > _STALL:
+            self._stalled(run, now - self._since)
+        return now
 
     def _stalled(self, culprit: Watched, took: float) -> None:
         for run in self._runs:

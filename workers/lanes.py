@@ -12,6 +12,7 @@ import time
 from contextvars import copy_context
 from typing import Protocol
 
+from workers.context import enter
 from workers.runs import JobRun
 from workers.tasks import guarded
 
@@ -53,6 +54,7 @@ class Lane:
         began = time.monotonic()
         while run is not None:
             task.run, run.task = run, task
+            enter(run)  # its context is a copy of this one, so that `current_job()` finds it
             if run.begin(copy_context()):
                 self._source.took_turn(0.0)
                 self._move_on()

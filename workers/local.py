@@ -12,7 +12,8 @@ from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
 from workers.deadlines import Deadlines
 from workers.failures import describe
-from workers.timeouts import Raised, Returned, Run, TimedOut
+from workers.outcomes import Raised, Returned, TimedOut
+from workers.timeouts import Run
 
 # The loop holds tasks weakly: what a caller no longer waits for is held here until it ends.
 _left_behind: set[Any] = set()

@@ -15,7 +15,7 @@ from protocol.results import Phase, Stopped
 from workers import registry
 from workers.calls import in_thread, on_loop
 from workers.claims import Claimed
-from workers.context import CurrentJob, enter
+from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.leases import Leases
 from workers.processes import Process, Processes
@@ -161,14 +161,10 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
-    def began(self) -> None:
-        """Let the job ask who it is."""
-        enter(self)
-        if self.process is not None:
-            self.chunk.runner.reports[self] = self.process.report
-
     def begin(self, context: Context) -> bool:
         """Take the first step, and let the chunk know of a run that awaits."""
+        if self.process is not None:
+            self.chunk.runner.reports[self] = self.process.report
         awaits = self.function.awaits = super().begin(context)
         if awaits:
             self.chunk.enlist(self)

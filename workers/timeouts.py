@@ -15,56 +15,17 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
+from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.pulse import UNNAMED
 
 logger = logging.getLogger(__name__)
 
 # A job that blocks on when it was interrupted is interrupted again this often, s.
 _AGAIN = 0.1
-
-
-# Not frozen: one of these is made for every job, and a frozen one takes three times as long.
-@dataclass(slots=True)
-class Returned:
-    """The coroutine returned in time."""
-
-    value: Any
-
-
-@dataclass(slots=True)
-class Raised:
-    """The coroutine raised in time, whatever it raised."""
-
-    error: BaseException
-
-
-@dataclass(slots=True)
-class TimedOut:
-    """Our deadline passed."""
-
-    limit: float
-    phase: Phase
-    stopped: Stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A cancel was requested."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HandedBack:
-    """The worker is shutting down, or has lost its lease: there is no result, the job runs again elsewhere."""
-
-
-Outcome: TypeAlias = Returned | Raised | TimedOut | Cancelled | HandedBack
 
 
 class Run:
@@ -83,8 +44,11 @@ class Run:
     """
 
     # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
+    phase: Phase = "running"
+    stopped: Stopped = "cancelled"
     outcome: Outcome | None = None
     number = UNNAMED
+    started = finished = when = deadline = last_moment = 0.0
     task: asyncio.Task[Any]
     _asked: Cancelled | HandedBack | None = None
     _entered = _expired = _interrupted = False
@@ -104,13 +68,12 @@ class Run:
     ) -> None:
         self.call = call
         self.limit = limit
-        self.phase: Phase = phase
-        self.stopped: Stopped = stopped
         self.grace = grace
         self.deadlines = deadlines
-        self.started = self.finished = time.monotonic()
-        self.when = self.deadline = self.started + limit
-        self.last_moment = self.deadline + grace
+        if phase != "running":
+            self.phase = phase
+        if stopped != "cancelled":
+            self.stopped = stopped
         if has_own_task:
             self.task = asyncio.get_running_loop().create_task(self._body())
 
@@ -125,7 +88,7 @@ class Run:
         return self._expired or self._asked is not None or time.monotonic() >= self.deadline
 
     def began(self) -> None:
-        """Called in the coroutine's context before its first step; must not raise."""
+        """Called in the run's own task before the coroutine's first step; must not raise."""
 
     def ended(self) -> None:
         """Called once, when the outcome is known; must not raise."""
@@ -170,13 +133,15 @@ class Run:
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.
+            self.started = time.monotonic()
             self.call.close()
             self.task.cancel()
-            self._end(Raised(asyncio.CancelledError()))
+            self._end(Raised(asyncio.CancelledError()), self.started)
         elif not is_being_stopped:
             self._stop()
 
     async def _body(self) -> None:
+        self.began()
         if self.begin(copy_context()):
             await self.go_on()
 
@@ -195,21 +160,21 @@ class Run:
         self.started = now = time.monotonic()
         self.when = self.deadline = now + self.limit
         self.last_moment = self.deadline + self.grace
+        if self.when < deadlines.earliest:
+            deadlines.expect(self.when)
         own: Outcome
-        deadlines.expect(self.when)
         deadlines.enter(self)
         try:
-            self._awaited = context.run(self._take_first_step)
+            self._awaited = context.run(self.call.send, None)
         except StopIteration as stop:
             own = Returned(stop.value)
         except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
             own = Raised(error)
         else:
+            deadlines.leave(self)
             deadlines.watch(self)
             return True
-        finally:
-            deadlines.leave(self)
-        self._end(own)
+        self._end(own, deadlines.leave(self))
         return False
 
     async def go_on(self) -> None:
@@ -223,11 +188,7 @@ class Run:
             own = Raised(error)
         except BaseException as error:  # noqa: BLE001  # as above
             own = Raised(error)
-        self._end(own)
-
-    def _take_first_step(self) -> Any:
-        self.began()
-        return self.call.send(None)
+        self._end(own, time.monotonic())
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.
@@ -270,22 +231,22 @@ class Run:
         if self._interrupted:
             self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
         self.deadlines.left_behind.add(self)
-        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
+        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"), time.monotonic())
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
             self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
         )  # fmt: skip
 
-    def _end(self, own: Outcome) -> None:
+    def _end(self, own: Outcome, now: float) -> None:
         if self.outcome is not None:
             self.deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
-                self.name, time.monotonic() - self.started,
+                self.name, now - self.started,
                 extra={"event": "job.abandoned_end", "job": self.name},
             )  # fmt: skip
             return
-        self._settle(self._judge(own, time.monotonic()))
+        self._settle(self._judge(own, now), now)
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
         """Say what the run ends in; the first that holds wins."""
@@ -297,9 +258,9 @@ class Run:
             return TimedOut(self.limit, self.phase, "late")
         return own
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: Outcome, now: float) -> None:
         self.deadlines.forget(self)
-        self.finished = time.monotonic()
+        self.finished = now
         self.outcome = outcome
         self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()
