@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, MutableSequence
+from contextvars import Context
 from typing import Any, Protocol
 
 from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
@@ -143,7 +144,8 @@ class Deadlines:
 
     def _set(self, when: float) -> None:
         self.close()
-        self._timer = asyncio.get_running_loop().call_at(when, self._ring)
+        # In no job's context: what runs in one cannot cancel the tasks of others (`workers.tasks`).
+        self._timer = asyncio.get_running_loop().call_at(when, self._ring, context=Context())
         self.earliest = when
         if self.on_set is not None:
             self.on_set(when)
