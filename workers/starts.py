@@ -205,7 +205,8 @@ class Starts:
         """Make a job's run; where it cannot start, that is its result."""
         chunk, runner, claimed, options = self._chunk, self._runner, self._claimed, self._options
         attempt = claimed.attempt(index)
-        job, arguments = read_call(self._jobs, index - self._first)
+        # Into a process a job goes with its arguments as they have come.
+        job, arguments = (self.job(index), None) if process else read_call(self._jobs, index - self._first)
         try:
             function = registry.find(job.function)
             args, kwargs = read_arguments(function, job, arguments)
