@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from straggler.usage.feeding import collect, submit
-from straggler.usage.looking import status
+from straggler.usage.looking import status, top, workers
 from straggler.usage.running import run, worker
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, status):
+for command in (run, worker, submit, collect, status, top, workers):
     app.command()(command)
 
 
