@@ -14,15 +14,17 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from producer.cutting import LARGEST_CHUNK
 from producer.spoilt import find_spoilt, naming, raise_named, types_of
 from producer.status import read_status
-from producer.submission import LARGEST_CHUNK, read_reply, submit_call
+from producer.submission import read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
+from protocol.chunks import decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, decode_payload
 from protocol.errors import BatchLostError, BatchNotFoundError, ProtocolError
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.jobs import JobSpec
 from protocol.results import Stopped, encode_row
 
 logger = logging.getLogger(__name__)
@@ -147,7 +149,7 @@ class Expiry:
             except ProtocolError:
                 count = 0
         try:
-            return decode_chunk(self._batch_id, first, data, keys.chunks(self._batch_id)).jobs, enqueued_at
+            return decode_chunk(first, data, keys.chunks(self._batch_id)), enqueued_at
         except ProtocolError as error:
             logger.warning("%s", error, extra={"event": "batch.unreadable", "batch": self._batch_id})
             return [_UNKNOWN] * min(count, LARGEST_CHUNK), enqueued_at

@@ -61,7 +61,8 @@ class BatchStatus(BaseModel):
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
     batch's time is up. `slowest` are the few jobs that have been at work for the longest time, as their workers told
-    within the last seconds; `Batch.status` asks for them, a list of batches does not.
+    within the last seconds; `Batch.status` asks for them, a list of batches does not. `callback` is the batch of its
+    `on_complete` job, once that has been started; `callback_of` is the one whose end has started this.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +82,8 @@ class BatchStatus(BaseModel):
     created_at: Moment
     deadline: Moment | None = None
     finished_at: Moment | None = None
+    callback: str | None = None
+    callback_of: str | None = None
     slowest: tuple[RunningJob, ...] = ()
 
     @property

@@ -15,15 +15,16 @@ from pydantic import ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import decode_chunk
 from protocol.errors import ProtocolError, explain
-from protocol.jobs import JobSpec, decode_chunk
+from protocol.jobs import JobSpec
 from protocol.results import encode_common
 from workers import registry
 from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
 from workers.processes import Process, ProcessDiedError, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner
+from workers.runs import JobRun, Runner, read_arguments, read_call
 from workers.timeouts import Raised, TimedOut
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class ChunkRun:
             options = BatchOptions.model_validate_json(claimed.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(self.batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(self.batch_id, self._first, claimed.jobs, key).jobs
+        jobs = decode_chunk(self._first, claimed.jobs, key)
         count = claimed.payload.count
         if len(jobs) != count:
             raise ProtocolError(key, f"field {self._first} holds {len(jobs)} jobs instead of {count}")
@@ -155,7 +156,8 @@ class ChunkRun:
                 await recorder.room()
             if not slots.try_take():
                 await slots.take()
-            await self._start(index, jobs[index - self._first])
+            job, arguments = read_call(jobs, index - self._first)
+            await self._start(index, job, arguments)
 
     async def _sift(self, indexes: Sequence[int], jobs: Sequence[JobSpec[Any]]) -> list[int]:
         """Give up the jobs under which workers have died too often, run the suspicious ones alone; returns the rest."""
@@ -184,14 +186,16 @@ class ChunkRun:
             self.stop()
             await asyncio.sleep(0)  # where the cancel comes out
 
-    async def _start(self, index: int, job: JobSpec[Any], *, alone: bool = False) -> None:
-        """Start a job that has its slot; an error is the job's failure."""
+    async def _start(
+        self, index: int, job: JobSpec[Any], arguments: tuple[Any, ...] | None = None, *, alone: bool = False
+    ) -> None:
+        """Start a job that has its slot, with its arguments if they are known; an error is the job's failure."""
         runner, attempt = self.runner, self.claimed.attempt(index)
         process: Process | None = None
         is_started = False
         try:
             function = registry.find(job.function)
-            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+            args, kwargs = read_arguments(function, job, arguments)
             if alone or function.isolation == "process":
                 process = await runner.processes.take()
             if alone:

@@ -55,6 +55,7 @@ local function restore(id, time_ms)
   if not batch then return nil end
   local ok, jobs = pcall(cjson.decode, ask('HGET', 'straggler:batch:' .. batch .. ':chunks', first) or '')
   if not ok or type(jobs) ~= 'table' then return nil end
+  if type(jobs.args) == 'table' then jobs = jobs.args end
   local where = string.format('"%s",%s,%d', batch, first, #jobs)
   if index ~= '' then where = where .. ',' .. index end
   local payload = string.format('{"t":null,"f":"straggler_chunk","a":[%s],"k":{},"et":%.0f}', where, time_ms)

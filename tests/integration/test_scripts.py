@@ -18,7 +18,7 @@ from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
 from protocol.results import encode_common, encode_row
 from tests.conftest import until
-from tests.jobs import fail, square
+from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
 from workers.leases import Leases
 from workers.retries import Deferred, Retries
@@ -157,6 +157,18 @@ async def _record_the_last(producer: Producer, hand: Hand) -> Callable[[], Await
     return lambda: hand.record(batch, *range(6))
 
 
+async def _record_the_last_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    callback = report.spec("runs")
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b", on_complete=callback)
+    await hand.claim()
+    return lambda: hand.record(batch, *range(6))
+
+
+async def _submit_nothing_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    producer.scripts = hand.scripts
+    return lambda: producer.submit(streamed(square.map([])), batch_id="b", on_complete=report.spec("runs"))
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -208,6 +220,8 @@ CASES: dict[str, Case] = {
     "claim": _claim,
     "record": _record,
     "record the last": _record_the_last,
+    "record the last before a callback": _record_the_last_before_a_callback,
+    "submit nothing before a callback": _submit_nothing_before_a_callback,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
