@@ -42,8 +42,8 @@ local function start_callback(header, batch, time, now)
 end
 
 -- End a batch that is closed and whose jobs all have their result, once; returns whether this call has ended it.
--- Reads and writes the batch's header, chunks, done bits, results; removes holders, crashes, retries; begins the batch of
--- its on_complete job.
+-- Reads and writes the batch's header, chunks, done bits, results; removes holders, crashes, retries, cancelled, heard;
+-- begins the batch of its on_complete job.
 local function end_if_complete(header)
   local fields = redis.call('HMGET', header, 'closed', 'done', 'total', 'finished_at', 'keep_ms', 'on_complete')
   local done = tonumber(fields[2] or '')
@@ -66,6 +66,6 @@ local function end_if_complete(header)
     redis.call('PEXPIRE', key, fields[5])
   end
   -- Nobody will run a job of it again: what was noted for that is over.
-  redis.call('DEL', header .. ':holders', header .. ':crashes', header .. ':retries')
+  redis.call('UNLINK', header .. ':holders', header .. ':crashes', header .. ':retries', header .. ':cancelled', header .. ':heard')
   return true
 end

@@ -212,6 +212,36 @@ async def _retry_again(producer: Producer, hand: Hand) -> Callable[[], Awaitable
     return lambda: hand.retry(own, 1, failures=2, delay=5)
 
 
+async def _cancel_some(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    call = ("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([call])
+
+
+async def _cancel_all(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _cancel_an_open_batch_that_has_all_its_results(
+    producer: Producer, hand: Hand
+) -> Callable[[], Awaitable[Any]]:
+    await (await _submit_more(producer, hand))()
+    [chunk] = await hand.claim()
+    await hand.record(await producer.attach("b"), 0)
+    await hand.leases.release(chunk, "succeeded")
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    await hand.scripts.run("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
+
+
+CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
 CASES: dict[str, Case] = {
     "submit": _submit,
@@ -231,6 +261,10 @@ CASES: dict[str, Case] = {
     "alone no more": _alone_no_more,
     "retry": _retry,
     "retry of a retry": _retry_again,
+    "cancel some": _cancel_some,
+    "cancel all": _cancel_all,
+    "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
+    "control": _control,
 }
 
 
