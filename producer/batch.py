@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
 from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read
+from producer.lineage import read_lineage
+from producer.origins import Selection
+from producer.redrive import Redrive
 from producer.running import read_running
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
+from protocol.jobs import JobSpec
 from protocol.results import Result
 
 R = TypeVar("R")
@@ -120,8 +124,18 @@ class Batch(Generic[R]):
         """
         return await self._waiting.wait(timeout, return_when, among)
 
-    async def results(self) -> list[Result[R]]:
-        """Wait for the whole batch and return all results, in order of submission."""
+    async def results(self, *, lineage: bool = False) -> list[Result[R]]:
+        """Wait for the whole batch and return all results, in order of submission.
+
+        Args:
+            lineage: Whether to merge in those of all its redrives, and of what it is a redrive of: one result for each
+                job that was submitted first, the latest redrive's, under that job's `index`. Waits for them all.
+
+        Raises:
+            BatchLostError: If the batch, or one of the lineage, is gone.
+        """
+        if lineage:
+            return await read_lineage(self._scripts, self.id)
         found = [result async for result in read(self._redis, self.id, Cursor(), self._watch)]
         return sorted(found, key=lambda result: result.index)
 
@@ -161,6 +175,42 @@ class Batch(Generic[R]):
         status = await self._watch.status()
         wanted, why = checked_indexes(status, indexes), checked_reason(reason)
         return await Cancellation(self._scripts, status, self.options, why).run(wanted)
+
+    async def retry(
+        self,
+        statuses: Iterable[str] | str | None = None,
+        *,
+        indexes: Iterable[int] | None = None,
+        where: Callable[[Result[Any]], Any] | None = None,
+        batch_id: str | None = None,
+        on_complete: JobSpec[Any] | None = None,
+        **overrides: Any,
+    ) -> Batch[R]:
+        """Redrive: submit a new batch of just those jobs, with their arguments and options as they were.
+
+        The two are linked: `status().parent` and `.children`. Of a batch that goes on, jobs that have their result by
+        now are chosen. If there are none, the new batch is empty, and complete.
+
+        Args:
+            statuses: Jobs that ended so: "timeout", "failure", "cancelled", "lost"; those that succeeded are not kept.
+                By default ("timeout", "lost"), or, where `indexes` or `where` choose, all four.
+            indexes: Only jobs with one of these.
+            where: Only jobs for whose result this is true.
+            batch_id: Chosen by the caller: the same again adds nothing twice, and goes on with the jobs that were
+                chosen first. By default each call makes a new batch.
+            on_complete: As in `Producer.submit`; the parent's is not started again.
+            **overrides: Options that are not to be as they were, see `BatchOptions`. A `timeout` or `queue_timeout`
+                holds for jobs, too, that had one of their own.
+
+        Raises:
+            OptionError: If a status, an index or an option cannot be, or the id is another batch's.
+            BatchLostError: If the batch is gone: deleted, or past its lifetime (`keep_results`).
+            ProtocolError: If one of its keys in Redis is not ours.
+        """
+        selection = Selection.of(statuses, indexes, where)
+        redrive = Redrive(self._scripts, self.id, batch_id, on_complete, overrides)
+        await redrive.run(selection)
+        return Batch(self._scripts, redrive.batch_id, redrive.queue, redrive.options)
 
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.

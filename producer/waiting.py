@@ -13,6 +13,7 @@ from copy import copy
 from itertools import compress
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from producer.bits import Bits
 from producer.collect import Cursor, read, read_present
 from producer.watch import Watch
 from protocol.connection import ArqRedis
@@ -53,7 +54,7 @@ class Waiting:
         self._watch = watch
         # All results before the cursor were seen; of which jobs they are.
         self._cursor = Cursor()
-        self._seen = bytearray()
+        self._seen = Bits()
 
     async def wait(self, timeout: float | None, return_when: ReturnWhen, among: Collection[int] | None) -> Waited[Any]:
         """Wait; see `Batch.wait`."""
@@ -63,11 +64,11 @@ class Waiting:
         if wanted is not None and not wanted:
             return Waited([], [])
         # What was seen before stands behind us in the stream.
-        is_new = wanted is not None and not any(self._seen[index : index + 1] == b"\1" for index in wanted)
+        is_new = wanted is not None and not any(index in self._seen for index in wanted)
         cursor = copy(self._cursor) if is_new else Cursor()
         done: list[Result[Any]] = []
         is_over = await self._collect(done, cursor, wanted, timeout, return_when)
-        if not is_over:
+        if not is_over and (wanted is None or len(done) < len(wanted)):
             await self._look(done, cursor, wanted)
         self._cursor = cursor
         return Waited(done, self._pending(done, wanted, is_over=is_over))
@@ -106,9 +107,7 @@ class Waiting:
     def _take(self, result: Result[Any], wanted: set[int] | None, done: list[Result[Any]]) -> bool:
         """Take note of a result; returns whether it is waited for."""
         index = result.index
-        if index >= len(self._seen):
-            self._seen.extend(bytes(index + 1 - len(self._seen)))
-        self._seen[index] = 1
+        self._seen.add(index)
         if wanted is not None and index not in wanted:
             return False
         done.append(result)

@@ -87,6 +87,11 @@ def retries(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:retries"
 
 
+def origins(batch_id: str) -> str:
+    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/origins.py)."""
+    return f"{PREFIX}batch:{batch_id}:origins"
+
+
 def cancelled(batch_id: str) -> str:
     """Index of each job that is cancelled, or `*` for all -> why."""
     return f"{PREFIX}batch:{batch_id}:cancelled"
