@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read
+from producer.deletion import Deletion
 from producer.lineage import read_lineage
 from producer.origins import Selection
 from producer.redrive import Redrive
@@ -211,6 +212,14 @@ class Batch(Generic[R]):
         redrive = Redrive(self._scripts, self.id, batch_id, on_complete, overrides)
         await redrive.run(selection)
         return Batch(self._scripts, redrive.batch_id, redrive.queue, redrive.options)
+
+    async def delete(self) -> None:
+        """Remove the batch from Redis, with all its results: nothing of it is to be had any more.
+
+        Jobs that wait never start, those that run are stopped, with cleanup, and end in no result. A batch that is gone
+        already stays so; its redrives and its callback's batch stay. Whoever collects it gets a BatchLostError.
+        """
+        await Deletion(self._scripts, self.id, self.queue).run()
 
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.
