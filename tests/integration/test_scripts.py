@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
+from producer.origins import Selection, write_selection
 from producer.producer import Producer
+from producer.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
@@ -167,6 +169,22 @@ async def _submit_nothing_before_a_callback(producer: Producer, hand: Hand) -> C
     return lambda: producer.submit(streamed(square.map([])), batch_id="b", on_complete=report.spec("runs"))
 
 
+async def _redrive(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(fail.map("abc")), batch_id="b", deadline=100)
+    rows = [encode_row(index=index, status="lost", reason="") for index in range(2)]
+    call = record_rows("b", encode_common("fail", "a", 1.0), range(2), ["lost"] * 2, rows)
+    await hand.scripts.run(*call)
+    redrive = Redrive(hand.scripts, batch.id, "again", report.spec("runs"), {})
+    await redrive._take_over()
+    await write_selection(hand.scripts.redis, "b", Selection(frozenset({"lost"})), "chosen")
+    return lambda: redrive._begin("chosen")
+
+
+async def _delete(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await (await _redrive(producer, hand))()
+    return lambda: hand.scripts.run("delete", (keys.batch("again"), keys.BATCHES), ("again",))
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -250,6 +268,8 @@ CASES: dict[str, Case] = {
     "record the last": _record_the_last,
     "record the last before a callback": _record_the_last_before_a_callback,
     "submit nothing before a callback": _submit_nothing_before_a_callback,
+    "redrive": _redrive,
+    "delete": _delete,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
