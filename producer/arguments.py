@@ -1,0 +1,34 @@
+"""What one job of a batch was called with, found without reading the batch's other chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from producer.spoilt import naming
+from protocol import keys
+from protocol.connection import ArqRedis
+from protocol.jobs import JobSpec, decode_chunk
+
+# The most jobs that a chunk holds (`producer.submission` cuts them): so far before a job its chunk may begin.
+_LONGEST_CHUNK = 256
+
+
+async def read_job(redis: ArqRedis, batch_id: str, index: int) -> JobSpec[Any] | None:
+    """Read one job; None if it is no longer kept, as all jobs of its chunk succeeded, or not there.
+
+    Raises:
+        ProtocolError: If the chunks are not ours.
+    """
+    key = keys.chunks(batch_id)
+    candidates = range(index, max(-1, index - _LONGEST_CHUNK), -1)
+    async with redis.pipeline(transaction=False) as pipe:
+        for first in candidates:
+            pipe.hexists(key, str(first))
+        with naming(key):
+            are_there = await pipe.execute()
+    first = next((first for first, is_there in zip(candidates, are_there, strict=True) if is_there), None)
+    data = None if first is None else await redis.hget(key, str(first))  # type: ignore[misc]  # typed for both clients
+    if first is None or data is None:
+        return None
+    jobs = decode_chunk(batch_id, first, data, key).jobs
+    return jobs[index - first] if index - first < len(jobs) else None
