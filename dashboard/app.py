@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard import live, pages
+from dashboard import live, login, pages
 from dashboard.access import HEADERS, Access
 from dashboard.live import PATIENCE
 from dashboard.state import State
@@ -78,6 +78,7 @@ class Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -103,9 +104,12 @@ def _routes() -> list[BaseRoute]:
         Route("/batches/{batch_id}", _in_time(pages.batch)),
         Route("/batches/{batch_id}/live", live.batch_events),
         Route("/batches/{batch_id}/find", _in_time(pages.find_job)),
-        Route("/batches/{batch_id}/jobs/{index:int}", _in_time(pages.job)),
+        Route("/batches/{batch_id}/jobs/{index:int}", _in_time(pages.one_job)),
         Route("/workers", _in_time(pages.floor)),
         Route("/workers/live", live.floor_events),
+        Route("/login", login.login_page),
+        Route("/login", login.log_in, methods=["POST"]),
+        Route("/logout", login.log_out, methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
 

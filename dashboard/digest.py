@@ -7,15 +7,16 @@ result (`dashboard.index`), capped too. Values, keys and arguments stay in Redis
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from typing import Any
 
 from dashboard.fingerprints import Fingerprint, fingerprint
-from dashboard.histograms import Histogram
 from dashboard.index import Index
 from dashboard.lanes import Lanes
+from producer.durations import Durations, Histogram
 from protocol.batches import STATUSES
 from protocol.results import FailureResult, Result
 
@@ -59,9 +60,10 @@ class Digest:
         self.index = index if index is not None else Index()
         self.lanes = Lanes(origin)
         self.waits = Histogram()
-        self.count = 0
+        self.counts: Counter[str] = Counter()
         self.rows_of = {status: array("I") for status in STATUSES}
-        self._runs: dict[str, Histogram] = {}
+        self.runs = Histogram()
+        self._runs_of: dict[str, Durations] = {}
         self._groups: dict[Fingerprint, Group] = {}
         self._slowest: list[tuple[float, int]] = []
 
@@ -77,6 +79,11 @@ class Digest:
         for offset, result in enumerate(results, start):
             self._add(offset, result)
 
+    @property
+    def count(self) -> int:
+        """How many results were counted."""
+        return self.counts.total()
+
     def groups(self, *statuses: str) -> list[Group]:
         """Return the ways in which results of these statuses ended, most frequent first; none named: all of them."""
         found = [group for group in self._groups.values() if group.fingerprint.status in (statuses or STATUSES)]
@@ -86,35 +93,34 @@ class Digest:
         """Find a group by its fingerprint's id."""
         return next((group for group in self._groups.values() if group.fingerprint.id == group_id), None)
 
-    def runs(self, function: str | None = None) -> Histogram:
-        """Return the run times of a function, or of all."""
-        if function is not None:
-            return self._runs.get(function) or self._runs.get("") or Histogram()
-        return sum(self._runs.values(), Histogram())
+    def runs_of(self, function: str) -> Durations:
+        """Return how long a function's jobs ran; those of rare functions are told together, where there are many."""
+        return self._runs_of.get(function) or self._runs_of.get("") or Durations()
 
     def slowest(self) -> list[int]:
         """Return the rows of the longest runs, the longest first."""
         return [row for _, row in sorted(self._slowest, reverse=True)]
 
     def _add(self, offset: int, result: Result[Any]) -> None:
-        self.count += 1
         status = result.status
+        self.counts[status] += 1
         row = self.index.add(offset, result.index, result.key, succeeded=status == "success")
         if status != "success":
             self._add_to_group(result, row)
         if row is not None:
             self.rows_of[status].append(row)
         if result.started_at is not None:
-            self._add_times(result, result.started_at, _PLACES[status], row)
+            self._add_times(result, result.started_at, row)
 
-    def _add_times(self, result: Result[Any], started_at: float, place: int, row: int | None) -> None:
+    def _add_times(self, result: Result[Any], started_at: float, row: int | None) -> None:
         if result.enqueued_at is not None:
-            self.waits.add(started_at - result.enqueued_at, place)
+            self.waits.add(started_at - result.enqueued_at, result.status)
         if result.finished_at is None:
             return
-        duration = result.finished_at - started_at
-        self._runs_of(result.function).add(duration, place)
-        self.lanes.add(result.worker or "", started_at, result.finished_at, place)
+        duration = max(0.0, result.finished_at - started_at)
+        self.runs.add(duration, result.status)
+        self._count_run(result.function, duration)
+        self.lanes.add(result.worker or "", started_at, result.finished_at, _PLACES[result.status])
         if row is None:
             return
         if len(self._slowest) < _SLOWEST:
@@ -122,12 +128,12 @@ class Digest:
         elif duration > self._slowest[0][0]:
             heapreplace(self._slowest, (duration, row))
 
-    def _runs_of(self, function: str) -> Histogram:
-        found = self._runs.get(function)
+    def _count_run(self, function: str, duration: float) -> None:
+        found = self._runs_of.get(function)
         if found is None:
-            name = function if len(self._runs) < _MOST_FUNCTIONS else ""
-            found = self._runs.setdefault(name, Histogram())
-        return found
+            name = function if len(self._runs_of) < _MOST_FUNCTIONS else ""
+            found = self._runs_of.setdefault(name, Durations())
+        found.add(duration)
 
     def _add_to_group(self, result: Result[Any], row: int | None) -> None:
         mark = fingerprint(result)

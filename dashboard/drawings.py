@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dashboard.histograms import Histogram
 from dashboard.lanes import COLUMNS, Lanes, Row
 from dashboard.words import LABELS
+from producer.durations import Histogram
 from protocol.batches import STATUSES, BatchStatus
 
 _KINDS = len(STATUSES)
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     """A piece of a stacked bar, which is 1,000 wide."""
 
     name: str
-    count: int
+    jobs: int
     x: float
     width: float
 
@@ -34,7 +34,7 @@ class HistogramBar(NamedTuple):
 
     start: float
     end: float
-    count: int
+    jobs: int
     pieces: list[tuple[str, float, float]]
 
 
@@ -65,24 +65,23 @@ def stack(status: BatchStatus) -> list[Part]:
 
 def describe(status: BatchStatus) -> str:
     """Say in words what `stack` draws."""
-    told = [f"{part.count:,} {LABELS[part.name]}" for part in stack(status)]
+    told = [f"{part.jobs:,} {LABELS[part.name]}" for part in stack(status)]
     return f"{status.total:,} jobs: {', '.join(told)}" if told else "no jobs yet"
 
 
 def histogram(times: Histogram) -> list[HistogramBar]:
     """Draw times in bars, the fullest 100 high."""
     bars = times.bars()
-    highest = max((bar.total for bar in bars), default=1)
-    return [HistogramBar(bar.start, bar.end, bar.total, _pieces(bar.counts, highest)) for bar in bars]
+    highest = max((bar.count for bar in bars), default=1)
+    return [HistogramBar(bar.low, bar.high, bar.count, _pieces(bar.counts, highest)) for bar in bars]
 
 
-def _pieces(counts: Sequence[int], highest: int) -> list[tuple[str, float, float]]:
+def _pieces(counts: Mapping[str, int], highest: int) -> list[tuple[str, float, float]]:
     y, pieces = 100.0, []
-    for status, count in zip(STATUSES, counts, strict=True):
-        if count:
-            height = max(1.0, 100 * count / highest)
-            y -= height
-            pieces.append((status, round(y, 2), round(height, 2)))
+    for status, count in counts.items():
+        height = max(1.0, 100 * count / max(1, highest))
+        y -= height
+        pieces.append((status, round(y, 2), round(height, 2)))
     return pieces
 
 

@@ -21,7 +21,6 @@ from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.errors import StragglerError
-
 from protocol.running import RunningJob
 
 logger = logging.getLogger(__name__)
@@ -143,7 +142,8 @@ class Follower:
         self.is_read = page.is_last
         factor = _REST_AT_THE_END if self.status.complete else _REST_WHILE_RUNNING
         spent = time.thread_time() - began
-        self._entries = min(self._entries * 2, _MOST_ENTRIES) if spent < _READ else max(self._entries // 2, _FEWEST_ENTRIES)
+        more = self._entries * 2 if spent < _READ else self._entries // 2
+        self._entries = max(_FEWEST_ENTRIES, min(more, _MOST_ENTRIES))
         await asyncio.sleep(min(spent * factor, _LONGEST_REST) if page.records else _PAUSE)
 
     async def _take(self, digest: Digest, record: Record) -> None:
@@ -152,5 +152,3 @@ class Follower:
             await asyncio.sleep(0)
         if digest is self.digest:
             self._after = record.entry
-
-

@@ -59,6 +59,12 @@ class Life:
         return known.function if known is not None else ""
 
     @property
+    def attempt(self) -> int:
+        """Which attempt is the last that is known."""
+        known = self.result or self.running
+        return known.attempt if known is not None else 1
+
+    @property
     def events(self) -> list[Event]:
         """What happened, in order."""
         result, found = self.result or self.running, []

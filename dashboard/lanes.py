@@ -19,6 +19,8 @@ COLUMNS = 240
 # Past so many rows, further lanes share those that there are: a grid takes 4.8 kB a row.
 _MOST_ROWS = 256
 _FIRST_WIDTH = 0.005
+# A run that takes no time at all is seen, too, s.
+_BRIEFEST = 1e-7
 _KINDS = len(STATUSES)
 _CELLS = COLUMNS * _KINDS
 
@@ -104,7 +106,3 @@ class Lanes:
         for column in range(first + 1, last):
             cells[column * _KINDS + status] += width
         cells[last * _KINDS + status] += end - last * width
-
-
-# A run that takes no time at all is seen, too, s.
-_BRIEFEST = 1e-7

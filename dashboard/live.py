@@ -29,7 +29,7 @@ async def batch_events(request: Request) -> Response:
     """A batch's page."""
 
     async def look() -> list[Part]:
-        return list(parts_of(request, await follower_of(request)))
+        return parts_of(request, await follower_of(request))
 
     return _stream(look, _INTERVAL)
 

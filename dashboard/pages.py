@@ -12,11 +12,13 @@ from dashboard.access import Session
 from dashboard.drawings import describe, stack
 from dashboard.follower import Follower
 from dashboard.job import find_by_key, read_life
-from dashboard.parts import Parts, batch_parts
+from dashboard.parts import Part, Parts, batch_parts
 from dashboard.rendering import render
 from dashboard.state import State
 from producer.floor import read_floor
+from producer.running import read_running
 from protocol.batches import BatchStatus
+from protocol.running import RunningJob
 
 _LONGEST_QUERY = 200
 
@@ -70,11 +72,12 @@ async def batch(request: Request) -> Response:
     return page(request, "batch.html", batch=follower.status, options=follower.options, parts=parts, query=query)
 
 
-async def job(request: Request) -> Response:
+async def one_job(request: Request) -> Response:
     """One job of a batch."""
     follower, index = await follower_of(request), int(request.path_params["index"])
     life = await read_life(state_of(request).producer, follower, index)
-    return page(request, "job.html", batch=follower.status, index=index, life=life, follower=follower)
+    shown: dict[str, Any] = {"batch": follower.status, "follower": follower, "digest": follower.digest}
+    return page(request, "job.html", index=index, life=life, **shown)
 
 
 async def find_job(request: Request) -> Response:
@@ -101,15 +104,21 @@ async def floor_list(request: Request) -> str:
     state.queues.update(status.queue for status in listing.batches)
     now = state.producer.clock.now()
     queues = await read_floor(state.producer.redis, sorted(state.queues), now)
-    jobs = {name: 0 for name in state.queues}
+    jobs = dict.fromkeys(state.queues, 0)
     for status in listing.batches:
         jobs[status.queue] += status.queued
+    running = await _running_by_worker(state)
     session = session_of(request)
-    running = {}
-    for queue in state.queues:
-        for job in await state.producer_running(queue):
-            running.setdefault(job.worker, []).append(job)
-    return render("floor/list.html", queues=queues, jobs=jobs, now=now, running=running, csrf=session.csrf if session else "")
+    csrf = session.csrf if session else ""
+    return render("floor/list.html", queues=queues, jobs=jobs, now=now, running=running, csrf=csrf)
+
+
+async def _running_by_worker(state: State) -> dict[str, list[RunningJob]]:
+    found: dict[str, list[RunningJob]] = {}
+    for queue in sorted(state.queues):
+        for job in await read_running(state.producer.redis, queue):
+            found.setdefault(job.worker, []).append(job)
+    return found
 
 
 async def follower_of(request: Request) -> Follower:
@@ -121,7 +130,7 @@ async def follower_of(request: Request) -> Follower:
     return await state_of(request).followers.get(request.path_params["batch_id"])
 
 
-def parts_of(request: Request, follower: Follower) -> Any:
+def parts_of(request: Request, follower: Follower) -> list[Part]:
     """Name the parts that a request wants to see of a batch."""
     session = session_of(request)
     show = request.query_params.get("show", "")

@@ -6,10 +6,12 @@ A page draws all of its parts; its live stream draws those that changed, and sen
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from dashboard.digest import Digest
 from dashboard.drawings import describe, histogram, stack, stream
 from dashboard.follower import Follower
 from dashboard.rendering import render
@@ -22,11 +24,12 @@ Draw = Callable[[], Awaitable[str]]
 
 # What is drawn from many results is not drawn again sooner than this, s: drawing takes some 10 ms.
 _PAUSE = 3.0
+_MOST_CAUSES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: the id of its element, what tells whether it may have changed, how it is drawn."""
+    """One part: its element's id, what tells whether it may have changed (None: it always may), how it is drawn."""
 
     name: str
     version: Hashable
@@ -44,14 +47,19 @@ class Parts:
         """Draw what may have changed; returns what did."""
         changes = {}
         for part in parts:
-            version, drawn_at = self._versions.get(part.name, (None, float("-inf")))
-            if part.version == version or (part.version is not None and time.monotonic() - drawn_at < pause):
+            if not self._is_due(part, pause):
                 continue
             self._versions[part.name] = (part.version, time.monotonic())
             html = await part.draw()
             if self._drawn.get(part.name) != html:
                 changes[part.name] = self._drawn[part.name] = html
         return changes
+
+    def _is_due(self, part: Part, pause: float) -> bool:
+        if part.name not in self._versions or part.version is None:
+            return True
+        version, drawn_at = self._versions[part.name]
+        return part.version != version and time.monotonic() - drawn_at >= pause
 
 
 def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: str) -> list[Part]:
@@ -81,7 +89,7 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
     return [
         part("summary", None, lambda: _summary(state, follower)),
         part("stragglers", None, lambda: {"stragglers": stragglers(follower.running, digest)}),
-        part("causes", read, lambda: {"groups": digest.groups(), "statuses": STATUSES}),
+        part("causes", read, lambda: {"causes": _causes(digest)}),
         part("stream", read, lambda: {"stream": stream(digest.lanes)}),
         part("times", read, lambda: _times(follower)),
         part("failures", read, lambda: {"groups": digest.groups("failure")}),
@@ -100,6 +108,15 @@ def _summary(state: State, follower: Follower) -> dict[str, Any]:
     }
 
 
+def _causes(digest: Digest) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """Count results by status, and by cause within it, most frequent first."""
+    kinds: dict[str, Counter[str]] = {status: Counter() for status in STATUSES}
+    for group in digest.groups():
+        kinds[group.fingerprint.status][group.fingerprint.kind] += group.count
+    found = [(status, digest.counts[status], kinds[status].most_common(_MOST_CAUSES)) for status in STATUSES]
+    return [cause for cause in found if cause[1]]
+
+
 def _times(follower: Follower) -> dict[str, Any]:
-    runs, waits = follower.digest.runs(), follower.digest.waits
+    runs, waits = follower.digest.runs, follower.digest.waits
     return {"drawn": [("Run time", runs, histogram(runs)), ("Wait in the queue", waits, histogram(waits))]}

@@ -47,7 +47,7 @@ def stragglers(running: Iterable[RunningJob], digest: Digest) -> list[Straggler]
 
     @lru_cache
     def usual(function: str) -> float | None:
-        runs = digest.runs(function)
+        runs = digest.runs_of(function)
         return runs.percentile(0.95) if runs.count >= _FEWEST_SIBLINGS else None
 
     found = [Straggler(job, usual(job.function)) for job in running]

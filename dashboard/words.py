@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from producer.summary import seconds
+from producer.durations import seconds
 from protocol.batches import BatchStatus
 
 LABELS = {
@@ -23,7 +23,7 @@ LABELS = {
 }
 """Status, or where a job is before it has one -> what people read."""
 
-NONE = "–"
+NONE = "\N{EN DASH}"
 
 _SECRET = re.compile(r"passw|secret|token|api[-_]?key|authorization|cookie|credential|private[-_]?key", re.IGNORECASE)
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)

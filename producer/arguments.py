@@ -22,11 +22,11 @@ async def read_job(redis: ArqRedis, batch_id: str, index: int) -> JobSpec[Any] |
     key = keys.chunks(batch_id)
     candidates = range(index, max(-1, index - _LONGEST_CHUNK), -1)
     async with redis.pipeline(transaction=False) as pipe:
-        for first in candidates:
-            pipe.hexists(key, str(first))
+        for number in candidates:
+            pipe.hexists(key, str(number))
         with naming(key):
             are_there = await pipe.execute()
-    first = next((first for first, is_there in zip(candidates, are_there, strict=True) if is_there), None)
+    first = next((number for number, is_there in zip(candidates, are_there, strict=True) if is_there), None)
     data = None if first is None else await redis.hget(key, str(first))  # type: ignore[misc]  # typed for both clients
     if first is None or data is None:
         return None
