@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read, read_present
 from producer.running import read_running
 from producer.watch import Watch
@@ -63,6 +64,7 @@ class Batch(Generic[R]):
         *,
         is_there: bool = True,
     ) -> None:
+        self._scripts = scripts
         self._redis = scripts.redis
         self.id = batch_id
         self.queue = queue
@@ -142,6 +144,29 @@ class Batch(Generic[R]):
         if default is RAISE:
             return [result.unwrap() for result in results]
         return [result.value if result.status == "success" else default for result in results]
+
+    async def cancel(self, indexes: Iterable[int] | None = None, reason: str = "") -> int:
+        """Cancel jobs: those that wait never start, those that run are cancelled, with cleanup within `grace`.
+
+        Each ends in a CancelledResult with the reason; results that are recorded stay. Within 0.5 s that holds for all
+        that wait, and for all that run and end when they are cancelled, even if no worker is alive. Without indexes the
+        whole batch is cancelled and closed: it takes no more jobs, and ends.
+
+        Args:
+            indexes: The jobs; None for all.
+            reason: Why, for people; at most 200 characters. A job that is cancelled twice keeps its first.
+
+        Returns:
+            How many of these jobs had no result yet.
+
+        Raises:
+            OptionError: If the batch has no such job, or the reason is too long; nothing is cancelled then.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys is not ours.
+        """
+        status = await self._watch.status()
+        wanted, why = checked_indexes(status, indexes), checked_reason(reason)
+        return await Cancellation(self._scripts, status, self.options, why).run(wanted)
 
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.

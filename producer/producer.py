@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import uuid4
 
 from producer.batch import Batch
+from producer.callbacks import encode_callback
 from producer.fleet import slots_alive, workers_alive
 from producer.listing import newest, read_statuses
 from producer.running import read_running
@@ -78,17 +79,24 @@ class Producer:
         jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]],
         *,
         batch_id: str | None = None,
+        on_complete: JobSpec[Any] | None = None,
         **options: Any,
     ) -> Batch[R]: ...
     @overload
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]: ...
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]:
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]: ...
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]:
         """Submit a batch: stream its jobs into Redis, and close it.
 
         Args:
             jobs: An iterable or async iterable of `JobSpec`; never held whole in memory.
             batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that
                 was cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
+            on_complete: A job that is started, once, when the batch is complete, whoever is there by then; it gets the
+                batch's status as `status`, and is a batch of its own (`BatchStatus.callback`).
             **options: See `BatchOptions`.
 
         Raises:
@@ -103,7 +111,11 @@ class Producer:
         """
         made = make_options(**options)
         batch_id = _checked_id(batch_id)
-        submission = Submission(self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock)
+        limit = self.settings.max_arguments_bytes
+        fields = {}
+        if on_complete is not None:
+            fields["on_complete"] = encode_callback(on_complete, batch_id, self.queue, made, limit)
+        submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
         await submission.send(jobs, await self._live_slots())
         return Batch(self.scripts, batch_id, self.queue, made)
 

@@ -60,8 +60,10 @@ class BatchStatus(BaseModel):
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
-    batch's time is up. `slowest` are the few jobs that have been at work for the longest time, as their workers told
-    within the last seconds; `Batch.status` asks for them, a list of batches does not.
+    batch's time is up. `stopped` says why none of its jobs starts any more, None if they do; at `cancelled_at` those
+    that ran were cancelled, too. `slowest` are the few jobs that have been at work for the longest time, as their
+    workers told within the last seconds; `Batch.status` asks for them, a list of batches does not. `callback` is the
+    batch of its `on_complete` job, once that has been started; `callback_of` is the one whose end has started this.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,7 +82,11 @@ class BatchStatus(BaseModel):
     lost: Count = 0
     created_at: Moment
     deadline: Moment | None = None
+    stopped: str | None = None
+    cancelled_at: Moment | None = None
     finished_at: Moment | None = None
+    callback: str | None = None
+    callback_of: str | None = None
     slowest: tuple[RunningJob, ...] = ()
 
     @property

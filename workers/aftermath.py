@@ -18,9 +18,9 @@ from redis.exceptions import ResponseError
 
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import decode_chunk
 from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
-from protocol.jobs import decode_chunk
 from protocol.results import encode_common, encode_row
 from workers.claims import Crash, read_crashes
 from workers.pulse import Current, Pulse
@@ -136,7 +136,7 @@ class Aftermath:
             encoded, jobs, failures, crashes, (seconds, microseconds) = await pipe.execute()
         if encoded is None or jobs is None:
             return  # the batch is gone
-        job = decode_chunk(batch_id, first, jobs, keys.chunks(batch_id)).jobs[current.index - first]
+        job = decode_chunk(first, jobs, keys.chunks(batch_id))[current.index - first]
         failed = int(failures or 0)
         outcome = TimedOut(current.limit, "running", "killed")
         delay = delay_before_retry(outcome, _options(batch_id, encoded), None, failed)

@@ -59,6 +59,10 @@ class Rows:
         """Write down that a clock ran out before the job could start."""
         return self._row(index, job, "timeout", None, attempt, limit=limit, phase=phase, stopped="not started")
 
+    def cancelled(self, index: int, job: JobSpec[Any], reason: str, attempt: int = 1) -> Row:
+        """Write down that the job was cancelled before it could start."""
+        return self._row(index, job, "cancelled", None, attempt, reason=reason)
+
     def lost(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that workers have died under the job, the last of these deaths at the end."""
         last = crashes[-1]

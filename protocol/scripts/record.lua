@@ -2,6 +2,7 @@
 -- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what ending.lua says
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
 --      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
+--      6 1 if no worker had these jobs: then they were never counted as taken
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 -- @include ending
 local header = redis.call('HMGET', KEYS[1], 'total', 'closed')
@@ -43,6 +44,7 @@ redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. rows .. ']')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
 for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
+if ARGV[6] == '1' then redis.call('HINCRBY', KEYS[1], 'taken', new) end
 redis.call('HINCRBY', KEYS[1], 'done', new)
 -- An open batch does not end, however many of its jobs are done.
 if header[2] == '1' then end_if_complete(KEYS[1]) end

@@ -18,7 +18,7 @@ from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
 from protocol.results import encode_common, encode_row
 from tests.conftest import until
-from tests.jobs import fail, square
+from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
 from workers.leases import Leases
 from workers.retries import Deferred, Retries
@@ -157,6 +157,18 @@ async def _record_the_last(producer: Producer, hand: Hand) -> Callable[[], Await
     return lambda: hand.record(batch, *range(6))
 
 
+async def _record_the_last_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    callback = report.spec("runs")
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b", on_complete=callback)
+    await hand.claim()
+    return lambda: hand.record(batch, *range(6))
+
+
+async def _submit_nothing_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    producer.scripts = hand.scripts
+    return lambda: producer.submit(streamed(square.map([])), batch_id="b", on_complete=report.spec("runs"))
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -200,6 +212,36 @@ async def _retry_again(producer: Producer, hand: Hand) -> Callable[[], Awaitable
     return lambda: hand.retry(own, 1, failures=2, delay=5)
 
 
+async def _cancel_some(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    call = ("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([call])
+
+
+async def _cancel_all(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _cancel_an_open_batch_that_has_all_its_results(
+    producer: Producer, hand: Hand
+) -> Callable[[], Awaitable[Any]]:
+    await (await _submit_more(producer, hand))()
+    [chunk] = await hand.claim()
+    await hand.record(await producer.attach("b"), 0)
+    await hand.leases.release(chunk, "succeeded")
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    await hand.scripts.run("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
+
+
+CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
 CASES: dict[str, Case] = {
     "submit": _submit,
@@ -208,6 +250,8 @@ CASES: dict[str, Case] = {
     "claim": _claim,
     "record": _record,
     "record the last": _record_the_last,
+    "record the last before a callback": _record_the_last_before_a_callback,
+    "submit nothing before a callback": _submit_nothing_before_a_callback,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
@@ -217,6 +261,10 @@ CASES: dict[str, Case] = {
     "alone no more": _alone_no_more,
     "retry": _retry,
     "retry of a retry": _retry_again,
+    "cancel some": _cancel_some,
+    "cancel all": _cancel_all,
+    "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
+    "control": _control,
 }
 
 
