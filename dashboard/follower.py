@@ -8,6 +8,7 @@ those of the header and always of now, what is drawn from the results says how m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -76,6 +77,7 @@ class Follower:
         self._entries = 4
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
+        self._caught_up = asyncio.Event()
         self._looked_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
 
@@ -98,6 +100,12 @@ class Follower:
                 self._refreshed_at = time.monotonic()
         if not self.is_read and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read(), name=f"dashboard-reads-{self.batch_id}")
+
+    async def catch_up(self, timeout: float) -> None:
+        """Give the reading some time, s, so that a page of a small batch is drawn whole."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._caught_up.wait()
 
     async def close(self) -> None:
         """Follow it no longer."""
@@ -140,6 +148,10 @@ class Follower:
         if digest is not self.digest:
             return
         self.is_read = page.is_last
+        if page.is_last or not page.records:
+            self._caught_up.set()
+        else:
+            self._caught_up.clear()
         factor = _REST_AT_THE_END if self.status.complete else _REST_WHILE_RUNNING
         spent = time.thread_time() - began
         more = self._entries * 2 if spent < _READ else self._entries // 2

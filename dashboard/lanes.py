@@ -71,7 +71,7 @@ class Lanes:
 
     def rows(self) -> list[Row]:
         """Return the rows, those of a worker together, the workers by name."""
-        return [self._rows[row] for worker in sorted(self._of_worker) for row in self._of_worker[worker]]
+        return sorted(self._rows, key=lambda row: row.worker)
 
     def _row(self, worker: str, start: float, end: float) -> int:
         left = self._left.setdefault(worker, [])

@@ -21,6 +21,8 @@ from protocol.batches import BatchStatus
 from protocol.running import RunningJob
 
 _LONGEST_QUERY = 200
+# A page waits so long, s, for the results of a small batch to be read; those of a large one come to it live.
+_CATCH_UP = 0.3
 
 
 def state_of(request: Request) -> State:
@@ -66,6 +68,7 @@ def _row(state: State, status: BatchStatus, now: float) -> dict[str, Any]:
 async def batch(request: Request) -> Response:
     """One batch."""
     follower = await follower_of(request)
+    await follower.catch_up(_CATCH_UP)
     drawn = await Parts().changed(parts_of(request, follower))
     parts = {name: Markup(html) for name, html in drawn.items()}  # noqa: S704  # drawn by templates
     query = f"?{request.url.query}" if request.url.query else ""
@@ -75,6 +78,7 @@ async def batch(request: Request) -> Response:
 async def one_job(request: Request) -> Response:
     """One job of a batch."""
     follower, index = await follower_of(request), int(request.path_params["index"])
+    await follower.catch_up(_CATCH_UP)
     life = await read_life(state_of(request).producer, follower, index)
     shown: dict[str, Any] = {"batch": follower.status, "follower": follower, "digest": follower.digest}
     return page(request, "job.html", index=index, life=life, **shown)

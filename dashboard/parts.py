@@ -22,18 +22,27 @@ from protocol.batches import STATUSES
 
 Draw = Callable[[], Awaitable[str]]
 
-# What is drawn from many results is not drawn again sooner than this, s: drawing takes some 10 ms.
-_PAUSE = 3.0
+# What is drawn from many results is not drawn again sooner than this, s: drawing takes some 10 ms, which a batch that
+# runs may need for itself.
+_PAUSE, _PAUSE_AT_THE_END = 3.0, 1.0
 _MOST_CAUSES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: its element's id, what tells whether it may have changed (None: it always may), how it is drawn."""
+    """One part.
+
+    Args:
+        name: Its element's id.
+        version: What tells whether it may have changed; None: it always may.
+        draw: How it is drawn.
+        pause: The least time between two drawings, s.
+    """
 
     name: str
     version: Hashable
     draw: Draw
+    pause: float = 0.0
 
 
 class Parts:
@@ -43,11 +52,11 @@ class Parts:
         self._versions: dict[str, tuple[Hashable, float]] = {}
         self._drawn: dict[str, str] = {}
 
-    async def changed(self, parts: list[Part], pause: float = _PAUSE) -> dict[str, str]:
+    async def changed(self, parts: list[Part]) -> dict[str, str]:
         """Draw what may have changed; returns what did."""
         changes = {}
         for part in parts:
-            if not self._is_due(part, pause):
+            if not self._is_due(part):
                 continue
             self._versions[part.name] = (part.version, time.monotonic())
             html = await part.draw()
@@ -55,11 +64,11 @@ class Parts:
                 changes[part.name] = self._drawn[part.name] = html
         return changes
 
-    def _is_due(self, part: Part, pause: float) -> bool:
+    def _is_due(self, part: Part) -> bool:
         if part.name not in self._versions or part.version is None:
             return True
         version, drawn_at = self._versions[part.name]
-        return part.version != version and time.monotonic() - drawn_at >= pause
+        return part.version != version and time.monotonic() - drawn_at >= part.pause
 
 
 def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: str) -> list[Part]:
@@ -80,7 +89,9 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
         async def draw() -> str:
             return render(f"batch/{name}.html", **shared, **context())
 
-        return Part(name, version, draw)
+        return Part(name, version, draw, pause)
+
+    pause = _PAUSE_AT_THE_END if follower.status.complete else _PAUSE
 
     async def draw_results() -> str:
         table = await read_table(state.producer, follower, show, page)
@@ -93,7 +104,7 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
         part("stream", read, lambda: {"stream": stream(digest.lanes)}),
         part("times", read, lambda: _times(follower)),
         part("failures", read, lambda: {"groups": digest.groups("failure")}),
-        Part("results", read if page == 0 else "still", draw_results),
+        Part("results", read if page == 0 else "still", draw_results, pause),
     ]
 
 

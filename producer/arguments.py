@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from producer.cutting import LARGEST_CHUNK
 from producer.spoilt import naming
 from protocol import keys
+from protocol.chunks import decode_chunk
 from protocol.connection import ArqRedis
-from protocol.jobs import JobSpec, decode_chunk
-
-# The most jobs that a chunk holds (`producer.submission` cuts them): so far before a job its chunk may begin.
-_LONGEST_CHUNK = 256
+from protocol.jobs import JobSpec
 
 
 async def read_job(redis: ArqRedis, batch_id: str, index: int) -> JobSpec[Any] | None:
@@ -20,7 +19,8 @@ async def read_job(redis: ArqRedis, batch_id: str, index: int) -> JobSpec[Any] |
         ProtocolError: If the chunks are not ours.
     """
     key = keys.chunks(batch_id)
-    candidates = range(index, max(-1, index - _LONGEST_CHUNK), -1)
+    # So far before it its chunk may begin.
+    candidates = range(index, max(-1, index - LARGEST_CHUNK), -1)
     async with redis.pipeline(transaction=False) as pipe:
         for number in candidates:
             pipe.hexists(key, str(number))
@@ -30,5 +30,5 @@ async def read_job(redis: ArqRedis, batch_id: str, index: int) -> JobSpec[Any] |
     data = None if first is None else await redis.hget(key, str(first))  # type: ignore[misc]  # typed for both clients
     if first is None or data is None:
         return None
-    jobs = decode_chunk(batch_id, first, data, key).jobs
+    jobs = decode_chunk(first, data, key)
     return jobs[index - first] if index - first < len(jobs) else None
