@@ -111,7 +111,7 @@ async def test_batch_tells_counts_causes_and_failures_by_kind(
     assert "no user #" in text
     assert "Traceback" in text
     assert "306 jobs: 300 succeeded, 1 timed out, 5 failed" in html
-    assert 'class="failure shade' in html
+    assert 'class="timeout shade' in html
 
 
 async def test_table_is_filtered_and_paged(client: httpx.AsyncClient, producer: Producer, worker: StartWorker) -> None:
