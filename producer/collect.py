@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from protocol.results import Result, decode_entry
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 
 # Entries in one read: each holds up to 256 results or about 1 MiB.
-_ENTRIES_A_READ = 16
+ENTRIES_A_READ = 16
 
 _CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")
 
@@ -52,7 +52,7 @@ class Cursor:
 
 async def read(
     redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None = None
-) -> AsyncIterator[Result[Any]]:
+) -> AsyncGenerator[Result[Any], None]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
     Args:
@@ -80,8 +80,14 @@ async def read(
 
 
 async def read_present(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
-    """Yield each result after the cursor that is recorded already, and wait for none; moves the cursor."""
-    while entries := await _next_entries(redis, keys.results(batch_id), cursor, None):
+    """Yield each result after the cursor that is recorded by now, and wait for none; moves the cursor."""
+    key = keys.results(batch_id)
+    with naming(key):
+        last = await redis.xrevrange(key, count=1)
+    # No further: workers may record faster than we read.
+    while last and order(cursor.entry) < order(last[0][0].decode()):
+        if not (entries := await _next_entries(redis, key, cursor, None)):
+            return
         for result in _take(entries, batch_id, cursor):
             yield result
         if _have_end(entries):
@@ -105,7 +111,7 @@ async def _wait_for_entries(redis: ArqRedis, key: str, cursor: Cursor, watch: Wa
 async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor, block: float | None) -> list[Entry]:
     block_ms = None if block is None else max(1, round(block * 1000))
     with naming(key):
-        streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=block_ms)
+        streams = await redis.xread({key: cursor.entry}, count=ENTRIES_A_READ, block=block_ms)
     return streams[0][1] if streams else []
 
 
@@ -116,7 +122,7 @@ async def _last_entry(redis: ArqRedis, key: str, cursor: Cursor) -> list[Entry]:
         ProtocolError: If it is not there, though the batch is complete.
     """
     last: list[Entry] = await redis.xrevrange(key, count=1)
-    if not last or _order(last[0][0].decode()) > _order(cursor.entry):
+    if not last or order(last[0][0].decode()) > order(cursor.entry):
         raise ProtocolError(key, "the batch is complete, and its results are not all there")
     return [(last[0][0], {b"end": b""})]
 
@@ -135,5 +141,6 @@ def _have_end(entries: list[Entry]) -> bool:
     return any(b"end" in entry for _, entry in entries)
 
 
-def _order(entry_id: str) -> tuple[int, ...]:
+def order(entry_id: str) -> tuple[int, ...]:
+    """Say where an entry stands in its stream, to compare."""
     return tuple(int(part) for part in entry_id.split("-"))

@@ -60,6 +60,10 @@ class Chunk:
             encoded = encode_job(job, limit_bytes)
         except UsageError as error:
             raise type(error)(f"job {index}: {error}") from None
+        self.put(encoded)
+
+    def put(self, encoded: bytes) -> None:
+        """Add a job as it travels."""
         self._jobs.append(encoded)
         self.size += len(encoded)
 

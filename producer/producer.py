@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
-from uuid import uuid4
 
 from producer.batch import Batch
 from producer.callbacks import encode_callback
@@ -15,11 +13,10 @@ from producer.listing import newest, read_statuses
 from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
-from protocol.batches import BatchStatus
+from protocol.batches import BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.errors import OptionError
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # Slots come and go with workers; the size of chunks needs no fresher count, s.
 _SLOTS_AGE = 5.0
 
@@ -110,7 +106,7 @@ class Producer:
             ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
-        batch_id = _checked_id(batch_id)
+        batch_id = checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
         fields = {}
         if on_complete is not None:
@@ -166,11 +162,3 @@ class Producer:
             self._slots = await slots_alive(self.redis, self.queue, self.clock.now())
             self._slots_read_at = time.monotonic()
         return self._slots
-
-
-def _checked_id(batch_id: str | None) -> str:
-    if batch_id is None:
-        return uuid4().hex[:16]
-    if not _ID.fullmatch(batch_id):
-        raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
-    return batch_id

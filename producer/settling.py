@@ -22,7 +22,7 @@ from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, decode_payload
 from protocol.errors import BatchLostError, ProtocolError
 from protocol.jobs import JobSpec
-from protocol.results import encode_row
+from protocol.recording import encode_common, encode_row, record_rows
 
 logger = logging.getLogger(__name__)
 
@@ -186,16 +186,18 @@ class Settlement:
 
     async def record(self, jobs: Sequence[OpenJob], enqueued_at: float | None) -> None:
         """Write a result for each job, where it has none by then; all of them are held, or none."""
-        function, batch_id = jobs[0].spec.function, self._batch_id
-        common = encode_row(function=function, enqueued_at=enqueued_at)
+        function = jobs[0].spec.function
         endings = [self._ending(job) for job in jobs]
-        rows = b",\n".join(self._row(job, function, ending) for job, ending in zip(jobs, endings, strict=True))
-        indexes = ",".join(str(job.index) for job in jobs)
-        statuses = ",".join(ending["status"] for ending in endings)
-        names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
-        args = (common, int(keys.OPEN_BATCH_LIFETIME * 1000), indexes, statuses, rows, int(not jobs[0].is_held))
-        if await self.run(("record", names, args)) < 0:
-            raise BatchLostError(batch_id)
+        call = record_rows(
+            self._batch_id,
+            encode_common(function, None, enqueued_at),
+            [job.index for job in jobs],
+            [ending["status"] for ending in endings],
+            [self._row(job, function, ending) for job, ending in zip(jobs, endings, strict=True)],
+            was_taken=jobs[0].is_held,
+        )
+        if await self.run(call) < 0:
+            raise BatchLostError(self._batch_id)
 
     def _row(self, job: OpenJob, function: str, ending: dict[str, Any]) -> bytes:
         fields: dict[str, Any] = {"index": job.index}

@@ -23,7 +23,7 @@ from protocol.connection import Call, Scripts, encode_payload
 from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
 
 # Chunks that go out in one trip.
-_CHUNKS_A_TRIP = 16
+CHUNKS_A_TRIP = 16
 
 
 def submit_call(
@@ -141,7 +141,7 @@ class Submission:
             count += chunk.count
             # A stream's chunk that is not full was cut because nothing more came: it waits for no company.
             is_cut_short = isinstance(jobs, AsyncIterable) and chunk.count < LARGEST_CHUNK
-            if is_cut_short or len(waiting) == _CHUNKS_A_TRIP:
+            if is_cut_short or len(waiting) == CHUNKS_A_TRIP:
                 await self._send(waiting, None)
                 waiting = []
         await self._send(waiting, count)

@@ -87,6 +87,11 @@ def retries(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:retries"
 
 
+def origins(batch_id: str) -> str:
+    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/origins.py)."""
+    return f"{PREFIX}batch:{batch_id}:origins"
+
+
 def cancelled(batch_id: str) -> str:
     """Index of each job that is cancelled, or `*` for all -> why."""
     return f"{PREFIX}batch:{batch_id}:cancelled"
@@ -95,6 +100,12 @@ def cancelled(batch_id: str) -> str:
 def heard(batch_id: str) -> str:
     """Chunk id -> the last decision about the batch of which the worker that holds the chunk knows."""
     return f"{PREFIX}batch:{batch_id}:heard"
+
+
+def of_batch(batch_id: str) -> tuple[str, ...]:
+    """Name all keys of a batch but those of its chunks in the queue; the header first."""
+    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard)
+    return tuple(name(batch_id) for name in made)
 
 
 def claim(worker_id: str) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticUndefined, to_json
 
 from protocol.columns import WIRE, Columns
@@ -141,6 +142,31 @@ class Signature:
             ValidationError: If it does not fit (the worker's function has another return type than ours).
         """
         return self._returned.__pydantic_validator__.validate_json(to_json({"value": value})).value
+
+    def returned_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the return value, as it travels; empty if its type has none.
+
+        Raises:
+            ArgumentsError: If the annotations cannot be read.
+        """
+        try:
+            schema: dict[str, Any] = self._returned.model_json_schema(mode="serialization")
+        except PydanticInvalidForJsonSchema:
+            return {}
+        return {"$defs": schema.get("$defs", {}), **schema["properties"]["value"]}
+
+    def decode_values(self, data: bytes) -> list[Any]:
+        """Turn a JSON array of values back into the declared return type.
+
+        Raises:
+            As `decode_value`.
+        """
+        return self._values.validate_json(data)
+
+    @cached_property
+    def _values(self) -> TypeAdapter[list[Any]]:
+        self._returned  # noqa: B018  # says what is wrong with an annotation that cannot be
+        return TypeAdapter(list[self._hints.get("return", Any)], config=WIRE)  # type: ignore[arg-type, misc]  # made here
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

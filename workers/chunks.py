@@ -14,7 +14,7 @@ from typing import Any
 from protocol.control import Orders
 from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
-from protocol.results import encode_common
+from protocol.recording import encode_common
 from workers import registry
 from workers.claims import Claimed, Crash, is_poison
 from workers.processes import Process, leaves_process_fit

@@ -106,7 +106,7 @@ class Crew:
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
         self.slots = Slots(options.concurrency)
-        self.recorder = Recorder(self.scripts, is_busy=lambda: self.slots.used > 0)
+        self.recorder = Recorder(self.scripts, self.clock, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
             self.scripts,
             options.queue,

@@ -118,6 +118,7 @@ local function take(chunk)
     ask('PEXPIRE', chunk.header .. ':holders', lifetime)
     redis.call('PEXPIRE', chunk.header, lifetime)
     redis.call('PEXPIRE', chunk.header .. ':chunks', lifetime)
+    redis.call('PEXPIRE', chunk.header .. ':origins', lifetime)
   end
   redis.call('SET', 'arq:in-progress:' .. chunk.id, worker, 'PX', lease_ms)
   redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)

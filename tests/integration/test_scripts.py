@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
+from producer.origins import Selection, write_selection
 from producer.producer import Producer
+from producer.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
-from protocol.results import encode_common, encode_row
+from protocol.recording import encode_common, encode_row, record_rows
 from tests.conftest import until
 from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
@@ -70,11 +72,9 @@ class Hand:
         return (await self.claims.due(Slots(slots))).chunks
 
     async def record(self, batch: Batch[Any], *indexes: int) -> int:
-        names = tuple(make(batch.id) for make in (keys.batch, keys.done, keys.results, keys.chunks))
-        rows = b",\n".join(encode_row(index=index, status="success", value=index) for index in indexes)
-        statuses = ",".join(["success"] * len(indexes))
-        args = (encode_common("square", self.name, 1.0), LIFETIME_MS, ",".join(map(str, indexes)), statuses, rows)
-        return int(await self.scripts.run("record", names, args))
+        rows = [encode_row(index=index, status="success", value=index) for index in indexes]
+        common = encode_common("square", self.name, 1.0)
+        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, ["success"] * len(rows), rows)))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
         await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
@@ -169,6 +169,22 @@ async def _submit_nothing_before_a_callback(producer: Producer, hand: Hand) -> C
     return lambda: producer.submit(streamed(square.map([])), batch_id="b", on_complete=report.spec("runs"))
 
 
+async def _redrive(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(fail.map("abc")), batch_id="b", deadline=100)
+    rows = [encode_row(index=index, status="lost", reason="") for index in range(2)]
+    call = record_rows("b", encode_common("fail", "a", 1.0), range(2), ["lost"] * 2, rows)
+    await hand.scripts.run(*call)
+    redrive = Redrive(hand.scripts, batch.id, "again", report.spec("runs"), {})
+    await redrive._take_over()
+    await write_selection(hand.scripts.redis, "b", Selection(frozenset({"lost"})), "chosen")
+    return lambda: redrive._begin("chosen")
+
+
+async def _delete(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await (await _redrive(producer, hand))()
+    return lambda: hand.scripts.run("delete", (keys.batch("again"), keys.BATCHES), ("again",))
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -252,6 +268,8 @@ CASES: dict[str, Case] = {
     "record the last": _record_the_last,
     "record the last before a callback": _record_the_last_before_a_callback,
     "submit nothing before a callback": _submit_nothing_before_a_callback,
+    "redrive": _redrive,
+    "delete": _delete,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
