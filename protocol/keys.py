@@ -102,6 +102,11 @@ def heard(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:heard"
 
 
+def names(batch_id: str) -> str:
+    """Of an open batch: name of a job -> its index, so that it is not added again."""
+    return f"{PREFIX}batch:{batch_id}:names"
+
+
 def claim(worker_id: str) -> str:
     """A worker's last claim, for the case that its reply is lost: its token and the chunks."""
     return f"{PREFIX}claim:{worker_id}"
