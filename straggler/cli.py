@@ -9,6 +9,7 @@ import typer
 
 from straggler.usage.feeding import collect, submit
 from straggler.usage.looking import status
+from straggler.usage.redriving import retry
 from straggler.usage.running import run, worker
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, status):
+for command in (run, worker, submit, collect, retry, status):
     app.command()(command)
 
 
