@@ -109,9 +109,14 @@ def heard(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:heard"
 
 
+def names(batch_id: str) -> str:
+    """Of an open batch: name of a job -> its index, so that it is not added again."""
+    return f"{PREFIX}batch:{batch_id}:names"
+
+
 def of_batch(batch_id: str) -> tuple[str, ...]:
     """Name all keys of a batch but those of its chunks in the queue; the header first."""
-    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard)
+    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard, names)
     return tuple(name(batch_id) for name in made)
 
 
