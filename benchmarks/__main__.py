@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import readme, results
 from benchmarks.figures import Answer
 from benchmarks.goals import goals_table
 from benchmarks.harness import HERE, start
@@ -42,7 +43,7 @@ _FULL = 4
 
 def ask(question: str, size: str) -> results.Outcome:
     """Answer one question, in a process of its own."""
-    limit = QUESTIONS[question] * (_FULL if size == "full" else 1)
+    limit, load = QUESTIONS[question] * (_FULL if size == "full" else 1), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="straggler-bench-") as folder, tempfile.TemporaryFile() as log:
         path = Path(folder) / "answer.json"
         words = [sys.executable, "-m", f"benchmarks.{question}", "--size", size, "--json", str(path)]
@@ -59,8 +60,8 @@ def ask(question: str, size: str) -> results.Outcome:
             log.seek(0)
             said = log.read().decode(errors="replace").strip()
             print(said, file=sys.stderr)
-            return results.Outcome.now(size, None, f"{problem}: {said.splitlines()[-1][:200] if said else ''}")
-        return results.Outcome.now(size, Answer.from_dict(json.loads(path.read_text())))
+            return results.Outcome.now(size, load, None, f"{problem}: {said.splitlines()[-1][:200] if said else ''}")
+        return results.Outcome.now(size, load, Answer.from_dict(json.loads(path.read_text())))
 
 
 def draw(outcomes: results.Outcomes, folder: Path) -> None:
@@ -104,6 +105,8 @@ def answer_all(questions: list[str], size: str, out: Path | None) -> None:
     table = goals_table(outcomes)
     shown.write_text(results.markdown(outcomes, table))
     draw(outcomes, out or HERE.parent / "docs" / "images")
+    if out is None:
+        readme.update(outcomes)
     print(f"[{time.monotonic() - started:4.0f} s] wrote {kept} and {shown}", file=sys.stderr)
     print(table)
 

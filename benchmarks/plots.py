@@ -40,7 +40,7 @@ class Theme:
 
 
 THEMES = (
-    Theme("light", "#ffffff", "#1f2328", "#d1d9e0", "#0a7d5a", "#8c959f", "#cf222e"),
+    Theme("light", "#ffffff", "#1f2328", "#d1d9e0", "#0a7d5a", "#6e7781", "#cf222e"),
     Theme("dark", "#0d1117", "#e6edf3", "#30363d", "#3fb68b", "#7d8590", "#f47067"),
 )
 
@@ -80,7 +80,7 @@ def stragglers(answers: Mapping[str, Any], theme: Theme) -> Figure:
     for (name, points), colour in zip(answer.series.items(), (theme.ours, theme.wrong), strict=True):
         seconds, done = zip(*points, strict=True)
         axes.plot(seconds, done, color=colour, linewidth=2.4)
-        _say(axes, f"{name}: {_SAID[name]}", (seconds[-1], done[-1]), colour)
+        _say(axes, f"{name}: {_SAID[name]}", (seconds[-1], done[-1]), colour, above=name == WITH_TIMEOUT)
     axes.axhline(jobs - hanging, color=theme.text, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.set_ylim(0, jobs * 1.12)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -205,7 +205,7 @@ def _line(axes: Axes, points: list[list[float]], colour: str, name: str, *, abov
 
 
 def _say(axes: Axes, text: str, at: tuple[float, float], colour: str, *, above: bool = True) -> None:
-    offset, hangs = ((-2, 8), "bottom") if above else ((-2, -8), "top")
+    offset, hangs = ((-2, 8), "bottom") if above else ((-2, -10), "top")
     axes.annotate(
         text, at, xytext=offset, textcoords="offset points", ha="right", va=hangs, color=colour, fontweight="bold"
     )

@@ -25,7 +25,7 @@ class Outcome:
     """One question's newest answer, or why there is none.
 
     Args:
-        measured: When, and how much (`Effort.size`).
+        measured: When, how much (`Effort.size`), and how busy the machine was with other things.
         machine: On what.
         answer: What was found; None if it went wrong.
         problem: What went wrong; empty if nothing did.
@@ -37,10 +37,10 @@ class Outcome:
     problem: str = ""
 
     @classmethod
-    def now(cls, size: str, answer: Answer | None, problem: str = "") -> Outcome:
-        """Note that this was found now, on this machine."""
+    def now(cls, size: str, load: float, answer: Answer | None, problem: str = "") -> Outcome:
+        """Note that this was found now, on this machine, which had so much to do before."""
         when = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return cls(f"{when}, size {size}", machine(), answer, problem)
+        return cls(f"{when}, size {size}, load before {load:.1f}", machine(), answer, problem)
 
 
 # Python's version, as 3.11 -> question -> its outcome.

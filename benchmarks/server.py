@@ -2,7 +2,7 @@
 
     python -m benchmarks.server [--size quick|normal|full]
 
-Read from Redis itself: INFO cpu, memory and commandstats, and MONITOR for what an idle worker sends.
+Read from Redis itself: INFO cpu and commandstats, MEMORY USAGE, and MONITOR for what an idle worker sends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.figures import Answer, median
 from benchmarks.harness import Effort, main, redis_server, workers
 from benchmarks.jobs import noop
 from benchmarks.throughput import CONCURRENCY, WORKERS, end_to_end
+from protocol import keys
 from protocol.clock import RedisClock
 from straggler import Producer
 from workers.claims import Claims
@@ -32,15 +33,18 @@ LARGEST_CHUNK = 256
 
 
 async def cpu(producer: Producer) -> float:
-    """Tell how much CPU Redis has used so far, s: its main thread where it says so, for the others free memory."""
+    """Tell how much CPU Redis has used so far, s: its main thread where it says so, as the others only free memory."""
     info = await producer.redis.info("cpu")
     ending = "_main_thread" if "used_cpu_user_main_thread" in info else ""
     return float(info[f"used_cpu_user{ending}"]) + float(info[f"used_cpu_sys{ending}"])
 
 
 async def memory(producer: Producer) -> int:
-    """Tell how many bytes Redis has given to data."""
-    return int((await producer.redis.info("memory"))["used_memory"])
+    """Tell how many bytes the keys of batches and chunks take."""
+    redis = producer.redis
+    names = [key async for key in redis.scan_iter(count=1000) if b":batch:" in key or key.startswith(b"arq:job:")]
+    names.append(keys.queue(producer.queue).encode())
+    return sum([int(await redis.memory_usage(name, samples=0) or 0) for name in names])
 
 
 async def script_time(producer: Producer) -> tuple[int, float]:
@@ -58,20 +62,17 @@ async def cpu_a_job(producer: Producer, count: int) -> float:
 
 async def bytes_a_queued_job(producer: Producer, count: int) -> float:
     """Queue no-op jobs; returns the bytes that one takes."""
-    await producer.submit(noop.map(range(10)))
-    before = await memory(producer)
     await producer.submit(noop.map(range(count)))
-    return (await memory(producer) - before) / count
+    return await memory(producer) / count
 
 
 async def bytes_a_result(producer: Producer, count: int) -> float:
     """Run no-op jobs; returns the bytes that one's result takes while it is kept."""
-    await (await producer.submit(noop.map(range(10)))).results()
     before = await memory(producer)
     batch = await producer.submit(noop.map(range(count)))
     async for _ in batch.as_completed():
         pass
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # the last chunks are let go
     return (await memory(producer) - before) / count
 
 
