@@ -87,16 +87,23 @@ async def _submit_and_collect(place: Place, order: Order, out: str | None) -> in
 
 async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | None, timeout: float | None) -> int:
     async with place.producer() as producer:
-        batch = await producer.attach(batch_id)  # before a file is made for one that is not there
-        with open_export(out, append=cursor is not None) as export:
-            if export is not None and cursor is None:
-                cursor = export.find_cursor(batch_id)
-            batch = await producer.attach(batch_id, cursor=cursor)
-            collection = Collection(batch, export, resumed=cursor is not None)
-            with make_progress(notes, live=is_live(out)) as progress:
-                async with place.collectable_later(collection, out):
-                    await collection.run(progress, timeout)
-        return await collection.conclude()
+        return await collect_to_end(place, producer, batch_id, cursor, out, timeout)
+
+
+async def collect_to_end(
+    place: Place, producer: Producer, batch_id: str, cursor: str | None, out: str | None, timeout: float | None = None
+) -> int:
+    """Collect a batch, say what became of it, and return the exit code."""
+    batch = await producer.attach(batch_id)  # before a file is made for one that is not there
+    with open_export(out, append=cursor is not None) as export:
+        if export is not None and cursor is None:
+            cursor = export.find_cursor(batch_id)
+        batch = await producer.attach(batch_id, cursor=cursor)
+        collection = Collection(batch, export, resumed=cursor is not None)
+        with make_progress(notes, live=is_live(out)) as progress:
+            async with place.collectable_later(collection, out):
+                await collection.run(progress, timeout)
+    return await collection.conclude()
 
 
 async def _send_and_report(producer: Producer, order: Order, out: str | None) -> Batch[Any]:

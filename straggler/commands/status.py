@@ -59,11 +59,8 @@ def _card(batch: BatchStatus) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("batch", batch.batch_id)
-    if batch.name:
-        table.add_row("name", Text(batch.name))
-    if batch.metadata:
-        table.add_row("metadata", Text(json.dumps(batch.metadata, ensure_ascii=False)))
+    for name, text in _about(batch).items():
+        table.add_row(name, Text(text))
     table.add_row("queue", batch.queue)
     table.add_row("state", _state(batch))
     for name, moment in _times(batch).items():
@@ -94,6 +91,19 @@ def _at_work(job: RunningJob) -> str:
     note = f", {job.note}" if job.note else ""
     time = f"{seconds(job.elapsed)} of {seconds(job.limit)}"
     return f"{job.index}{key} {job.function}: {time}{attempt}{progress}{note}"
+
+
+def _about(batch: BatchStatus) -> dict[str, str]:
+    about = {
+        "batch": batch.batch_id,
+        "name": batch.name,
+        "metadata": json.dumps(batch.metadata, ensure_ascii=False) if batch.metadata else None,
+        "redrive of": batch.parent,
+        "redriven in": ", ".join(batch.children),
+        "on complete": batch.callback,
+        "after": batch.callback_of,
+    }
+    return {name: text for name, text in about.items() if text}
 
 
 def _times(batch: BatchStatus) -> dict[str, float]:
