@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.figures import Answer, median
 from benchmarks.harness import Effort, main, redis_server, workers
-from benchmarks.jobs import nap
+from benchmarks.jobs import pause
 from producer.cutting import chunk_size
 from straggler import Producer, Result
 
@@ -65,10 +65,10 @@ async def measure(effort: Effort) -> Answer:
     took, fills, apart = [], [], []
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
-            await (await producer.submit(nap.map([NAP] * SLOTS))).results()
+            await (await producer.submit(pause.map([NAP] * SLOTS))).results()
             for _ in range(effort.runs):
                 started = time.perf_counter()
-                batch = await producer.submit(nap.map([NAP] * count))
+                batch = await producer.submit(pause.map([NAP] * count))
                 results = await batch.results()
                 took.append(time.perf_counter() - started)
                 fill, difference = shares(results)

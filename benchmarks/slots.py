@@ -12,7 +12,7 @@ import time
 
 from benchmarks.figures import Answer, median
 from benchmarks.harness import Effort, main, redis_server, workers
-from benchmarks.jobs import nap
+from benchmarks.jobs import pause
 from straggler import Producer
 
 NAP = 0.02
@@ -24,7 +24,7 @@ SLOTS = WORKERS * CONCURRENCY
 async def by_straggler(producer: Producer, count: int) -> float:
     """Run one batch; returns its time from submit to the last result, s."""
     started = time.perf_counter()
-    batch = await producer.submit(nap.map([NAP] * count))
+    batch = await producer.submit(pause.map([NAP] * count))
     done = sum([result.status == "success" async for result in batch.as_completed()])
     took = time.perf_counter() - started
     assert done == count

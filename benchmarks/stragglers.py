@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.figures import Answer, median, median_ratio, thinned
 from benchmarks.harness import Effort, main, redis_server, workers
-from benchmarks.jobs import nap, work
+from benchmarks.jobs import may_hang, pause
 from straggler import JobSpec, Producer
 
 WORKERS = 2
@@ -62,8 +62,8 @@ async def beside_plain(producer: Producer, count: int, runs: int) -> tuple[list[
     """Run the batch without hanging jobs and with them, in turn."""
     plain, stuck = [], []
     for _ in range(runs):
-        plain.append(await run(producer, (work.spec(number) for number in range(count)), TIMEOUT))
-        jobs = (work.spec(number, hangs=number % HANG_EVERY == 0) for number in range(count))
+        plain.append(await run(producer, (may_hang.spec(number) for number in range(count)), TIMEOUT))
+        jobs = (may_hang.spec(number, hangs=number % HANG_EVERY == 0) for number in range(count))
         stuck.append(await run(producer, jobs, TIMEOUT))
         assert stuck[-1].kinds == Counter(success=count - count // HANG_EVERY, timeout=count // HANG_EVERY)
     return plain, stuck
@@ -73,11 +73,13 @@ async def picture(timeout: float) -> list[list[float]]:
     """Run the picture's batch; returns how many jobs had succeeded after how long."""
     hanging = WORKERS * SLOTS_A_WORKER
     every = NAPS // hanging
-    jobs = (work.spec(number, hangs=True) if number % every == every // 2 else nap.spec(NAP) for number in range(NAPS))
+    jobs = (
+        may_hang.spec(number, hangs=True) if number % every == every // 2 else pause.spec(NAP) for number in range(NAPS)
+    )
     with redis_server() as url:
         settings = {"STRAGGLER_SHUTDOWN_WAIT": "0.1"}
         async with workers(url, WORKERS, SLOTS_A_WORKER, **settings), Producer(url) as producer:
-            await run(producer, nap.map([NAP] * 200), NO_TIMEOUT)
+            await run(producer, pause.map([NAP] * 200), NO_TIMEOUT)
             found = await run(producer, jobs, timeout, WATCHED)
     points = [[0.0, 0.0], *([when, number] for number, when in enumerate(found.successes, 1))]
     return [*thinned(points), [max(found.last, WATCHED), float(len(found.successes))]]
@@ -88,7 +90,7 @@ async def measure(effort: Effort) -> Answer:
     count = effort.pick(1_000, 10_000, 10_000)
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
-            await run(producer, (work.spec(number) for number in range(count)), TIMEOUT)
+            await run(producer, (may_hang.spec(number) for number in range(count)), TIMEOUT)
             plain, stuck = await beside_plain(producer, count, effort.runs)
     series = {WITH_TIMEOUT: await picture(TIMEOUT), WITHOUT_TIMEOUT: await picture(NO_TIMEOUT)}
     rows = [
