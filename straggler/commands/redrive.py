@@ -11,9 +11,9 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.batch import Batch
-from producer.export import STDOUT
 from protocol.errors import OptionError, StragglerError
 from straggler.commands.batches import collect_to_end
+from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
 
@@ -44,13 +44,13 @@ class Choice:
         return None if self.indexes is None else [int(index) for index in self.indexes]
 
 
-def retry(place: Place, choice: Choice, *, batch_id: str | None, wait: bool, out: str | None, **overrides: Any) -> int:
+def retry(place: Place, choice: Choice, *, batch_id: str | None, wait: bool, out: Output, **overrides: Any) -> int:
     """Redrive what was chosen, and collect it to its end if that is asked for."""
     log_plainly(verbose=False, live=True)
     return run_loop(_retry(place, choice, batch_id or uuid4().hex[:16], wait=wait, out=out, **overrides))
 
 
-async def _retry(place: Place, choice: Choice, batch_id: str, *, wait: bool, out: str | None, **overrides: Any) -> int:
+async def _retry(place: Place, choice: Choice, batch_id: str, *, wait: bool, out: Output, **overrides: Any) -> int:
     async with place.producer() as producer:
         batch = await producer.attach(choice.batch_id)
         status = await batch.status()
@@ -62,7 +62,10 @@ async def _retry(place: Place, choice: Choice, batch_id: str, *, wait: bool, out
         except (RedisError, asyncio.CancelledError):
             say(f"to go on where this was stopped, give the same command again, with --batch-id {batch_id}")
             raise
-        print(again.id, file=sys.stderr if out == STDOUT else sys.stdout, flush=True)  # data
+        if out.as_json and not wait:
+            print_json({"batch": again.id, "jobs": (await again.status()).total})
+        else:
+            print(again.id, file=sys.stderr if out.is_on_stdout else sys.stdout, flush=True)  # data
         await _say_what_it_is(place, batch, again)
         return await collect_to_end(place, producer, again.id, None, out) if wait else SUCCEEDED
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from straggler.options import (
+    AsJson,
     Backoff,
     Deadline,
     Grace,
@@ -19,8 +20,9 @@ from straggler.options import (
     Retries,
     RetryOn,
     Timeout,
+    Watch,
 )
-from straggler.usage.common import finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split
 
 
 def retry(
@@ -54,6 +56,8 @@ def retry(
     ] = None,
     name: Name = None,
     redis: Redis = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run those of a batch's jobs again that timed out or were lost, as a new batch, and print its id.
 
@@ -61,13 +65,15 @@ def retry(
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
+    check_output(out, as_json=as_json)
     overrides = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     overrides |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
 
     def command() -> int:
+        from straggler.commands.output import Output
         from straggler.commands.redrive import Choice, retry
 
         choice = Choice(batch, split(only), split(index))
-        return retry(place(redis), choice, batch_id=batch_id, wait=wait, out=out, **overrides)
+        return retry(place(redis), choice, batch_id=batch_id, wait=wait, out=Output(out, as_json, watch), **overrides)
 
     finish(command)
