@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Any, Generic, TypeVar
 
-from producer.cancel import Cancellation, checked_indexes, checked_reason
-from producer.collect import Cursor, read, read_present
+from producer.collect import Cursor, read
+from producer.deletion import Deletion
 from producer.lineage import read_lineage
 from producer.origins import Selection
 from producer.redrive import Redrive
 from producer.running import read_running
+from producer.steering import Steering
+from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
-from protocol.errors import OptionError
 from protocol.jobs import JobSpec
 from protocol.results import Result
+from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
 
 R = TypeVar("R")
-
-FIRST_COMPLETED = asyncio.FIRST_COMPLETED
-FIRST_EXCEPTION = asyncio.FIRST_EXCEPTION
-ALL_COMPLETED = asyncio.ALL_COMPLETED
 
 
 # How many of the slowest jobs a batch's status names.
@@ -39,14 +36,7 @@ RAISE = _Raise()
 """`gather(default=RAISE)`: raise for the first job that did not succeed."""
 
 
-class Waited(NamedTuple, Generic[R]):
-    """What `Batch.wait` returns: results in order of completion, and the indexes of the jobs that have none yet."""
-
-    done: list[Result[R]]
-    pending: list[int]
-
-
-class Batch(Generic[R]):
+class Batch(Steering, Generic[R]):
     """A batch in Redis. It goes on whatever becomes of this handle; others may be attached to it at the same time.
 
     Args:
@@ -56,6 +46,7 @@ class Batch(Generic[R]):
         options: As it was submitted with.
         cursor: Where `as_completed` begins; by default before the first result.
         is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
+        limit_bytes: Longest arguments of one job that is added, bytes of JSON.
     """
 
     def __init__(
@@ -67,14 +58,12 @@ class Batch(Generic[R]):
         cursor: str | None = None,
         *,
         is_there: bool = True,
+        limit_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES,
     ) -> None:
-        self._scripts = scripts
-        self._redis = scripts.redis
-        self.id = batch_id
-        self.queue = queue
-        self.options = options
+        watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
-        self._watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        self._waiting = Waiting(self._redis, batch_id, self._watch)
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -84,7 +73,7 @@ class Batch(Generic[R]):
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return str(self._cursor)
 
-    def as_completed(self, timeout: float | None = None) -> AsyncIterator[Result[R]]:
+    def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> AsyncIterator[Result[R]]:
         """Yield results as they are recorded, until the batch is complete.
 
         Every result comes once: a second loop over the same handle goes on where the first was left (`cursor`).
@@ -94,41 +83,49 @@ class Batch(Generic[R]):
 
         Args:
             timeout: Longest time in all, s.
+            close_when_idle: For an open batch to which this loop adds: close it once all jobs that it has are done,
+                this loop has taken all their results, and comes back for more.
 
         Raises:
             TimeoutError: If the time is up; the batch goes on.
             BatchLostError: If the batch is gone.
             ProtocolError: If one of its keys in Redis is not ours.
         """
-        return read(self._redis, self.id, self._cursor, self._watch, timeout)
+        when_taken = self._close if close_when_idle else None
+        return read(self._redis, self.id, self._cursor, self._watch, timeout, when_taken)
 
     async def wait(
         self,
         timeout: float | None = None,
-        return_when: Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"] = "ALL_COMPLETED",
+        return_when: ReturnWhen = "ALL_COMPLETED",
+        *,
+        among: Collection[int] | None = None,
     ) -> Waited[R]:
         """Wait like `asyncio.wait`: never raises for a slow job, cancels nothing.
 
+        `done` are the results of all jobs that are over when it returns, also of those that were before. To go on after
+        FIRST_COMPLETED, wait for what was left, as with asyncio.wait; each result is read once then:
+
+            done, pending = await batch.wait(return_when=FIRST_COMPLETED)
+            while pending:
+                done, pending = await batch.wait(return_when=FIRST_COMPLETED, among=pending)
+
+        A batch that is open is not over: ALL_COMPLETED waits until it is closed, unless `among` says for which jobs.
+        Where there is nothing to wait for it returns at once (asyncio.wait raises).
+
         Args:
-            timeout: Longest wait, s.
-            return_when: `FIRST_COMPLETED`, `FIRST_EXCEPTION` (the first result but a success) or `ALL_COMPLETED`.
+            timeout: Longest wait, s; 0 tells what is done by now.
+            return_when: `FIRST_COMPLETED`, `FIRST_EXCEPTION` (the first result but a success; if there is none, as
+                ALL_COMPLETED) or `ALL_COMPLETED`.
+            among: Indexes of the jobs to wait for; by default all jobs of the batch.
 
         Raises:
-            OptionError: If `return_when` is none of the three.
+            OptionError: If `return_when` is none of the three, or the batch has no such job.
+            RedisUnavailableError: If Redis did not answer in all of `timeout`; without one it is waited for.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys in Redis is not ours.
         """
-        if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
-            raise OptionError(f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED")
-        done: list[Result[R]] = []
-        cursor = Cursor()
-        try:
-            async for result in read(self._redis, self.id, cursor, self._watch, timeout):
-                done.append(result)
-                if _is_reached(return_when, result):
-                    break
-        except TimeoutError:  # what was recorded in time is told, even with no time to wait at all
-            done += [result async for result in read_present(self._redis, self.id, cursor)]
-        total = (await self._watch.status()).total
-        return Waited(done, sorted(set(range(total)) - {result.index for result in done}))
+        return await self._waiting.wait(timeout, return_when, among)
 
     async def results(self, *, lineage: bool = False) -> list[Result[R]]:
         """Wait for the whole batch and return all results, in order of submission.
@@ -158,29 +155,6 @@ class Batch(Generic[R]):
         if default is RAISE:
             return [result.unwrap() for result in results]
         return [result.value if result.status == "success" else default for result in results]
-
-    async def cancel(self, indexes: Iterable[int] | None = None, reason: str = "") -> int:
-        """Cancel jobs: those that wait never start, those that run are cancelled, with cleanup within `grace`.
-
-        Each ends in a CancelledResult with the reason; results that are recorded stay. Within 0.5 s that holds for all
-        that wait, and for all that run and end when they are cancelled, even if no worker is alive. Without indexes the
-        whole batch is cancelled and closed: it takes no more jobs, and ends.
-
-        Args:
-            indexes: The jobs; None for all.
-            reason: Why, for people; at most 200 characters. A job that is cancelled twice keeps its first.
-
-        Returns:
-            How many of these jobs had no result yet.
-
-        Raises:
-            OptionError: If the batch has no such job, or the reason is too long; nothing is cancelled then.
-            BatchLostError: If the batch is gone.
-            ProtocolError: If one of its keys is not ours.
-        """
-        status = await self._watch.status()
-        wanted, why = checked_indexes(status, indexes), checked_reason(reason)
-        return await Cancellation(self._scripts, status, self.options, why).run(wanted)
 
     async def retry(
         self,
@@ -218,6 +192,14 @@ class Batch(Generic[R]):
         await redrive.run(selection)
         return Batch(self._scripts, redrive.batch_id, redrive.queue, redrive.options)
 
+    async def delete(self) -> None:
+        """Remove the batch from Redis, with all its results: nothing of it is to be had any more.
+
+        Jobs that wait never start, those that run are stopped, with cleanup, and end in no result. A batch that is gone
+        already stays so; its redrives and its callback's batch stay. Whoever collects it gets a BatchLostError.
+        """
+        await Deletion(self._scripts, self.id, self.queue).run()
+
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.
 
@@ -240,9 +222,3 @@ class Batch(Generic[R]):
             As `status`.
         """
         return await self._watch.workers()
-
-
-def _is_reached(return_when: str, result: Result[Any]) -> bool:
-    if return_when == FIRST_COMPLETED:
-        return True
-    return return_when == FIRST_EXCEPTION and result.status != "success"
