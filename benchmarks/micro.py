@@ -1,6 +1,6 @@
 """What single stages of a no-op job's way cost, without Redis: the codec, the wrapper, the recorder.
 
-    python benchmarks/micro.py [--runs 20]
+    python -m benchmarks.micro [--runs 20]
 
 The best of many runs: what is worse than that was the machine's doing, not ours.
 """
@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.harness import report
-from benchmarks.jobs import nap, noop
+from benchmarks.jobs import noop, pause
 from producer.cutting import cut
 from protocol.chunks import decode_chunk, encode_calls
 from protocol.clock import RedisClock
@@ -104,7 +99,7 @@ def measure(runs: int) -> list[dict[str, str]]:
         "producer: cut and write": best(runs, lambda: asyncio.run(drain(noop.map(range(10 * CHUNK))))) / 10,
         "worker: read a chunk": best(runs, lambda: decode_chunk(0, data, "key")),
         "worker: a chunk of no-ops": asyncio.run(run_chunks(runs, "noop", numbers)),
-        "worker: a chunk of naps": asyncio.run(run_chunks(runs, "nap", [(0.0,)] * CHUNK)),
+        "worker: a chunk of pauses": asyncio.run(run_chunks(runs, "pause", [(0.0,)] * CHUNK)),
         "worker: write results": best(runs, lambda: record_successes("b", encode_common("noop", "w", 1.0), rows, 1e9)),
         "producer: read results": best(runs, lambda: decode_entry("b", entry, "key")),
     }
@@ -115,8 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
-    assert (noop.name, nap.name) == ("noop", "nap")
-    report("Stages of a no-op job, best of many runs", {"runs": runs, "jobs a chunk": CHUNK}, measure(runs))
+    assert (noop.name, pause.name) == ("noop", "pause")
+    print("| stage | us a job |\n| --- | --- |")
+    for row in measure(runs):
+        print(f"| {row['stage']} | {row['us a job']} |")
 
 
 if __name__ == "__main__":
