@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -67,14 +68,37 @@ async def read(
         BatchNotFoundError: If there is no such batch; BatchLostError, if there was.
         ProtocolError: If a key or an entry is not ours.
     """
+    async with aclosing(_pages(redis, batch_id, cursor, watch, timeout)) as pages:
+        async for entries in pages:
+            for result in _take(entries, batch_id, cursor):
+                yield result
+
+
+async def read_groups(
+    redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None = None
+) -> AsyncGenerator[list[Result[Any]], None]:
+    """Yield results as `read` does, those of one entry at a time; the cursor moves by entries."""
+    async with aclosing(_pages(redis, batch_id, cursor, watch, timeout)) as pages:
+        async for entries in pages:
+            for entry_id, entry in entries:
+                if b"end" in entry:
+                    return
+                group = decode_entry(batch_id, entry, keys.results(batch_id))[cursor.taken :]
+                cursor.entry, cursor.taken = entry_id.decode(), 0
+                yield group
+
+
+async def _pages(
+    redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None
+) -> AsyncGenerator[list[Entry], None]:
+    """Yield the entries after the cursor, some at a time, as they are recorded; who takes them moves the cursor."""
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     async with asyncio.timeout_at(deadline):
         await watch.begin()
     while True:
         async with asyncio.timeout_at(deadline):
             entries = await _wait_for_entries(redis, keys.results(batch_id), cursor, watch)
-        for result in _take(entries, batch_id, cursor):
-            yield result
+        yield entries
         if _have_end(entries):
             return
 
