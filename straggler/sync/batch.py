@@ -14,7 +14,7 @@ from protocol.batches import BatchOptions
 from protocol.errors import UsageError
 from protocol.results import Result
 from straggler.sync.portal import Portal
-from straggler.sync.twins import batch_of_batch, of_batch
+from straggler.sync.twins import batch_of_batch, fed_by_portions, of_any_batch, of_batch
 
 R = TypeVar("R")
 
@@ -58,9 +58,11 @@ class Batch(Generic[R]):
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return self._cursor
 
-    def as_completed(self, timeout: float | None = None) -> Generator[Result[R], None, None]:
+    def as_completed(
+        self, timeout: float | None = None, *, close_when_idle: bool = False
+    ) -> Generator[Result[R], None, None]:
         """Yield results as they are recorded, until the batch is complete; see `straggler.Batch.as_completed`."""
-        with self._groups(timeout) as groups:
+        with self._groups(timeout, close_when_idle=close_when_idle) as groups:
             while True:
                 while self._ahead:
                     result, self._cursor = self._ahead.popleft()
@@ -68,9 +70,11 @@ class Batch(Generic[R]):
                 if not self._fetch(groups):
                     return
 
-    def as_recorded(self, timeout: float | None = None) -> Generator[list[Result[R]], None, None]:
+    def as_recorded(
+        self, timeout: float | None = None, *, close_when_idle: bool = False
+    ) -> Generator[list[Result[R]], None, None]:
         """Yield results, those at a time that were recorded together; see `straggler.Batch.as_recorded`."""
-        with self._groups(timeout) as groups:
+        with self._groups(timeout, close_when_idle=close_when_idle) as groups:
             while True:
                 if self._ahead:
                     self._cursor = self._ahead[-1][1]
@@ -83,15 +87,19 @@ class Batch(Generic[R]):
     wait = of_batch(AsyncBatch.wait)
     results = of_batch(AsyncBatch.results)
     gather = of_batch(AsyncBatch.gather)
-    cancel = of_batch(AsyncBatch.cancel)
+    add = fed_by_portions(AsyncBatch.add)
+    close = of_any_batch(AsyncBatch.close)
+    cancel = of_any_batch(AsyncBatch.cancel)
     retry = batch_of_batch(AsyncBatch.retry)
     delete = of_batch(AsyncBatch.delete)
     status = of_batch(AsyncBatch.status)
     workers = of_batch(AsyncBatch.workers)
 
     @contextmanager
-    def _groups(self, timeout: float | None) -> Iterator[AsyncGenerator[list[Result[R]], None]]:
-        groups = self.twin.as_recorded(timeout)
+    def _groups(
+        self, timeout: float | None, *, close_when_idle: bool
+    ) -> Iterator[AsyncGenerator[list[Result[R]], None]]:
+        groups = self.twin.as_recorded(timeout, close_when_idle=close_when_idle)
         try:
             yield groups
         finally:

@@ -92,6 +92,7 @@ class Producer:
     else:
         submit = fed(AsyncProducer.submit)
 
+    open_batch = batch_of_producer(AsyncProducer.open_batch)
     attach = batch_of_producer(AsyncProducer.attach)
     batches = of_producer(AsyncProducer.batches)
     running = of_producer(AsyncProducer.running)

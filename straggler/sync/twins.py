@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from producer.batch import Batch as AsyncBatch
 from producer.producer import Producer as AsyncProducer
-from protocol.jobs import JobSpecs
+from protocol.jobs import JobSpec, JobSpecs
 from straggler.handover import Handover
 
 if TYPE_CHECKING:
@@ -23,12 +24,21 @@ P = ParamSpec("P")
 
 # Jobs that a source is ahead of their submission.
 _JOBS_AHEAD = 256
+# Jobs that are added in one step (`Batch.add`).
+_JOBS_A_PORTION = 1000
 
 
 def of_batch(
     method: Callable[Concatenate[AsyncBatch[R], P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Batch[R], P], T]:
     """Make a method of `Batch` from its twin."""
+    return _twin(method)
+
+
+def of_any_batch(
+    method: Callable[Concatenate[AsyncBatch[Any], P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Batch[Any], P], T]:
+    """Make a method of `Batch` from its twin, whatever the batch's jobs return."""
     return _twin(method)
 
 
@@ -82,6 +92,28 @@ def fed(method: Callable[..., Any]) -> Callable[..., Any]:
     return call_and_feed
 
 
+def fed_by_portions(
+    method: Callable[Concatenate[AsyncBatch[Any], P], Coroutine[Any, Any, list[T]]],
+) -> Callable[Concatenate[Batch[Any], P], list[T]]:
+    """Make such a method of one that takes jobs in portions: each is made whole in the thread that calls it."""
+    return _by_portions(method)
+
+
+def _by_portions(method: Callable[..., Any]) -> Callable[..., Any]:
+    call = _twin(method)
+
+    @functools.wraps(method)
+    def call_for_each(self: Batch[Any], jobs: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_at_hand(jobs):
+            return call(self, jobs, *args, **kwargs)
+        coming, found = iter(jobs), []
+        while portion := list(islice(coming, _JOBS_A_PORTION)):
+            found += call(self, portion, *args, **kwargs)
+        return found
+
+    return call_for_each
+
+
 def _wrapped(portal: Portal, found: Any) -> Any:
     from straggler.sync.batch import Batch  # noqa: PLC0415  # its methods are made here
 
@@ -92,4 +124,4 @@ def _is_at_hand(jobs: Any) -> bool:
     """Whether jobs may be iterated on the loop: nothing that they wait for would hold it."""
     if isinstance(jobs, JobSpecs):
         return jobs.is_at_hand
-    return isinstance(jobs, list | tuple | AsyncIterable) or not isinstance(jobs, Iterable)
+    return isinstance(jobs, list | tuple | JobSpec | AsyncIterable) or not isinstance(jobs, Iterable)

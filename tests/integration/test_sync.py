@@ -136,6 +136,25 @@ def test_batch_is_waited_for_and_cancelled(made: sync.Producer) -> None:
     assert {result.status for result in batch.results()} == {"cancelled"}
 
 
+@pytest.mark.redis
+def test_crawler_adds_as_it_goes_and_ends_by_itself(made: sync.Producer, worker_process: StartProcess) -> None:
+    worker_process()
+    batch = made.open_batch(name="crawl")
+    assert batch.add(square.spec(1)) == [0]
+    found = []
+    for result in batch.as_completed(close_when_idle=True):
+        found.append(result.index)
+        if result.index < 50:
+            batch.add(square.spec(number) for number in range(2))
+    assert sorted(found) == list(range(101))
+    assert batch.status().closed
+    other = made.open_batch()
+    assert other.add(square.spec(number, key=str(number)) for number in range(2500)) == list(range(2500))
+    assert other.add([square.spec(3, key="3")], unique=True) == [2500]
+    other.close()
+    assert len(other.results()) == 2501
+
+
 def test_redis_that_is_not_there_leaves_no_thread() -> None:
     with pytest.raises(RedisUnavailableError), sync.Producer("unix:///nowhere", settings=Settings()):
         pass
