@@ -18,6 +18,8 @@ ARQ_RETRY = "arq:retry:"
 # An open batch that nobody touches lives this long; submit, claim and record of a job renew it.
 OPEN_BATCH_LIFETIME = 7 * 86_400.0
 WORKER_LIFETIME = 15.0
+# A worker that Redis has been away from for longer than this is not asked to leave any more.
+DRAIN_LIFETIME = 900.0
 # Ids in `batches` beyond this many are trimmed, oldest first; their batches live on until their own lifetime ends.
 BATCHES_KEPT = 10_000
 
@@ -45,6 +47,11 @@ def worker(worker_id: str) -> str:
 def running(worker_id: str) -> str:
     """What one worker tells of the jobs that it runs."""
     return f"{PREFIX}running:{worker_id}"
+
+
+def drain(worker_id: str) -> str:
+    """Somebody wants this worker to leave."""
+    return f"{PREFIX}drain:{worker_id}"
 
 
 def health(queue_name: str) -> str:
