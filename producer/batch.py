@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from producer.collect import Cursor, read, read_present
+from producer.running import read_running
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
@@ -18,6 +19,10 @@ R = TypeVar("R")
 FIRST_COMPLETED = asyncio.FIRST_COMPLETED
 FIRST_EXCEPTION = asyncio.FIRST_EXCEPTION
 ALL_COMPLETED = asyncio.ALL_COMPLETED
+
+
+# How many of the slowest jobs a batch's status names.
+_SLOWEST = 5
 
 
 class _Raise:
@@ -116,7 +121,7 @@ class Batch(Generic[R]):
                     break
         except TimeoutError:  # what was recorded in time is told, even with no time to wait at all
             done += [result async for result in read_present(self._redis, self.id, cursor)]
-        total = (await self.status()).total
+        total = (await self._watch.status()).total
         return Waited(done, sorted(set(range(total)) - {result.index for result in done}))
 
     async def results(self) -> list[Result[R]]:
@@ -139,13 +144,19 @@ class Batch(Generic[R]):
         return [result.value if result.status == "success" else default for result in results]
 
     async def status(self) -> BatchStatus:
-        """Count the batch's jobs by where they are; one step, however large the batch is.
+        """Count the batch's jobs by where they are, and name the slowest of those at work.
+
+        A few small reads, however large the batch is.
 
         Raises:
             BatchLostError: If the batch is gone.
             ProtocolError: If its header is not ours.
         """
-        return await self._watch.status()
+        found = await self._watch.status()
+        if not found.running:
+            return found
+        slowest = await read_running(self._redis, found.queue, self.id)
+        return found.model_copy(update={"slowest": tuple(slowest[:_SLOWEST])})
 
     async def workers(self) -> int:
         """Count the live workers of the batch's queue.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from types import TracebackType
@@ -11,23 +10,22 @@ from uuid import uuid4
 
 from producer.batch import Batch
 from producer.fleet import slots_alive, workers_alive
-from producer.spoilt import naming
+from producer.listing import newest, read_statuses
+from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
-from protocol import keys
 from protocol.batches import BatchStatus
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.errors import BatchNotFoundError, OptionError, ProtocolError
+from protocol.errors import OptionError
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from protocol.jobs import JobSpec, JobSpecs
-
-logger = logging.getLogger(__name__)
+    from protocol.running import RunningJob
 
 R = TypeVar("R")
 
@@ -130,20 +128,22 @@ class Producer:
         Raises:
             ProtocolError: If the list itself is not ours.
         """
-        with naming(keys.BATCHES):
-            newest = await self.redis.zrevrange(keys.BATCHES, 0, limit - 1)
-        found = []
-        for batch_id in newest:
-            name = batch_id.decode(errors="backslashreplace")
-            try:
-                found.append(await read_status(self.redis, name))
-            except BatchNotFoundError:
-                continue
-            except ProtocolError as error:
-                logger.warning(
-                    "batch %s cannot be read: %s", name, error, extra={"event": "batch.unreadable", "batch": name}
-                )
-        return found
+        return await read_statuses(self.redis, await newest(self.redis, 0, limit))
+
+    async def running(self, batch_id: str | None = None) -> list[RunningJob]:
+        """List the jobs that have been at work for the longest time, as their workers told within the last seconds.
+
+        Each worker tells of 50 at most: of what has run for a second, or has told how far it is by `heartbeat`.
+
+        Args:
+            batch_id: Of this batch only; by default of all batches on the producer's queue.
+
+        Raises:
+            BatchNotFoundError: If there is no batch of that id.
+            ProtocolError: If its header is not ours, or the list of workers.
+        """
+        queue = self.queue if batch_id is None else (await read_status(self.redis, batch_id)).queue
+        return await read_running(self.redis, queue, batch_id)
 
     async def workers(self) -> list[str]:
         """Name the live workers of the producer's queue."""

@@ -17,7 +17,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from producer.summary import LABELS, Tally, seconds
+from producer.durations import seconds
+from producer.summary import LABELS, Tally
 from protocol.batches import STATUSES
 
 # People read no faster than this, s; a log is read later, and need not be long.

@@ -7,7 +7,6 @@ of the slowest only a few are kept, and so are kinds of failure.
 from __future__ import annotations
 
 import heapq
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from producer.durations import Durations, seconds
 from protocol.batches import STATUSES
 from protocol.errors import shorten
 from protocol.results import FailureResult, Result, TimeoutResult
@@ -39,35 +39,6 @@ _FAILURES_TOLD = 5
 _KINDS_KEPT = 1000
 _MESSAGE_LENGTH = 200
 _URL = re.compile(r"\bhttps?://\S+")
-# Every bucket of the histogram is 1 % wider than the one before, which is how exact a percentile is; from 1 us on.
-_LOG_STEP = math.log(1.01)
-_SHORTEST = 1e-6
-
-
-class Durations:
-    """How long jobs ran, as a histogram with buckets of 1 % width; a few thousand numbers at most."""
-
-    def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
-        self.count = 0
-        self.longest = 0.0
-        self.shortest = math.inf
-
-    def add(self, duration: float) -> None:
-        """Count one duration, s."""
-        self._buckets[max(0, round(math.log(max(duration, _SHORTEST) / _SHORTEST) / _LOG_STEP))] += 1
-        self.count += 1
-        self.longest = max(self.longest, duration)
-        self.shortest = min(self.shortest, duration)
-
-    def percentile(self, share: float) -> float:
-        """Return the duration, s, within 1 %, that this share of the jobs did not exceed (nearest rank)."""
-        rank, seen = max(1, math.ceil(share * self.count)), 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            if seen >= rank:
-                return min(self.longest, max(self.shortest, _SHORTEST * math.exp(bucket * _LOG_STEP)))
-        return 0.0
 
 
 @dataclass(slots=True)
@@ -210,17 +181,3 @@ def _share(count: int, total: int) -> str:
     if count < total:
         percent = min(99.9, max(0.1, percent))
     return f"{percent:.1f} %" if percent < 100 else "100 %"
-
-
-def seconds(duration: float) -> str:
-    """Write a duration for people: `12 us`, `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
-    if 0 < duration < 0.0009995:
-        return f"{duration * 1e6:.3g} us"
-    if duration < 0.9995:
-        return f"{duration * 1000:.3g} ms"
-    if duration < 59.995:
-        return f"{duration:.2f} s"
-    minutes, rest = divmod(round(duration), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from protocol.errors import OptionError, explain
 from protocol.jobs import Seconds
+from protocol.running import RunningJob
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_GRACE = 5.0
@@ -59,7 +60,8 @@ class BatchStatus(BaseModel):
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
-    batch's time is up.
+    batch's time is up. `slowest` are the few jobs that have been at work for the longest time, as their workers told
+    within the last seconds; `Batch.status` asks for them, a list of batches does not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +81,7 @@ class BatchStatus(BaseModel):
     created_at: Moment
     deadline: Moment | None = None
     finished_at: Moment | None = None
+    slowest: tuple[RunningJob, ...] = ()
 
     @property
     def done(self) -> int:

@@ -40,6 +40,11 @@ def worker(worker_id: str) -> str:
     return f"{PREFIX}worker:{worker_id}"
 
 
+def running(worker_id: str) -> str:
+    """What one worker tells of the jobs that it runs."""
+    return f"{PREFIX}running:{worker_id}"
+
+
 def health(queue_name: str) -> str:
     """Name arq's health key, which `straggler worker --check` and `arq --check` read."""
     return f"{PREFIX}health:{queue_name}"

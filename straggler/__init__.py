@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from protocol.results import Result as Result
     from protocol.results import SuccessResult as SuccessResult
     from protocol.results import TimeoutResult as TimeoutResult
+    from protocol.running import RunningJob as RunningJob
     from protocol.settings import Settings as Settings
     from straggler.embedded import embedded as embedded
     from workers.context import current_job as current_job
@@ -63,6 +64,7 @@ _HOMES = {
     "protocol.results": (
         "CancelledResult", "FailureResult", "LostResult", "Result", "SuccessResult", "TimeoutResult",
     ),
+    "protocol.running": ("RunningJob",),
     "protocol.settings": ("Settings",),
     "straggler.embedded": ("embedded",),
     "workers.context": ("current_job",),

@@ -62,6 +62,28 @@ async def append_line(path: Path, line: str, seconds: float = 0.0) -> int:
 
 
 @job
+async def tell(door: Path, progress: float | None = None, note: str = "") -> None:
+    """Say how far it is, then run until the door is open."""
+    current_job().heartbeat(progress, note)
+    while not door.exists():  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+
+
+@job
+def plain_tell(door: Path, progress: float | None = None, note: str = "") -> None:
+    current_job().heartbeat(progress, note)
+    while not door.exists():
+        time.sleep(0.01)
+
+
+@job(isolation="thread")
+def thread_tell(door: Path, progress: float | None = None, note: str = "") -> None:
+    current_job().heartbeat(progress, note)
+    while not door.exists():
+        time.sleep(0.01)
+
+
+@job
 async def wait_for_file(path: Path) -> int:
     """Run until the file is there."""
     while not path.exists():  # noqa: ASYNC110  # nobody tells us

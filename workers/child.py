@@ -1,7 +1,8 @@
-"""The inside of a process for plain functions: `python -m workers.child FD`, started by `workers.processes`.
+"""The inside of a process for plain functions: `python -m workers.child FD FD`, started by `workers.processes`.
 
 Jobs under which workers have died run here, too, whatever they are. It reads one job after the other from its socket,
-runs it on its main thread, and writes back the value or what was raised.
+runs it on its main thread, and writes back the value or what was raised. A job's heartbeats go another way, by memory
+that is shared with the worker.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from workers import context, registry
 from workers.endings import die_with_parent
 from workers.failures import asks_again, describe
 from workers.processes import LENGTH_BYTES, importing
+from workers.reports import SharedReport
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, report: SharedReport) -> None:
     """Run jobs until the worker closes the socket or is gone."""
     die_with_parent()
     # Ctrl-C and SIGTERM, which may reach all processes of a service, are the worker's to judge: it stops us when it has
@@ -38,7 +40,7 @@ def main(descriptor: int) -> None:
         _send(stream, b"{}")
         while length := stream.read(LENGTH_BYTES):
             call = from_json(stream.read(int.from_bytes(length, "big")))
-            reply = _run(call)
+            reply = _run(call, report)
             if os.getpid() != own:
                 os._exit(0)  # a fork of the job's that came back: the job goes on in the process that it was
             _send(stream, reply)
@@ -55,13 +57,15 @@ def _send(stream: Any, text: bytes) -> None:
     stream.flush()
 
 
-def _run(call: dict[str, Any]) -> bytes:
+def _run(call: dict[str, Any], report: SharedReport) -> bytes:
+    run: context.RunElsewhere | None = None
     try:
         with importing():
             registry.load(call["module"])
         function = registry.find(call["job"])
         if call["about"] is not None:
-            context.enter(context.RunElsewhere(call["about"]))
+            run = context.RunElsewhere(call["about"], report)
+            context.enter(run)
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):
             value = function.function(*args, **kwargs)
@@ -77,6 +81,9 @@ def _run(call: dict[str, Any]) -> bytes:
     except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit is its failure, not our end
         again = asks_again(error)
         return to_json({**describe(error), **({} if again is None else {"again_after": again.after})})
+    finally:
+        if run is not None:
+            run.outcome = "over"  # what it has left running does not speak for the next job
 
 
 @contextlib.contextmanager
@@ -97,4 +104,4 @@ def _memory_limit(limit: int | None) -> Any:
 
 if __name__ == "__main__":
     with contextlib.suppress(ConnectionError):  # the worker is gone
-        main(int(sys.argv[1]))
+        main(int(sys.argv[1]), SharedReport(int(sys.argv[2])))

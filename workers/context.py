@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from protocol.errors import StragglerError
+from workers import reports
 
 _current: ContextVar[RunsJob] = ContextVar("straggler_current_job")
 
@@ -57,19 +59,39 @@ class CurrentJob:
         """Seconds until the deadline; 0 once it has passed."""
         return max(0.0, self.deadline - time.monotonic())
 
+    def heartbeat(self, progress: float | None = None, note: str = "") -> None:
+        """Say that the job is alive, and how far it is; people see it in the batch's status within a second or two.
+
+        As cheap as a few assignments: nothing is sent here, so call it as often as you like, from the job, its tasks,
+        threads and processes. After the job's end it does nothing.
+
+        Args:
+            progress: 0 to 1; what was said before stays if it is left out.
+            note: A line for people, e.g. `page 4 of 10`; the same holds. Cut at 200 letters.
+
+        Raises:
+            OptionError: If the progress is no number from 0 to 1, or the note no text.
+        """
+        if progress is not None or note != "":
+            reports.check(progress, note)
+        if self._run.outcome is None:
+            self._run.report(progress, note)
+
 
 class RunElsewhere:
     """A run as the job's own process knows it.
 
     Args:
         about: What `describe` said of it in the worker.
+        report: Where the job says that it is alive.
     """
 
-    outcome = None
     cancelling = False
 
-    def __init__(self, about: dict[str, Any]) -> None:
+    def __init__(self, about: dict[str, Any], report: reports.Report) -> None:
         self.deadline = time.monotonic() + about.pop("remaining")
+        self.outcome: Any = None
+        self.report = report.say
         self._about = about
 
     def current_job(self) -> CurrentJob:
@@ -90,6 +112,10 @@ class RunsJob(Protocol):
     @property
     def cancelling(self) -> bool:
         """Whether the job was asked to stop."""
+
+    @property
+    def report(self) -> Callable[[float | None, str], None]:
+        """Take note of a heartbeat: its progress, its note."""
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""

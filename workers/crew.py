@@ -23,7 +23,7 @@ from workers import forks
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.deadlines import Deadlines
-from workers.heart import Heart
+from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
 from workers.processes import Processes
@@ -31,6 +31,7 @@ from workers.pulse import Pulse
 from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.retries import Retries
+from workers.running import Running
 from workers.runs import Runner
 from workers.slots import Slots
 from workers.tasks import Tasks
@@ -121,17 +122,10 @@ class Crew:
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.runner = Runner(
-            self.worker_id,
-            self.slots,
-            self.recorder,
-            self.retries,
-            self.leases,
-            self.clock,
-            options.max_result_bytes,
-            self.deadlines,
-            self.processes,
-            self.threads,
-        )
+            self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
+            options.max_result_bytes, self.deadlines, self.processes, self.threads, {},
+        )  # fmt: skip
+        self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
         self.heart = Heart(self.deadlines, options.max_abandoned, on_exhausted, on_orphaned, self.interrupts.keep)
         self.tasks = Tasks()
@@ -144,6 +138,7 @@ class Crew:
         forks.watch(self.deadlines)
         self.recorder.start()
         self.leases.start()
+        self.running.start()
         self.interrupts.start()
         if self._pulse is not None:
             self._pulse.worker_id = self.worker_id
@@ -154,6 +149,7 @@ class Crew:
         await self.recorder.close()
         self.interrupts.stop()
         self.deadlines.close()
+        await self.running.stop()
         await self.leases.close()
         await self.heart.stop()
         await self.processes.close()
@@ -209,6 +205,7 @@ class Crew:
             "running": self.slots.used,
             "abandoned": len(self.deadlines.left_behind),
             "loop_lag": round(self.heart.take_lag(), 6),
+            "memory": resident_memory(),
         }
 
     def _stop_chunk(self, chunk_id: str) -> None:

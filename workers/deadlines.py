@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any, Protocol
 
 from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
@@ -80,6 +80,10 @@ class Deadlines:
     def earliest(self) -> float:
         """When the timer is due, on the loop's clock."""
         return math.inf if self._timer is None else self._timer.when()
+
+    def runs(self) -> Iterator[Watched]:
+        """Go through the runs that are watched, those that began first at the front."""
+        return iter(self._runs)
 
     def watch(self, run: Watched) -> None:
         """Ring this run at its time; call again when that has changed."""

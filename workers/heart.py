@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from workers.deadlines import Deadlines
 from workers.pulse import CURRENT, NOBODY, SUPERVISOR, TICK
@@ -72,3 +73,12 @@ class Heart:
                 self._on_orphaned()
             due = now + INTERVAL
             await asyncio.sleep(INTERVAL)
+
+
+def resident_memory() -> int:
+    """Tell this process' resident memory, bytes; 0 where the system does not say it in Linux' way."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

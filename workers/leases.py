@@ -80,7 +80,7 @@ class Leases:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(FAREWELL), self._scripts.redis.pipeline(transaction=False) as pipe:
-                pipe.delete(keys.worker(self.worker_id), keys.claim(self.worker_id))
+                pipe.delete(keys.worker(self.worker_id), keys.claim(self.worker_id), keys.running(self.worker_id))
                 pipe.zrem(keys.workers(self._queue), self.worker_id)
                 await pipe.execute()
 

@@ -34,6 +34,7 @@ from workers.calls import Encoded
 from workers.endings import describe_exit
 from workers.failures import Again, DescribedError
 from workers.registry import Job
+from workers.reports import SharedReport, make_file
 from workers.timeouts import Outcome, Raised, Returned
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,11 @@ class ProcessDiedError(StragglerError):
 
 
 class Process:
-    """One process, for one job at a time."""
+    """One process, for one job at a time.
+
+    Attributes:
+        report: What its job says of itself.
+    """
 
     def __init__(self) -> None:
         if _importing:
@@ -71,22 +76,25 @@ class Process:
             )
         ours, theirs = socket.socketpair()
         self._socket = ours
+        memory = make_file()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         with theirs:
-            words = [sys.executable, "-m", "workers.child", str(theirs.fileno())]
+            words = [sys.executable, "-m", "workers.child", str(theirs.fileno()), str(memory)]
             path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             try:
                 self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
                     words,
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), memory],
                     process_group=0,  # of its own, to be killed with; in the worker's session, for the supervisor
                     env={**os.environ, "PYTHONPATH": path},
                 )
             except OSError as error:
                 ours.close()
+                os.close(memory)
                 raise ProcessDiedError(f"no process can be started for the job: {error}") from None
+        self.report = SharedReport(memory)
         ours.setblocking(False)  # noqa: FBT003  # takes no keyword
 
     @property
@@ -124,6 +132,7 @@ class Process:
             "result_limit": result_limit,
             "about": context.describe(),
         }
+        self.report.clear()
         text = to_json(call, bytes_mode="base64", inf_nan_mode="constants")
         self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
         reply = await self._receive()
@@ -140,6 +149,7 @@ class Process:
             self._writer.close()
         else:
             self._socket.close()
+        self.report.close()
         await self._end()
 
     async def _end(self) -> int:

@@ -20,6 +20,7 @@ from workers.processes import Process, Processes
 from workers.pulse import job_number
 from workers.recorder import Recorder
 from workers.registry import Isolation, Job
+from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
 from workers.tasks import guarded
@@ -59,6 +60,7 @@ class Runner:
         deadlines: Who watches the jobs' clocks.
         processes: Where plain functions run.
         threads: Where those run that ask for it.
+        reports: What jobs say of themselves, of those that do.
     """
 
     worker_id: str
@@ -71,6 +73,7 @@ class Runner:
     deadlines: Deadlines
     processes: Processes
     threads: Threads
+    reports: dict[JobRun, Report]
 
     def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
@@ -162,10 +165,20 @@ class JobRun(Run):
     def began(self) -> None:
         """Let the job ask who it is."""
         enter(self)
+        if self.process is not None:
+            self.chunk.runner.reports[self] = self.process.report
 
     def ended(self) -> None:
         """Let the chunk conclude it."""
         self.chunk.conclude(self)
+
+    def report(self, progress: float | None, note: str) -> None:
+        """Take note of a heartbeat."""
+        reports = self.chunk.runner.reports
+        report = reports.get(self)
+        if report is None:
+            report = reports[self] = OwnReport()
+        report.say(progress, note)
 
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""

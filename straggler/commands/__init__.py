@@ -1,1 +1,1 @@
-"""What each command of `straggler` does; `straggler.cli` says what each is called with."""
+"""What each command of `straggler` does; `straggler.usage` says what each is called with."""

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from producer.summary import LABELS, seconds
+from producer.durations import seconds
+from producer.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
+from protocol.running import RunningJob
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop
 
@@ -75,7 +77,23 @@ def _card(batch: BatchStatus) -> Table:
         count = getattr(batch, name)
         if count:
             table.add_row(f"  {label}", Text(f"{count:,}", colour))
+    _add_slowest(table, batch)
     return table
+
+
+def _add_slowest(table: Table, batch: BatchStatus) -> None:
+    for number, job in enumerate(batch.slowest):
+        table.add_row("" if number else "slowest", Text(_at_work(job)))
+
+
+def _at_work(job: RunningJob) -> str:
+    """Say in a line which job is at work, for how long, and how far it says it is."""
+    key = f" {shorten(job.key, _LONGEST_NAME)}" if job.key else ""
+    attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
+    progress = f", {job.progress:.0%}" if job.progress is not None else ""
+    note = f", {job.note}" if job.note else ""
+    time = f"{seconds(job.elapsed)} of {seconds(job.limit)}"
+    return f"{job.index}{key} {job.function}: {time}{attempt}{progress}{note}"
 
 
 def _times(batch: BatchStatus) -> dict[str, float]:

@@ -54,6 +54,11 @@ async def test_a_jobs_own_timeout_wins(example: Any) -> None:
     assert [result.value for result in await results(module.job_of_its_own)] == [3]
 
 
+async def test_a_job_says_how_far_it_is(example: Any) -> None:
+    [result] = await results(example("crawl").crawl.spec(3))
+    assert result.value == 3
+
+
 async def test_cleanup_in_finally(example: Any) -> None:
     [result] = await results(example("transfer").transfer.spec(1), timeout=0.1)
     assert outcome(result) == "timeout cancelled"

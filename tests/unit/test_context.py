@@ -15,7 +15,11 @@ class SomeRun:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.cancelling = False
-        self.outcome = None
+        self.outcome: str | None = None
+        self.said: list[tuple[float | None, str]] = []
+
+    def report(self, progress: float | None, note: str) -> None:
+        self.said.append((progress, note))
 
     def current_job(self) -> CurrentJob:
         return CurrentJob(self, "b", 3, "key", 2)
@@ -56,3 +60,13 @@ def test_it_says_which_job_it_is() -> None:
     job = SomeRun(0).current_job()
     assert (job.job_id, job.key, job.attempt) == ("b:3", "key", 2)
     assert repr(job) == "<job b:3, attempt 2>"
+
+
+def test_a_heartbeat_reaches_its_run_until_that_has_ended() -> None:
+    run = SomeRun(0)
+    job = run.current_job()
+    job.heartbeat()
+    job.heartbeat(0.4, "page 4 of 10")
+    run.outcome = "over"
+    job.heartbeat(0.5)
+    assert run.said == [(None, ""), (0.4, "page 4 of 10")]

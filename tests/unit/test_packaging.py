@@ -62,8 +62,9 @@ def test_nothing_is_pinned_that_nobody_needs() -> None:
 def all_needs() -> Iterator[tuple[str, Requirement]]:
     """Walk what straggler, its tests and its build need, and what that needs, and so on."""
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    asked += project["project"]["optional-dependencies"]["dev"]
-    waiting = [("straggler", Requirement(text)) for text in asked]
+    asked += [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
+    # An extra that names others, `straggler[metrics]`, is in the list with them.
+    waiting = [("straggler", need) for need in map(Requirement, asked) if need.name != "straggler"]
     seen = set()
     while waiting:
         by, need = waiting.pop()

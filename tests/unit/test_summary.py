@@ -6,11 +6,10 @@ import random
 import sys
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from producer import summary
-from producer.summary import Durations, Tally, seconds, summarize
+from producer.summary import Tally, summarize
 from protocol.results import CancelledResult, FailureResult, LostResult, SuccessResult, TimeoutResult
 
 
@@ -34,39 +33,6 @@ def table(tally: Tally, total: int, elapsed: float = 2.0, width: int = 100) -> s
 def lines(text: str) -> dict[str, str]:
     found = [" ".join(line.split()) for line in text.splitlines()]
     return {line.split(" ")[0]: line for line in found if line}
-
-
-# ---- durations
-
-
-def test_percentiles_are_within_one_percent() -> None:
-    chance = random.Random(7)
-    values = sorted(chance.lognormvariate(-3, 2) for _ in range(20_000))
-    durations = Durations()
-    for value in values:
-        durations.add(value)
-    for share in (0.01, 0.5, 0.95, 0.999):
-        exact = values[max(0, -int(-share * len(values) // 1) - 1)]
-        assert durations.percentile(share) == pytest.approx(exact, rel=0.011)
-    assert durations.percentile(1.0) == durations.longest == values[-1]
-
-
-def test_percentiles_of_one_duration_are_that_duration() -> None:
-    durations = Durations()
-    durations.add(0.123456)
-    assert durations.percentile(0.5) == durations.percentile(0.95) == 0.123456
-
-
-@pytest.mark.parametrize("value", [0.0, -1e-3, 1e-9, 1e7])
-def test_extreme_durations_are_counted(value: float) -> None:
-    durations = Durations()
-    durations.add(value)
-    assert durations.count == 1
-    assert durations.percentile(0.5) <= max(value, 0.0)
-
-
-def test_no_durations_have_no_percentile() -> None:
-    assert Durations().percentile(0.5) == 0.0
 
 
 def test_memory_does_not_grow_with_the_batch() -> None:
@@ -197,20 +163,3 @@ def test_what_looks_like_markup_is_told_as_it_is() -> None:
     text = table(tally, 2)
     assert "[bold]x[/bold] [/]" in text
     assert "[red]k[/]" in text
-
-
-@pytest.mark.parametrize(
-    ("duration", "expected"),
-    [
-        (0, "0 ms"),
-        (0.0000123, "12.3 us"),
-        (0.0123, "12.3 ms"),
-        (0.9996, "1.00 s"),
-        (59.99, "59.99 s"),
-        (59.996, "1 min 0 s"),
-        (250, "4 min 10 s"),
-        (7500, "2 h 5 min"),
-    ],
-)
-def test_durations_read_well(duration: float, expected: str) -> None:
-    assert seconds(duration) == expected

@@ -1,0 +1,101 @@
+"""The floor: which workers are alive, how full they are, and what waits in their queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from producer.spoilt import raise_named
+from protocol import keys
+from protocol.connection import ArqRedis
+
+
+class WorkerState(BaseModel):
+    """What one worker says of itself; what it does not say is None.
+
+    Args:
+        worker_id: Its id.
+        seen_at: When it last said that it is alive, Unix s on Redis' clock.
+        loop_lag: The longest that its event loop has lately stood still, s.
+        memory: Its process' resident memory, bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    worker_id: str
+    queue: str
+    seen_at: float
+    host: str | None = None
+    pid: int | None = None
+    slots: int | None = Field(default=None, ge=0)
+    running: int | None = Field(default=None, ge=0)
+    abandoned: int | None = Field(default=None, ge=0)
+    loop_lag: float | None = None
+    memory: int | None = None
+
+
+class QueueState(NamedTuple):
+    """A queue: chunks that are due and wait, those that run or are due later, and how long the oldest has waited, s."""
+
+    name: str
+    waiting: int
+    later: int
+    oldest_wait: float
+    workers: list[WorkerState]
+
+
+async def read_floor(redis: ArqRedis, queues: Sequence[str], now: float) -> list[QueueState]:
+    """Look at queues and their workers, in two round trips.
+
+    Args:
+        redis: Where they are.
+        queues: Their names.
+        now: Redis' time, Unix s.
+
+    Raises:
+        ProtocolError: If a key is not ours.
+    """
+    asked = [key for queue in queues for key in (keys.workers(queue), *[keys.queue(queue)] * 3)]
+    async with redis.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.zrangebyscore(keys.workers(queue), now - keys.WORKER_LIFETIME, "+inf", withscores=True)
+            pipe.zcount(keys.queue(queue), "-inf", now * 1000)
+            pipe.zcard(keys.queue(queue))
+            pipe.zrange(keys.queue(queue), 0, 0, withscores=True)
+        replies = await pipe.execute(raise_on_error=False)
+    for key, reply in zip(asked, replies, strict=True):
+        raise_named(reply, key)
+    told = [replies[at : at + 4] for at in range(0, len(replies), 4)]
+    workers = await _read_workers(
+        redis, [(q, *seen) for q, (alive, *_) in zip(queues, told, strict=True) for seen in alive]
+    )
+    return [
+        QueueState(queue, due, held - due, _wait(head, now), [worker for worker in workers if worker.queue == queue])
+        for queue, (_, due, held, head) in zip(queues, told, strict=True)
+    ]
+
+
+async def _read_workers(redis: ArqRedis, seen: Sequence[tuple[str, bytes, float]]) -> list[WorkerState]:
+    names = [(queue, name.decode(errors="backslashreplace"), seen_at) for queue, name, seen_at in seen]
+    async with redis.pipeline(transaction=False) as pipe:
+        for _, name, _ in names:
+            pipe.hgetall(keys.worker(name))
+        hashes = await pipe.execute(raise_on_error=False)
+    return [_parse(*about, said) for about, said in zip(names, hashes, strict=True)]
+
+
+def _parse(queue: str, worker_id: str, seen_at: float, said: Any) -> WorkerState:
+    """Read what a worker says; a field that makes no sense is as good as none."""
+    known = {"worker_id": worker_id, "queue": queue, "seen_at": seen_at}
+    fields = {name.decode(errors="replace"): value for name, value in said.items()} if isinstance(said, Mapping) else {}
+    try:
+        return WorkerState.model_validate({**fields, **known}, strict=False)
+    except ValidationError as error:
+        bad = {str(problem["loc"][0]) for problem in error.errors()}
+        return WorkerState.model_validate({**{name: fields[name] for name in fields if name not in bad}, **known})
+
+
+def _wait(head: Sequence[tuple[bytes, float]], now: float) -> float:
+    return max(0.0, now - head[0][1] / 1000) if head else 0.0

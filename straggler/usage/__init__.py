@@ -1,0 +1,1 @@
+"""What each command of `straggler` is called with; `straggler.commands` says what each does."""

@@ -1,0 +1,36 @@
+"""What the commands' declarations share: where a command works, the options that were given, how it ends."""
+
+# ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from straggler.commands.place import Place
+
+
+def place(redis: str | None, queue: str | None = None) -> Place:
+    """Say where a command works."""
+    from protocol.settings import Settings
+    from straggler.commands.place import Place
+
+    return Place(Settings.read(), redis, queue)
+
+
+def given(**options: object) -> dict[str, object]:
+    """Leave out the options that were not given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def split(words: list[str] | None) -> tuple[str, ...] | None:
+    """Take an option's values apart: it may be repeated, and each may hold several, separated by commas."""
+    return tuple(part.strip() for word in words for part in word.split(",")) if words else None
+
+
+def finish(command: Callable[[], int]) -> None:
+    """Run a command, and leave with its exit code."""
+    from straggler.commands.process import finish
+
+    finish(command)

@@ -1,0 +1,126 @@
+"""The commands that feed workers elsewhere and collect from them: `submit` and `collect`."""
+
+# ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from straggler.options import (
+    Backoff,
+    Deadline,
+    Grace,
+    InputFormat,
+    Key,
+    Name,
+    Out,
+    Queue,
+    QueueTimeout,
+    Redis,
+    Retries,
+    RetryOn,
+    Rows,
+    SkipBadRows,
+    Timeout,
+)  # fmt: skip
+from straggler.usage.common import finish, given, place, split
+
+
+def submit(
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION", help="The job's name as the workers know it, or file.py:function, module:function."
+        ),
+    ],
+    rows: Rows,
+    *,
+    timeout: Timeout = None,
+    queue_timeout: QueueTimeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    retry_on: RetryOn = None,
+    grace: Grace = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
+    out: Out = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            "--jobs", metavar="MODULES", help="Where the function is, so that rows are checked before sending."
+        ),
+    ] = None,
+    batch_id: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-id", metavar="ID", help="Submitting the same id again adds nothing twice. Default: random."
+        ),
+    ] = None,
+    input_format: InputFormat = None,
+    key: Key = None,
+    skip_bad_rows: SkipBadRows = False,
+    name: Name = None,
+    queue: Queue = None,
+    redis: Redis = None,
+) -> None:
+    """Submit a batch for workers to run, and print its id.
+
+    With --wait, Ctrl-C leaves the batch running and says how to collect it later.
+    """
+    if out is not None and not wait:
+        raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
+    options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+
+    def command() -> int:
+        from straggler.commands.batches import submit
+        from straggler.commands.feed import Input
+
+        return submit(
+            place(redis, queue),
+            function,
+            Input(rows, input_format, key, skip_bad_rows),
+            jobs=jobs,
+            batch_id=batch_id,
+            wait=wait,
+            out=out,
+            **options,
+        )
+
+    finish(command)
+
+
+def collect(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write results, as they come, to a .jsonl or .csv file, or to stdout with -. With --cursor they are "
+            "appended, else a file that is there is overwritten.",
+        ),
+    ] = None,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="C", help="Go on where an earlier collect was stopped.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="S", min=0, help="Longest time to collect; the batch goes on."),
+    ] = None,
+    redis: Redis = None,
+) -> None:
+    """Collect a batch's results as they come, until its last job has one.
+
+    Ctrl-C leaves the batch running and says how to go on.
+    """
+
+    def command() -> int:
+        from straggler.commands.batches import collect
+
+        return collect(place(redis), batch, cursor=cursor, out=out, timeout=timeout)
+
+    finish(command)

@@ -1,0 +1,125 @@
+"""The commands that run jobs: `run` and `worker`."""
+
+# ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from straggler.options import (
+    Backoff,
+    Concurrency,
+    Deadline,
+    Grace,
+    InputFormat,
+    Jobs,
+    Key,
+    Name,
+    Out,
+    Queue,
+    QueueTimeout,
+    Redis,
+    Retries,
+    RetryOn,
+    Rows,
+    SkipBadRows,
+    Timeout,
+    Verbose,
+)  # fmt: skip
+from straggler.usage.common import finish, given, place, split
+
+
+def run(
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION",
+            help="file.py:function, package.module:function, or a ready-made job such as http.fetch.",
+        ),
+    ],
+    rows: Rows,
+    *,
+    timeout: Timeout = None,
+    queue_timeout: QueueTimeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    retry_on: RetryOn = None,
+    grace: Grace = None,
+    concurrency: Concurrency = None,
+    out: Out = None,
+    input_format: InputFormat = None,
+    key: Key = None,
+    skip_bad_rows: SkipBadRows = False,
+    name: Name = None,
+    jobs: Jobs = None,
+    redis: Annotated[
+        str | None, typer.Option("--redis", metavar="URL", help="Keep the batch in this Redis; default: in memory.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a batch in this process, from start to end: no Redis, no set-up.
+
+    Ctrl-C stops it; what was collected so far is in the --out file.
+    """
+    options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+
+    def command() -> int:
+        from straggler.commands.feed import Input
+        from straggler.commands.run import run
+
+        return run(
+            place(redis),
+            function,
+            Input(rows, input_format, key, skip_bad_rows),
+            jobs=jobs,
+            concurrency=concurrency,
+            out=out,
+            verbose=verbose,
+            **options,
+        )
+
+    finish(command)
+
+
+def worker(
+    *,
+    jobs: Jobs = None,
+    concurrency: Concurrency = None,
+    queue: Queue = None,
+    burst: Annotated[bool, typer.Option("--burst", help="Leave once the queue is empty.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only find out whether this host's worker is well: exit code 0, or 1.")
+    ] = False,
+    redis: Redis = None,
+    verbose: Verbose = False,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots."),
+    ] = 1,
+    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run jobs that producers submit, until told to stop.
+
+    A supervisor starts the worker processes, kills one that a job holds past its time, and replaces whatever ends.
+
+    SIGTERM or Ctrl-C lets running jobs finish for STRAGGLER_SHUTDOWN_WAIT seconds (10), then hands the rest back to the
+    queue; a second one hands back at once.
+    """
+
+    def command() -> int:
+        from straggler.commands.worker import check as check_health
+        from straggler.commands.worker import supervise, work
+
+        where = place(redis, queue)
+        if check:
+            return check_health(where)
+        if pulse is not None:
+            return work(where, pulse, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
+        return supervise(where, processes, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
+
+    finish(command)

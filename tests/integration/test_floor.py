@@ -1,0 +1,97 @@
+"""Who only looks: batches by the page, workers and queues as they are, results by where they stand."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from producer.floor import read_floor
+from producer.listing import newest, read_statuses
+from producer.producer import Producer
+from producer.records import START, read_entries, read_page
+from protocol import keys
+from protocol.errors import ProtocolError
+from tests.conftest import StartWorker, until_running
+from tests.jobs import hang, square
+
+
+async def test_batches_are_listed_by_the_page_newest_first(producer: Producer) -> None:
+    for number in range(5):
+        await producer.submit(square.map(range(number)), batch_id=f"b{number}")
+    assert await newest(producer.redis, 1, 2) == ["b3", "b2"]
+    found = await read_statuses(producer.redis, ["b3", "gone", "b2"])
+    assert [(status.batch_id, status.total) for status in found] == [("b3", 3), ("b2", 2)]
+
+
+async def test_no_batches_are_no_trip(producer: Producer) -> None:
+    assert await read_statuses(producer.redis, []) == []
+
+
+async def test_floor_tells_how_full_workers_are_and_what_waits(producer: Producer, worker: StartWorker) -> None:
+    async with worker(concurrency=3) as one:
+        batch = await producer.submit([hang.spec() for _ in range(20)])
+        await until_running(batch, 3)
+        await one.crew.leases.beat()
+        [queue] = await read_floor(producer.redis, ["default"], producer.clock.now())
+    [state] = queue.workers
+    assert (state.queue, state.slots, state.abandoned) == ("default", 3, 0)
+    assert state.running == 3
+    assert (state.memory or 0) > 1 << 20
+    assert abs(state.seen_at - time.time()) < 15
+    assert queue.waiting > 0
+    assert queue.later > 0
+    assert queue.oldest_wait >= 0
+
+
+async def test_floor_of_a_queue_that_nobody_knows_is_empty(producer: Producer) -> None:
+    [queue] = await read_floor(producer.redis, ["nobody"], producer.clock.now())
+    assert (queue.waiting, queue.later, queue.oldest_wait, queue.workers) == (0, 0, 0.0, [])
+
+
+async def test_a_worker_that_talks_nonsense_is_there_all_the_same(producer: Producer, redis: Any) -> None:
+    now = producer.clock.now()
+    redis.zadd(keys.workers("default"), {"odd": now, "silent": now})
+    redis.hset(keys.worker("odd"), mapping={"slots": "many", "running": "3", b"\xff": "?"})
+    redis.set(keys.worker("silent"), "not a hash")
+    for key in (keys.workers("default"), keys.worker("odd"), keys.worker("silent")):
+        redis.expire(key, 60)
+    [queue] = await read_floor(producer.redis, ["default"], now)
+    assert {(state.worker_id, state.slots, state.running) for state in queue.workers} == {
+        ("odd", None, 3), ("silent", None, None),
+    }  # fmt: skip
+
+
+async def test_floor_names_a_key_that_is_not_ours(producer: Producer, redis: Any) -> None:
+    redis.set(keys.queue("default"), "nonsense", ex=60)
+    with pytest.raises(ProtocolError, match=keys.queue("default")):
+        await read_floor(producer.redis, ["default"], 0)
+
+
+async def test_results_are_read_by_the_page_and_again_by_where_they_stand(
+    producer: Producer, worker: StartWorker
+) -> None:
+    async with worker():
+        batch = await producer.submit(square.map(range(600)))
+        await batch.wait()
+    after, records, is_last = START, [], False
+    while not is_last:
+        page = await read_page(producer.redis, batch.id, after, 2)
+        records += page.records
+        after, is_last = records[-1].entry, page.is_last
+    assert sorted(result.index for record in records for result in record.results) == list(range(600))
+    found = await read_entries(producer.redis, batch.id, [records[0].entry, "1-1"])
+    assert found == {records[0].entry: records[0].results}
+
+
+async def test_page_of_a_batch_without_results_is_empty(producer: Producer) -> None:
+    assert await read_page(producer.redis, "none", START, 10) == ([], False)
+
+
+async def test_records_name_a_stream_that_is_not_ours(producer: Producer, redis: Any) -> None:
+    redis.set(keys.results("b"), "nonsense", ex=60)
+    with pytest.raises(ProtocolError, match=keys.results("b")):
+        await read_page(producer.redis, "b", START, 10)
+    with pytest.raises(ProtocolError, match=keys.results("b")):
+        await read_entries(producer.redis, "b", ["1-1"])
