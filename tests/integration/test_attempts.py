@@ -344,7 +344,7 @@ async def test_a_lease_that_lapsed_under_a_living_worker_was_no_crash(
 ) -> None:
     batch = await producer.submit([wait_for_file.spec(door)])
     chunk = f"{batch.id}:0"
-    async with worker(lease=1.0):
+    async with worker(lease=1.0, concurrency=1):  # it has no slot to take the chunk again itself
         await until_running(batch, 1)
         redis.delete(keys.ARQ_IN_PROGRESS + chunk)  # as a Redis that was away for long has it
         redis.zadd(keys.queue("default"), {chunk: 1})
