@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read, read_present
+from producer.lineage import read_lineage
+from producer.origins import Selection
+from producer.redrive import Redrive
 from producer.running import read_running
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
 from protocol.errors import OptionError
+from protocol.jobs import JobSpec
 from protocol.results import Result
 
 R = TypeVar("R")
@@ -63,6 +68,7 @@ class Batch(Generic[R]):
         *,
         is_there: bool = True,
     ) -> None:
+        self._scripts = scripts
         self._redis = scripts.redis
         self.id = batch_id
         self.queue = queue
@@ -124,8 +130,18 @@ class Batch(Generic[R]):
         total = (await self._watch.status()).total
         return Waited(done, sorted(set(range(total)) - {result.index for result in done}))
 
-    async def results(self) -> list[Result[R]]:
-        """Wait for the whole batch and return all results, in order of submission."""
+    async def results(self, *, lineage: bool = False) -> list[Result[R]]:
+        """Wait for the whole batch and return all results, in order of submission.
+
+        Args:
+            lineage: Whether to merge in those of all its redrives, and of what it is a redrive of: one result for each
+                job that was submitted first, the latest redrive's, under that job's `index`. Waits for them all.
+
+        Raises:
+            BatchLostError: If the batch, or one of the lineage, is gone.
+        """
+        if lineage:
+            return await read_lineage(self._scripts, self.id)
         found = [result async for result in read(self._redis, self.id, Cursor(), self._watch)]
         return sorted(found, key=lambda result: result.index)
 
@@ -142,6 +158,65 @@ class Batch(Generic[R]):
         if default is RAISE:
             return [result.unwrap() for result in results]
         return [result.value if result.status == "success" else default for result in results]
+
+    async def cancel(self, indexes: Iterable[int] | None = None, reason: str = "") -> int:
+        """Cancel jobs: those that wait never start, those that run are cancelled, with cleanup within `grace`.
+
+        Each ends in a CancelledResult with the reason; results that are recorded stay. Within 0.5 s that holds for all
+        that wait, and for all that run and end when they are cancelled, even if no worker is alive. Without indexes the
+        whole batch is cancelled and closed: it takes no more jobs, and ends.
+
+        Args:
+            indexes: The jobs; None for all.
+            reason: Why, for people; at most 200 characters. A job that is cancelled twice keeps its first.
+
+        Returns:
+            How many of these jobs had no result yet.
+
+        Raises:
+            OptionError: If the batch has no such job, or the reason is too long; nothing is cancelled then.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys is not ours.
+        """
+        status = await self._watch.status()
+        wanted, why = checked_indexes(status, indexes), checked_reason(reason)
+        return await Cancellation(self._scripts, status, self.options, why).run(wanted)
+
+    async def retry(
+        self,
+        statuses: Iterable[str] | str | None = None,
+        *,
+        indexes: Iterable[int] | None = None,
+        where: Callable[[Result[Any]], Any] | None = None,
+        batch_id: str | None = None,
+        on_complete: JobSpec[Any] | None = None,
+        **overrides: Any,
+    ) -> Batch[R]:
+        """Redrive: submit a new batch of just those jobs, with their arguments and options as they were.
+
+        The two are linked: `status().parent` and `.children`. Of a batch that goes on, jobs that have their result by
+        now are chosen. If there are none, the new batch is empty, and complete.
+
+        Args:
+            statuses: Jobs that ended so: "timeout", "failure", "cancelled", "lost"; those that succeeded are not kept.
+                By default ("timeout", "lost"), or, where `indexes` or `where` choose, all four.
+            indexes: Only jobs with one of these.
+            where: Only jobs for whose result this is true.
+            batch_id: Chosen by the caller: the same again adds nothing twice, and goes on with the jobs that were
+                chosen first. By default each call makes a new batch.
+            on_complete: As in `Producer.submit`; the parent's is not started again.
+            **overrides: Options that are not to be as they were, see `BatchOptions`. A `timeout` or `queue_timeout`
+                holds for jobs, too, that had one of their own.
+
+        Raises:
+            OptionError: If a status, an index or an option cannot be, or the id is another batch's.
+            BatchLostError: If the batch is gone: deleted, or past its lifetime (`keep_results`).
+            ProtocolError: If one of its keys in Redis is not ours.
+        """
+        selection = Selection.of(statuses, indexes, where)
+        redrive = Redrive(self._scripts, self.id, batch_id, on_complete, overrides)
+        await redrive.run(selection)
+        return Batch(self._scripts, redrive.batch_id, redrive.queue, redrive.options)
 
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.

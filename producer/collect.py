@@ -22,7 +22,7 @@ from protocol.results import Result, decode_entry
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 
 # Entries in one read: each holds up to 256 results or about 1 MiB.
-_ENTRIES_A_READ = 16
+ENTRIES_A_READ = 16
 
 _CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")
 
@@ -105,7 +105,7 @@ async def _wait_for_entries(redis: ArqRedis, key: str, cursor: Cursor, watch: Wa
 async def _next_entries(redis: ArqRedis, key: str, cursor: Cursor, block: float | None) -> list[Entry]:
     block_ms = None if block is None else max(1, round(block * 1000))
     with naming(key):
-        streams = await redis.xread({key: cursor.entry}, count=_ENTRIES_A_READ, block=block_ms)
+        streams = await redis.xread({key: cursor.entry}, count=ENTRIES_A_READ, block=block_ms)
     return streams[0][1] if streams else []
 
 
@@ -116,7 +116,7 @@ async def _last_entry(redis: ArqRedis, key: str, cursor: Cursor) -> list[Entry]:
         ProtocolError: If it is not there, though the batch is complete.
     """
     last: list[Entry] = await redis.xrevrange(key, count=1)
-    if not last or _order(last[0][0].decode()) > _order(cursor.entry):
+    if not last or order(last[0][0].decode()) > order(cursor.entry):
         raise ProtocolError(key, "the batch is complete, and its results are not all there")
     return [(last[0][0], {b"end": b""})]
 
@@ -135,5 +135,6 @@ def _have_end(entries: list[Entry]) -> bool:
     return any(b"end" in entry for _, entry in entries)
 
 
-def _order(entry_id: str) -> tuple[int, ...]:
+def order(entry_id: str) -> tuple[int, ...]:
+    """Say where an entry stands in its stream, to compare."""
     return tuple(int(part) for part in entry_id.split("-"))

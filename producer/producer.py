@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
-from uuid import uuid4
 
 from producer.batch import Batch
+from producer.callbacks import encode_callback
 from producer.fleet import slots_alive, workers_alive
 from producer.listing import newest, read_statuses
 from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
-from protocol.batches import BatchStatus
+from protocol.batches import BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.errors import OptionError
 from protocol.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # Slots come and go with workers; the size of chunks needs no fresher count, s.
 _SLOTS_AGE = 5.0
 
@@ -78,17 +75,24 @@ class Producer:
         jobs: JobSpecs[R] | Iterable[JobSpec[R]] | AsyncIterable[JobSpec[R]],
         *,
         batch_id: str | None = None,
+        on_complete: JobSpec[Any] | None = None,
         **options: Any,
     ) -> Batch[R]: ...
     @overload
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]: ...
-    async def submit(self, jobs: Any, *, batch_id: str | None = None, **options: Any) -> Batch[Any]:
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]: ...
+    async def submit(
+        self, jobs: Any, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]:
         """Submit a batch: stream its jobs into Redis, and close it.
 
         Args:
             jobs: An iterable or async iterable of `JobSpec`; never held whole in memory.
             batch_id: Chosen by the caller: submitting the same id again adds nothing twice, so that a submission that
                 was cut off can be run again. Letters, digits, `_`, `.` and `-`, at most 100.
+            on_complete: A job that is started, once, when the batch is complete, whoever is there by then; it gets the
+                batch's status as `status`, and is a batch of its own (`BatchStatus.callback`).
             **options: See `BatchOptions`.
 
         Raises:
@@ -102,8 +106,12 @@ class Producer:
             ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
-        batch_id = _checked_id(batch_id)
-        submission = Submission(self.scripts, batch_id, self.queue, made, self.settings.max_arguments_bytes, self.clock)
+        batch_id = checked_id(batch_id)
+        limit = self.settings.max_arguments_bytes
+        fields = {}
+        if on_complete is not None:
+            fields["on_complete"] = encode_callback(on_complete, batch_id, self.queue, made, limit)
+        submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
         await submission.send(jobs, await self._live_slots())
         return Batch(self.scripts, batch_id, self.queue, made)
 
@@ -154,11 +162,3 @@ class Producer:
             self._slots = await slots_alive(self.redis, self.queue, self.clock.now())
             self._slots_read_at = time.monotonic()
         return self._slots
-
-
-def _checked_id(batch_id: str | None) -> str:
-    if batch_id is None:
-        return uuid4().hex[:16]
-    if not _ID.fullmatch(batch_id):
-        raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
-    return batch_id

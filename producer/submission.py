@@ -1,4 +1,4 @@
-"""From jobs to chunks in Redis: encoded one by one, cut into chunks, sent many at a time.
+"""From jobs to chunks in Redis: cut into chunks (`producer.cutting`), sent many at a time.
 
 Nothing is held but the chunks on their way, so memory is flat in the size of the batch. A chunk is taken by Redis only
 where the batch's jobs end, so a submission that was cut off can be run again from its start: what is there is passed
@@ -7,63 +7,34 @@ over.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from itertools import islice
-from operator import length_hint
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Any
 
+from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
+from producer.cutting import LARGEST_CHUNK, Chunk, Jobs, cut
 from producer.spoilt import find_spoilt, types_of
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, encode_payload
-from protocol.errors import BatchClosedError, BatchLostError, ProtocolError, UsageError
-from protocol.jobs import JobSpec, encode_chunk, encode_job
+from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
 
-Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
-
-LARGEST_CHUNK = 256
-# A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
-_CHUNK_BYTES = 1 << 20
 # Chunks that go out in one trip.
-_CHUNKS_A_TRIP = 16
-# Jobs are read ahead this far to learn the size of a small batch.
-_READ_AHEAD = 1024
-# A slow source's jobs wait this long for company, s, before they travel as a smaller chunk.
-_LINGER = 0.05
-
-
-@dataclass(slots=True)
-class _Chunk:
-    first: int
-    jobs: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def skip(self, count: int) -> None:
-        """Drop jobs from the front."""
-        del self.jobs[:count]
-        self.first += count
-
-
-def chunk_size(total: int | None, slots: int) -> int:
-    """Choose how many jobs travel together, 1 to 256.
-
-    A batch is cut into at least two chunks for every slot there is, so that its end is spread over all workers; one of
-    unknown or boundless size into the largest.
-    """
-    if total is None:
-        return LARGEST_CHUNK
-    return max(1, min(LARGEST_CHUNK, -(-total // (2 * max(1, slots)))))
+CHUNKS_A_TRIP = 16
 
 
 def submit_call(
-    batch_id: str, queue: str, options: BatchOptions, chunk: Sequence[Any], *, total: int | None, must_exist: bool
+    batch_id: str,
+    queue: str,
+    options: BatchOptions,
+    chunk: Sequence[Any],
+    *,
+    total: int | None,
+    must_exist: bool,
+    fields: Mapping[str, str] | None = None,
 ) -> Call:
     """Make a call of the `submit` script.
 
@@ -74,6 +45,7 @@ def submit_call(
         chunk: First index, number of jobs, payload, and jobs of a chunk; empty for none.
         total: How many jobs the batch has in all, which closes it; None leaves it open.
         must_exist: Whether to change nothing if there is no such batch.
+        fields: Further fields of a new header.
     """
     args = (
         batch_id,
@@ -85,6 +57,7 @@ def submit_call(
         "" if total is None else total,
         "" if options.deadline is None else options.deadline,
         int(must_exist),
+        to_json(fields or {}),
         *chunk,
     )
     names = (
@@ -122,10 +95,18 @@ class Submission:
         options: The batch's options.
         limit_bytes: Longest arguments of one job, bytes of JSON.
         clock: Redis' clock.
+        fields: Further fields of the batch's header.
     """
 
     def __init__(
-        self, scripts: Scripts, batch_id: str, queue: str, options: BatchOptions, limit_bytes: int, clock: RedisClock
+        self,
+        scripts: Scripts,
+        batch_id: str,
+        queue: str,
+        options: BatchOptions,
+        limit_bytes: int,
+        clock: RedisClock,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         self._scripts = scripts
         self._batch_id = batch_id
@@ -133,6 +114,7 @@ class Submission:
         self._options = options
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._fields = fields
         self._is_begun = False
 
     async def send(self, jobs: Jobs, slots: int) -> int:
@@ -152,20 +134,20 @@ class Submission:
             BatchLostError: If the batch is gone in the middle.
             ProtocolError: If one of its keys is not ours.
         """
-        waiting: list[_Chunk] = []
+        waiting: list[Chunk] = []
         count = 0
-        async for chunk in self._chunks(jobs, slots):
+        async for chunk in cut(jobs, slots, self._limit_bytes):
             waiting.append(chunk)
-            count += len(chunk.jobs)
+            count += chunk.count
             # A stream's chunk that is not full was cut because nothing more came: it waits for no company.
-            is_cut_short = isinstance(jobs, AsyncIterable) and len(chunk.jobs) < LARGEST_CHUNK
-            if is_cut_short or len(waiting) == _CHUNKS_A_TRIP:
+            is_cut_short = isinstance(jobs, AsyncIterable) and chunk.count < LARGEST_CHUNK
+            if is_cut_short or len(waiting) == CHUNKS_A_TRIP:
                 await self._send(waiting, None)
                 waiting = []
         await self._send(waiting, count)
         return count
 
-    async def _send(self, chunks: list[_Chunk], total: int | None) -> None:
+    async def _send(self, chunks: list[Chunk], total: int | None) -> None:
         """Send chunks in one trip, again where another producer of the same batch got in between; close if `total`."""
         while True:
             sent = time.monotonic()
@@ -173,7 +155,7 @@ class Submission:
             present, is_closed = read_reply(self._batch_id, reply)
             self._clock.sync(reply[1], reply[2], sent, time.monotonic())
             self._is_begun = True
-            chunks = [chunk for chunk in chunks if chunk.first + len(chunk.jobs) > present]
+            chunks = [chunk for chunk in chunks if chunk.first + chunk.count > present]
             if is_closed and chunks:
                 raise BatchClosedError(self._batch_id, present)
             if is_closed or (not chunks and total is None):
@@ -182,7 +164,7 @@ class Submission:
                 raise BatchLostError(self._batch_id)  # and another producer has begun it anew
             chunks[0].skip(present - chunks[0].first)
 
-    def _calls(self, chunks: list[_Chunk], total: int | None) -> list[Call]:
+    def _calls(self, chunks: list[Chunk], total: int | None) -> list[Call]:
         # One time for the whole trip: results of chunks that share it are recorded together.
         now, last = self._clock.now(), max(0, len(chunks) - 1)
         return [
@@ -193,15 +175,16 @@ class Submission:
                 self._encode(part, now),
                 total=total if number == last else None,
                 must_exist=self._is_begun or number > 0,
+                fields=self._fields,
             )
             for number, part in enumerate(chunks or [None])
         ]
 
-    def _encode(self, chunk: _Chunk | None, now: float) -> Sequence[Any]:
+    def _encode(self, chunk: Chunk | None, now: float) -> Sequence[Any]:
         if chunk is None:
             return ()
-        payload = encode_payload(self._batch_id, chunk.first, len(chunk.jobs), now)
-        return chunk.first, len(chunk.jobs), payload, encode_chunk(chunk.jobs)
+        payload = encode_payload(self._batch_id, chunk.first, chunk.count, now)
+        return chunk.first, chunk.count, payload, chunk.encode()
 
     async def _run(self, calls: list[Call]) -> Any:
         try:
@@ -210,68 +193,3 @@ class Submission:
             shared = {keys.BATCHES: "zset", keys.queue(self._queue): "zset", keys.wake(self._queue): "list"}
             types = {**types_of(self._batch_id), **shared}
             raise await find_spoilt(self._scripts.redis, error, types) or error from None
-
-    async def _chunks(self, jobs: Jobs, slots: int) -> AsyncGenerator[_Chunk, None]:
-        """Cut jobs into chunks; those of a slow source leave as they come."""
-        if isinstance(jobs, AsyncIterable):
-            async with aclosing(self._chunks_of_stream(jobs)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-            return
-        iterator = iter(jobs)
-        known = length_hint(jobs, 0) or None
-        ahead: list[JobSpec[Any]] = []
-        if known is None:
-            ahead = list(islice(iterator, _READ_AHEAD))
-            known = len(ahead) if len(ahead) < _READ_AHEAD else None
-        size = chunk_size(known, slots)
-        chunk = _Chunk(0)
-        for source in (ahead, iterator):
-            for job in source:
-                self._add(chunk, job)
-                if len(chunk.jobs) >= size or chunk.size >= _CHUNK_BYTES:
-                    yield chunk
-                    chunk = _Chunk(chunk.first + len(chunk.jobs))
-        if chunk.jobs:
-            yield chunk
-
-    async def _chunks_of_stream(self, jobs: AsyncIterable[JobSpec[Any]]) -> AsyncGenerator[_Chunk, None]:
-        coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
-        pump = asyncio.create_task(_pump(jobs, coming))
-        try:
-            chunk = _Chunk(0)
-            while (job := await coming.get()) is not None:
-                self._add(chunk, job)
-                is_full = len(chunk.jobs) >= LARGEST_CHUNK or chunk.size >= _CHUNK_BYTES
-                if coming.empty() and not is_full:
-                    await asyncio.sleep(_LINGER)
-                if is_full or coming.empty():
-                    yield chunk
-                    chunk = _Chunk(chunk.first + len(chunk.jobs))
-            if chunk.jobs:
-                yield chunk
-            await pump  # raises what the source raised
-        finally:
-            pump.cancel()
-            while not coming.empty():  # a full queue would hold the pump, which puts down its end mark, for ever
-                coming.get_nowait()
-            await asyncio.wait({pump})
-
-    def _add(self, chunk: _Chunk, job: JobSpec[Any]) -> None:
-        index = chunk.first + len(chunk.jobs)
-        if not isinstance(job, JobSpec):
-            raise UsageError(f"job {index} is {job!r}, not a JobSpec: make one with your_job.spec(...) or JobSpec(...)")
-        try:
-            encoded = encode_job(job, self._limit_bytes)
-        except UsageError as error:
-            raise type(error)(f"job {index}: {error}") from None
-        chunk.jobs.append(encoded)
-        chunk.size += len(encoded)
-
-
-async def _pump(jobs: AsyncIterable[JobSpec[Any]], into: asyncio.Queue[JobSpec[Any] | None]) -> None:
-    try:
-        async for job in jobs:
-            await into.put(job)
-    finally:
-        await into.put(None)

@@ -78,7 +78,7 @@ class Watch:
         return time.monotonic() >= self._due
 
     async def look(self) -> None:
-        """Look after the batch: close it if its deadline has passed; else say if nobody runs its jobs.
+        """Look after the batch: end it if its time is up or it was stopped; else say if nobody runs its jobs.
 
         Raises:
             BatchLostError: If it is gone.
@@ -91,7 +91,7 @@ class Watch:
         passed = [moment for moment in _moments(status, options) if moment <= now]
         if self.is_complete:
             return
-        if passed:
+        if passed or status.stopped is not None:
             await Expiry(self._scripts, status, options, self._clock).run(is_final=len(passed) == 2)
         else:
             self._fleet.see(status, alive)
@@ -136,8 +136,9 @@ class Watch:
         self._is_there = True
         status = parse_status(self._batch_id, header)
         self._queue = status.queue
-        # Only a deadline asks for the options: without one, those that cannot be read are for the workers to report.
-        options = BatchOptions() if status.deadline is None else parse_options(self._batch_id, header)
+        # Only an early end asks for the options: without one, those that cannot be read are for the workers to report.
+        has_end = status.deadline is not None or status.cancelled_at is not None
+        options = parse_options(self._batch_id, header) if has_end else BatchOptions()
         return status, options, alive
 
     def _schedule(self, status: BatchStatus, options: BatchOptions, after: float) -> None:
@@ -151,7 +152,8 @@ class Watch:
 
 
 def _moments(status: BatchStatus, options: BatchOptions) -> list[float]:
-    """When the deadline asks something of a collector, Unix s: of what has not started, and of all the rest."""
-    if status.deadline is None:
+    """When an early end asks something of a collector, Unix s: for what has not started, and for all the rest."""
+    ends = [moment for moment in (status.deadline, status.cancelled_at) if moment is not None]
+    if not ends:
         return []
-    return [status.deadline + _AFTER_DEADLINE, status.deadline + options.grace + _AFTER_GRACE]
+    return [min(ends) + _AFTER_DEADLINE, min(ends) + options.grace + _AFTER_GRACE]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from protocol.errors import OptionError, explain
 from protocol.jobs import Seconds
@@ -20,6 +22,8 @@ LongSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
 Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Unix seconds."""
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 STATUSES = ("success", "timeout", "failure", "cancelled", "lost")
 
@@ -55,13 +59,21 @@ class BatchOptions(BaseModel):
     metadata: dict[str, Any] = {}
 
 
+def _words(value: Any) -> Any:
+    """Split a text, as a header has it."""
+    return value.split() if isinstance(value, str) else value
+
+
 class BatchStatus(BaseModel):
     """How far a batch is, by its header in Redis; times are Unix seconds on Redis' clock.
 
     `queued` jobs wait in chunks that no worker has taken, `running` ones are with a worker; together with the five
     counts of results they make up `total`, which grows until the batch is `closed`; at `deadline` the
-    batch's time is up. `slowest` are the few jobs that have been at work for the longest time, as their workers told
-    within the last seconds; `Batch.status` asks for them, a list of batches does not.
+    batch's time is up. `stopped` says why none of its jobs starts any more, None if they do; at `cancelled_at` those
+    that ran were cancelled, too. `slowest` are the few jobs that have been at work for the longest time, as their
+    workers told within the last seconds; `Batch.status` asks for them, a list of batches does not. `callback` is the
+    batch of its `on_complete` job, once that has been started; `callback_of` is the one whose end has started this. A
+    redrive names its `parent`, and a batch its redrives, `children`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,7 +92,13 @@ class BatchStatus(BaseModel):
     lost: Count = 0
     created_at: Moment
     deadline: Moment | None = None
+    stopped: str | None = None
+    cancelled_at: Moment | None = None
     finished_at: Moment | None = None
+    parent: str | None = None
+    children: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    callback: str | None = None
+    callback_of: str | None = None
     slowest: tuple[RunningJob, ...] = ()
 
     @property
@@ -114,3 +132,16 @@ def options(**given: Any) -> BatchOptions:
         return BatchOptions(**given)
     except ValidationError as error:
         raise OptionError(f"batch option {explain(error)}; known are {', '.join(BatchOptions.model_fields)}") from None
+
+
+def checked_id(batch_id: str | None) -> str:
+    """Take the id that a caller has chosen for a batch, or choose a random one.
+
+    Raises:
+        OptionError: If it cannot be one.
+    """
+    if batch_id is None:
+        return uuid4().hex[:16]
+    if not _ID.fullmatch(batch_id):
+        raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
+    return batch_id

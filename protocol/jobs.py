@@ -1,8 +1,7 @@
-"""Jobs as a producer names them, and the chunks in which they travel.
+"""Jobs as a producer names them.
 
-A job on the wire is a JSON object with the fields of `JobSpec` that are not at their default; a chunk is a JSON array
-of such objects. Where the function is at hand its arguments are validated and written by its annotations
-(`signatures`).
+A job on the wire is a JSON object with the fields of `JobSpec` that are not at their default. Where the function is at
+hand its arguments are validated and written by its annotations (`signatures`).
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from protocol import signatures
-from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError, explain, shorten
+from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, explain, shorten
 
 R = TypeVar("R")
 
@@ -47,19 +46,6 @@ class JobSpec(BaseModel, Generic[R]):
     queue_timeout: Seconds | None = None
 
 
-class Chunk(BaseModel):
-    """A slice of a batch, which travels as one arq job. No user ever sees it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch_id: str
-    first: int
-    jobs: tuple[JobSpec[Any], ...]
-
-
-_jobs: TypeAdapter[tuple[JobSpec[Any], ...]] = TypeAdapter(tuple[JobSpec[Any], ...])
-
-
 def spec(function: str, args: Sequence[Any], kwargs: dict[str, Any], **options: Any) -> JobSpec[Any]:
     """Make a JobSpec.
 
@@ -82,13 +68,16 @@ class JobSpecs(Generic[R]):
     """
 
     def __init__(self, function: str, arguments: Iterable[Any], pack: Callable[[Any], tuple[Any, ...]]) -> None:
-        self._function = function
+        self.function = function
         self._arguments = arguments
         self._pack = pack
 
     def __iter__(self) -> Iterator[JobSpec[R]]:
-        function, pack = self._function, self._pack
-        return (JobSpec(function=function, args=pack(argument)) for argument in self._arguments)
+        return (JobSpec(function=self.function, args=arguments) for arguments in self.calls())
+
+    def calls(self) -> Iterator[tuple[Any, ...]]:
+        """What each job is called with, by position, lazily; a fifth of the work of making it a `JobSpec`."""
+        return map(self._pack, self._arguments)
 
     def __length_hint__(self) -> int:
         return len(self._arguments) if isinstance(self._arguments, Sized) else NotImplemented
@@ -112,23 +101,6 @@ def encode_job(job: JobSpec[Any], limit_bytes: int) -> bytes:
         return b'{"function":%b,%b}' % (to_json(job.function), members)
     rest = job.model_dump_json(exclude={"args", "kwargs"}, exclude_defaults=True).encode()
     return b"%b,%b}" % (rest[:-1], members)
-
-
-def encode_chunk(jobs: Iterable[bytes]) -> bytes:
-    """Put encoded jobs together."""
-    return b"[%b]" % b",".join(jobs)
-
-
-def decode_chunk(batch_id: str, first: int, data: bytes, key: str) -> Chunk:
-    """Read a chunk's jobs.
-
-    Raises:
-        ProtocolError: If these bytes are no chunk; names `key`.
-    """
-    try:
-        return Chunk.model_construct(batch_id=batch_id, first=first, jobs=_jobs.validate_json(data))
-    except ValidationError as error:
-        raise ProtocolError(key, f"field {first}: {explain(error, 1)}") from None
 
 
 def _plain_arguments(job: JobSpec[Any]) -> bytes:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 PREFIX = "straggler:"
 BATCHES = f"{PREFIX}batches"
+# The channel on which workers hear that something was decided about a batch; JSON: {"batch": id}.
+CONTROL = f"{PREFIX}control"
 
 # arq's own names, which its worker and its tools expect.
 ARQ_JOB = "arq:job:"
@@ -83,6 +85,21 @@ def crashes(batch_id: str) -> str:
 def retries(batch_id: str) -> str:
     """Index of a job that runs again after a failure, in a chunk of its own -> its failures so far."""
     return f"{PREFIX}batch:{batch_id}:retries"
+
+
+def origins(batch_id: str) -> str:
+    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/origins.py)."""
+    return f"{PREFIX}batch:{batch_id}:origins"
+
+
+def cancelled(batch_id: str) -> str:
+    """Index of each job that is cancelled, or `*` for all -> why."""
+    return f"{PREFIX}batch:{batch_id}:cancelled"
+
+
+def heard(batch_id: str) -> str:
+    """Chunk id -> the last decision about the batch of which the worker that holds the chunk knows."""
+    return f"{PREFIX}batch:{batch_id}:heard"
 
 
 def claim(worker_id: str) -> str:

@@ -1,7 +1,9 @@
 """The five ways in which a job ends, as one union discriminated on `status`, and their form in a batch's stream.
 
-A stream entry holds the results of one group: field `common` is a JSON object of what all of them share (function,
-worker, ...), field `rows` a JSON array of objects with what each adds. A batch's last entry has the one field `end`.
+A stream entry holds the results of one group (`protocol.recording` writes it): field `common` is a JSON object of what
+all of them share (function, worker, ...), field `indexes` tells their jobs, and the others are JSON arrays: either
+`rows`, objects with what each adds, or, of successes that are alike, the columns `started` (us after `common`'s `at`),
+`took` (us) and `values`. A batch's last entry has the one field `end`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from protocol import signatures
 from protocol.errors import (
@@ -22,6 +24,7 @@ from protocol.errors import (
     UnsuccessfulError,
     explain,
 )
+from protocol.recording import decode_indexes
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -153,16 +156,6 @@ _results: TypeAdapter[list[Any]] = TypeAdapter(
 )
 
 
-def encode_row(**fields: Any) -> bytes:
-    """Write what one result adds to its group's common fields."""
-    return to_json(fields, inf_nan_mode="constants")
-
-
-def encode_common(function: str, worker: str | None, enqueued_at: float) -> bytes:
-    """Write what all results of a group share."""
-    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
-
-
 def decode_entry(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[Result[Any]]:
     """Read the results of one stream entry, values as the types their functions declare, where these are at hand.
 
@@ -170,6 +163,8 @@ def decode_entry(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[
         ProtocolError: If these bytes are no results; names `key`.
     """
     try:
+        if b"values" in entry:
+            return _read_successes(batch_id, entry, key)
         common, rows = from_json(entry[b"common"]), from_json(entry[b"rows"])
         found = _results.validate_python([{**common, **row, "job_id": f"{batch_id}:{row['index']}"} for row in rows])
     except ValidationError as error:
@@ -177,6 +172,66 @@ def decode_entry(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(key, f"an entry that holds no results ({type(error).__name__}: {error})") from None
     return list(_typed(found, key))
+
+
+class _Common(BaseModel):
+    """What successes that are alike share; `at` is what their times count from, us after 1970."""
+
+    function: str
+    worker: str | None = None
+    enqueued_at: float | None = None
+    at: int
+
+
+_numbers: TypeAdapter[list[int]] = TypeAdapter(list[int])
+_FIELDS = {
+    "job_id", "index", "function", "worker", "enqueued_at", "started_at", "finished_at", "status", "value",
+}  # fmt: skip
+
+
+def _read_successes(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[Result[Any]]:
+    common = _Common.model_validate_json(entry[b"common"])
+    indexes = decode_indexes(entry[b"indexes"].decode())
+    starts, took = _numbers.validate_json(entry[b"started"]), _numbers.validate_json(entry[b"took"])
+    values = _read_values(batch_id, common.function, indexes, entry[b"values"], key)
+    shared = {
+        "job_id": "", "index": 0, "key": None, "function": common.function, "attempt": 1, "worker": common.worker,
+        "enqueued_at": common.enqueued_at, "started_at": None, "finished_at": None, "status": "success", "value": None,
+    }  # fmt: skip
+    found: list[Result[Any]] = []
+    for index, start, took_us, value in zip(indexes, starts, took, values, strict=True):
+        fields = shared.copy()
+        fields["job_id"] = f"{batch_id}:{index}"
+        fields["index"] = index
+        fields["started_at"] = (common.at + start) / 1e6
+        fields["finished_at"] = (common.at + start + took_us) / 1e6
+        fields["value"] = value
+        found.append(_make_success(fields))
+    return found
+
+
+def _make_success(fields: dict[str, Any]) -> SuccessResult[Any]:
+    # What is made of columns is of the right types already: validation would take 1.5 us a result, this takes 0.7.
+    result: SuccessResult[Any] = SuccessResult.__new__(SuccessResult)
+    _set(result, "__dict__", fields)
+    _set(result, "__pydantic_fields_set__", _FIELDS)
+    _set(result, "__pydantic_extra__", None)
+    _set(result, "__pydantic_private__", None)
+    return result
+
+
+_set = object.__setattr__
+
+
+def _read_values(batch_id: str, function: str, indexes: list[int], data: bytes, key: str) -> list[Any]:
+    signature = signatures.known(function)
+    if signature is None or signature.returns_plain_json:
+        return list(from_json(data))
+    try:
+        return signature.decode_values(data)
+    except ValidationError as error:
+        number = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0]
+        raise _other_version(key, f"{batch_id}:{indexes[int(number)]}", function, error) from None
 
 
 def _typed(results: list[Result[Any]], key: str) -> Iterator[Result[Any]]:
@@ -188,8 +243,12 @@ def _typed(results: list[Result[Any]], key: str) -> Iterator[Result[Any]]:
         try:
             yield result.model_copy(update={"value": signature.decode_value(result.value)})
         except ValidationError as error:
-            raise ProtocolError(
-                key,
-                f"the value of job {result.job_id} does not fit what {result.function!r} returns here "
-                f"({explain(error, 1)}); have the workers another version of it?",
-            ) from None
+            raise _other_version(key, result.job_id, result.function, error) from None
+
+
+def _other_version(key: str, job_id: str, function: str, error: ValidationError) -> ProtocolError:
+    return ProtocolError(
+        key,
+        f"the value of job {job_id} does not fit what {function!r} returns here ({explain(error, 1)}); "
+        "have the workers another version of it?",
+    )

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticUndefined, to_json
 
+from protocol.columns import WIRE, Columns
 from protocol.errors import ArgumentsError, explain
 
 # Functions with parameters of these kinds cannot be called by name alone.
@@ -24,14 +26,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIO
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        ser_json_bytes="base64",
-        val_json_bytes="base64",
-        ser_json_inf_nan="constants",
-        arbitrary_types_allowed=False,
-        serialize_by_alias=True,
-    )
+    model_config = WIRE
 
 
 class Signature:
@@ -45,6 +40,7 @@ class Signature:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
+        self._columns: dict[int, Columns | None] = {}
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -61,11 +57,11 @@ class Signature:
             return self._bind_by_position(args, kwargs)
         if not args:
             return dict(kwargs)
-        if len(args) > len(self._positional):
+        if len(args) > len(self.positional):
             raise ArgumentsError(
-                f"{self.name} takes at most {len(self._positional)} positional arguments, got {len(args)}"
+                f"{self.name} takes at most {len(self.positional)} positional arguments, got {len(args)}"
             )
-        bound = dict(zip(self._positional, args, strict=False))
+        bound = dict(zip(self.positional, args, strict=False))
         for name in kwargs:
             if name in bound:
                 raise ArgumentsError(f"{self.name} got two values for {name!r}")
@@ -112,6 +108,22 @@ class Signature:
         bound = self._bound(arguments)
         return bound.args, bound.kwargs
 
+    def columns(self, count: int, names: Sequence[str] | None = None) -> Columns | None:
+        """Return what writes and reads calls that give the first `count` parameters by position, many at a time.
+
+        Args:
+            count: How many parameters they give.
+            names: What the other side calls these.
+
+        Returns:
+            None where such calls must be looked at one by one, for what they need or for what is wrong with them.
+        """
+        if count > len(self.positional) or (names is not None and tuple(names) != self.positional[:count]):
+            return None
+        if count not in self._columns:
+            self._columns[count] = self._make_columns(count)
+        return self._columns[count]
+
     def encode_value(self, value: Any) -> bytes:
         """Check a return value against the annotation and write it as the JSON object `{"value": ...}`.
 
@@ -131,6 +143,31 @@ class Signature:
         """
         return self._returned.__pydantic_validator__.validate_json(to_json({"value": value})).value
 
+    def returned_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the return value, as it travels; empty if its type has none.
+
+        Raises:
+            ArgumentsError: If the annotations cannot be read.
+        """
+        try:
+            schema: dict[str, Any] = self._returned.model_json_schema(mode="serialization")
+        except PydanticInvalidForJsonSchema:
+            return {}
+        return {"$defs": schema.get("$defs", {}), **schema["properties"]["value"]}
+
+    def decode_values(self, data: bytes) -> list[Any]:
+        """Turn a JSON array of values back into the declared return type.
+
+        Raises:
+            As `decode_value`.
+        """
+        return self._values.validate_json(data)
+
+    @cached_property
+    def _values(self) -> TypeAdapter[list[Any]]:
+        self._returned  # noqa: B018  # says what is wrong with an annotation that cannot be
+        return TypeAdapter(list[self._hints.get("return", Any)], config=WIRE)  # type: ignore[arg-type, misc]  # made here
+
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
@@ -139,7 +176,8 @@ class Signature:
             raise ArgumentsError(f"the annotations of {self.name} cannot be read: {error}") from error
 
     @cached_property
-    def _positional(self) -> tuple[str, ...]:
+    def positional(self) -> tuple[str, ...]:
+        """Names of the parameters that can be given by position."""
         keyword_only = inspect.Parameter.KEYWORD_ONLY
         return tuple(name for name, parameter in self.parameters.items() if parameter.kind is not keyword_only)
 
@@ -183,6 +221,16 @@ class Signature:
             raise ArgumentsError(
                 f"the annotations of {self.name} name a type that pydantic cannot check: {str(error).splitlines()[0]}"
             ) from error
+
+    def _make_columns(self, count: int) -> Columns | None:
+        given = self.positional[:count]
+        needed = {name for name, parameter in self.parameters.items() if parameter.default is inspect.Parameter.empty}
+        if self._needs_positions or not needed.issubset(given):
+            return None
+        try:
+            return Columns([self._hints.get(name, Any) for name in given])
+        except Exception:  # noqa: BLE001  # an annotation that cannot be checked, which the way one by one tells
+            return None
 
     def _bind_by_position(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -80,8 +80,8 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="Write results, as they come, to a .jsonl or .csv file, or to stdout with -. A file that is there is "
-        "overwritten once the batch begins.",
+        help="Write results, as they come, to a .jsonl, .csv or .parquet file, or to stdout with -. A file that is "
+        "there is overwritten once the batch begins.",
     ),
 ]
 Concurrency = Annotated[

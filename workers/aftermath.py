@@ -18,10 +18,10 @@ from redis.exceptions import ResponseError
 
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import decode_chunk
 from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
-from protocol.jobs import decode_chunk
-from protocol.results import encode_common, encode_row
+from protocol.recording import encode_common, encode_row, record_rows
 from workers.claims import Crash, read_crashes
 from workers.pulse import Current, Pulse
 from workers.retries import Deferred, Retries, delay_before_retry
@@ -136,7 +136,7 @@ class Aftermath:
             encoded, jobs, failures, crashes, (seconds, microseconds) = await pipe.execute()
         if encoded is None or jobs is None:
             return  # the batch is gone
-        job = decode_chunk(batch_id, first, jobs, keys.chunks(batch_id)).jobs[current.index - first]
+        job = decode_chunk(first, jobs, keys.chunks(batch_id))[current.index - first]
         failed = int(failures or 0)
         outcome = TimedOut(current.limit, "running", "killed")
         delay = delay_before_retry(outcome, _options(batch_id, encoded), None, failed)
@@ -158,8 +158,7 @@ class Aftermath:
             stopped=outcome.stopped,
         )
         common = encode_common(job.function, worker_id, payload.enqueued_at)
-        names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
-        await self._scripts.run("record", names, (common, _LIFETIME_MS, current.index, "timeout", row))
+        await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row]))
 
     async def _hand_back(
         self, worker_id: str, death: Death, begun: dict[str, int], payloads: dict[str, Payload]

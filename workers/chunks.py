@@ -11,20 +11,18 @@ import logging
 from collections.abc import MutableSequence, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from protocol import keys
-from protocol.batches import BatchOptions
-from protocol.errors import ProtocolError, explain
-from protocol.jobs import JobSpec, decode_chunk
-from protocol.results import encode_common
+from protocol.control import Orders
+from protocol.errors import ProtocolError
+from protocol.jobs import JobSpec
+from protocol.recording import encode_common
 from workers import registry
-from workers.claims import SUSPICIOUS_CRASHES, Claimed, Crash, is_poison
-from workers.processes import Process, ProcessDiedError, leaves_process_fit
+from workers.claims import Claimed, Crash, is_poison
+from workers.processes import Process, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner
-from workers.timeouts import Raised, TimedOut
+from workers.runs import JobRun, Runner, read_arguments, read_call
+from workers.suspects import crash_of, is_suspicious
+from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +39,17 @@ class ChunkRun:
 
     def __init__(self, claimed: Claimed, runner: Runner, row: int, begun: MutableSequence[float] | None) -> None:
         self.claimed = claimed
+        self.payload = claimed.payload
         self.batch_id = claimed.payload.batch_id
+        self.orders = claimed.orders
         self._first = claimed.payload.first
         self.row = row
         self.runner = runner
         self._begun: MutableSequence[float] = [0.0] if begun is None or row < 0 else begun
         self._runs: dict[JobRun, None] = {}
+        # Jobs that have not started, the next one last, and the one that only waits for its process.
+        self._left: list[int] = []
+        self._at_door: int | None = None
         self._unrecorded = 0
         # The task that starts its jobs, while it does.
         self._starting: asyncio.Task[Any] | None = None
@@ -64,14 +67,13 @@ class ChunkRun:
             What becomes of the chunk: `succeeded`, `ended` or `again` (see release.lua).
         """
         try:
-            options, jobs = self._read()
+            self._options, self._jobs = self.claimed.read()
         except ProtocolError as error:
             logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
             self._fail_all(error)
         else:
-            self._options = options
-            self._describe_group(jobs[0].function)
-            await self._start_until_stopped(jobs)
+            self._describe_group(self._jobs[0].function)
+            await self._start_until_stopped()
         return await self.finish()
 
     async def finish(self) -> str:
@@ -96,6 +98,20 @@ class ChunkRun:
             self._again = True
             run.hand_back()
 
+    def obey(self, orders: Orders) -> None:
+        """Cancel what was decided to be cancelled; what has not started never does."""
+        self.orders = orders
+        for run in list(self._runs):
+            reason = orders.why_not_to_run(run.index)
+            if reason is not None:
+                run.cancel(reason)
+        waiting = self._left if self._at_door is None else [*self._left, self._at_door]
+        refused = {index: why for index in waiting if (why := orders.why_not_to_start(index)) is not None}
+        self._left[:] = [index for index in self._left if index not in refused]
+        self._at_door = None if self._at_door in refused else self._at_door
+        for index, why in refused.items():
+            self._put(self._rows.cancelled(index, self._jobs[index - self._first], why, self.claimed.attempt(index)))
+
     @property
     def longest_grace(self) -> float:
         """How long, s, its jobs may clean up once they are stopped."""
@@ -105,20 +121,6 @@ class ChunkRun:
     def job_tasks(self) -> list[asyncio.Task[None]]:
         """The tasks of its jobs that run."""
         return [run.task for run in self._runs]
-
-    def _read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
-        claimed, key = self.claimed, keys.chunks(self.batch_id)
-        if claimed.jobs is None:
-            raise ProtocolError(key, f"field {self._first} is gone, and with it its jobs")
-        try:
-            options = BatchOptions.model_validate_json(claimed.options)
-        except ValidationError as error:
-            raise ProtocolError(keys.batch(self.batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(self.batch_id, self._first, claimed.jobs, key).jobs
-        count = claimed.payload.count
-        if len(jobs) != count:
-            raise ProtocolError(key, f"field {self._first} holds {len(jobs)} jobs instead of {count}")
-        return options, jobs
 
     def _describe_group(self, function: str) -> None:
         runner = self.runner
@@ -131,12 +133,12 @@ class ChunkRun:
         for index in self.claimed.open_jobs():
             self._put(self._rows.failed(index, unknown, error))
 
-    async def _start_until_stopped(self, jobs: Sequence[JobSpec[Any]]) -> None:
+    async def _start_until_stopped(self) -> None:
         if self._is_stopped:
             return
         starting = self._starting = asyncio.current_task()
         try:
-            await self._start_all(jobs)
+            await self._start_all()
             self._has_started = True
         except asyncio.CancelledError:
             # A cancel of our own ends nothing but the starting.
@@ -145,37 +147,46 @@ class ChunkRun:
         finally:
             self._starting = None
 
-    async def _start_all(self, jobs: Sequence[JobSpec[Any]]) -> None:
+    async def _start_all(self) -> None:
         slots, recorder, claimed = self.runner.slots, self.runner.recorder, self.claimed
-        left = claimed.open_jobs()
+        self._left = claimed.open_jobs()[::-1]
+        if self.orders is not None:
+            self.obey(self.orders)
         if claimed.crashes:
-            left = await self._sift(left, jobs)
-        for index in left:
+            await self._sift()
+        while self._left:
             if recorder.is_full:
                 await recorder.room()
             if not slots.try_take():
                 await slots.take()
-            await self._start(index, jobs[index - self._first])
+            if self._left:
+                index = self._left.pop()
+                await self._start(index, *read_call(self._jobs, index - self._first))
+            else:  # cancelled meanwhile
+                slots.give()
 
-    async def _sift(self, indexes: Sequence[int], jobs: Sequence[JobSpec[Any]]) -> list[int]:
-        """Give up the jobs under which workers have died too often, run the suspicious ones alone; returns the rest."""
-        unsuspected = []
-        for index in indexes:
-            job, crashes = jobs[index - self._first], self.claimed.crashes_under(index)
+    async def _sift(self) -> None:
+        """Give up the jobs under which workers have died too often, and run the suspicious ones alone."""
+        for index in self._left[::-1]:
+            crashes = self.claimed.crashes_under(index)
+            if index not in self._left:  # cancelled meanwhile
+                continue
             if is_poison(crashes):
-                self._put(self._lose(index, job, crashes))
-            elif len(crashes) >= SUSPICIOUS_CRASHES:
-                await self._run_alone(index, job)
-            else:
-                unsuspected.append(index)
-        if unsuspected:
+                self._left.remove(index)
+                self._put(self._lose(index, crashes))
+            elif is_suspicious(crashes):
+                await self._run_alone(index)
+        if self._left:
             await self._say_at_work(None)
-        return unsuspected
 
-    async def _run_alone(self, index: int, job: JobSpec[Any]) -> None:
+    async def _run_alone(self, index: int) -> None:
         """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
         await self.runner.slots.take()
-        await self._start(index, job, alone=True)
+        if index not in self._left:
+            self.runner.slots.give()
+            return
+        self._left.remove(index)
+        await self._start(index, self._jobs[index - self._first], alone=True)
         await self._until_idle()
 
     async def _say_at_work(self, index: int | None) -> None:
@@ -184,18 +195,24 @@ class ChunkRun:
             self.stop()
             await asyncio.sleep(0)  # where the cancel comes out
 
-    async def _start(self, index: int, job: JobSpec[Any], *, alone: bool = False) -> None:
-        """Start a job that has its slot; an error is the job's failure."""
+    async def _start(
+        self, index: int, job: JobSpec[Any], arguments: tuple[Any, ...] | None = None, *, alone: bool = False
+    ) -> None:
+        """Start a job that has its slot, with its arguments if they are known; an error is the job's failure."""
         runner, attempt = self.runner, self.claimed.attempt(index)
         process: Process | None = None
         is_started = False
         try:
             function = registry.find(job.function)
-            args, kwargs = function.signature.decode_arguments(job.args, job.kwargs)
+            args, kwargs = read_arguments(function, job, arguments)
             if alone or function.isolation == "process":
+                self._at_door = index
                 process = await runner.processes.take()
-            if alone:
-                await self._say_at_work(index)
+                if alone:
+                    await self._say_at_work(index)
+                if self._at_door is None:  # cancelled meanwhile
+                    return
+                self._at_door = None
             late = runner.late(self.claimed, self._options, job)
             if late is not None:
                 self._put(self._rows.not_started(index, job, *late, attempt))
@@ -223,9 +240,10 @@ class ChunkRun:
         if not self._runs:
             self._begun[max(0, self.row)] = 0.0  # should the worker die now, it is under none of them
         self._give_back(run.process, is_fit=leaves_process_fit(run.outcome))
-        lost, delay = self._lost(run), self._delay_before_retry(run)
-        if lost is not None:
-            self._put(lost)
+        before, delay = self.claimed.crashes_under(run.index), self._delay_before_retry(run)
+        crash = crash_of(run, before, self.runner.clock, self.runner.worker_id)
+        if crash is not None:
+            self._put(self._lose(run.index, [*before, crash]))
         elif delay is not None:
             self._run_again(run, delay)
         else:
@@ -236,29 +254,12 @@ class ChunkRun:
                 self._put(row)
         self._wake_if_idle()
 
-    def _lost(self, run: JobRun) -> Row | None:
-        """Write down that a suspicious job has ended the process that it ran alone in, if it was that."""
-        before = self.claimed.crashes_under(run.index)
-        if len(before) < SUSPICIOUS_CRASHES:
-            return None
-        match run.outcome:
-            case Raised(ProcessDiedError(ending=ending)) if ending:
-                clock, worker = self.runner.clock, self.runner.worker_id
-                started, ended = clock.at(run.started), clock.at(run.finished)
-                crash = Crash(
-                    worker=worker, start=run.index, stop=run.index + 1, ending=ending,
-                    started_at=started, ended_at=ended,
-                )  # fmt: skip
-                return self._lose(run.index, run.job, [*before, crash])
-            case _:
-                return None
-
-    def _lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
+    def _lose(self, index: int, crashes: Sequence[Crash]) -> Row:
         logger.warning(
             "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
             extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
         )  # fmt: skip
-        return self._rows.lost(index, job, crashes)
+        return self._rows.lost(index, self._jobs[index - self._first], crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
         claimed = self.claimed

@@ -18,9 +18,13 @@ from uuid import uuid4
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from protocol import keys
+from protocol.batches import BatchOptions
+from protocol.chunks import decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Payload, Scripts, decode_payload
-from protocol.errors import ProtocolError
+from protocol.control import Orders, read_orders
+from protocol.errors import ProtocolError, explain
+from protocol.jobs import JobSpec
 from workers.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -82,6 +86,7 @@ class Claimed:
         done: The batch's done bits, from the byte that holds the first job's.
         crashes: The workers that have died under it.
         failures: How often each job has failed that runs again after a failure.
+        orders: What was decided since it was submitted.
     """
 
     chunk_id: str
@@ -92,6 +97,26 @@ class Claimed:
     done: bytes
     crashes: list[Crash]
     failures: dict[int, int]
+    orders: Orders | None = None
+
+    def read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
+        """Read the batch's options and the chunk's jobs.
+
+        Raises:
+            ProtocolError: If they are not ours, or gone.
+        """
+        batch_id, first, count = self.payload.batch_id, self.payload.first, self.payload.count
+        key = keys.chunks(batch_id)
+        if self.jobs is None:
+            raise ProtocolError(key, f"field {first} is gone, and with it its jobs")
+        try:
+            options = BatchOptions.model_validate_json(self.options)
+        except ValidationError as error:
+            raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
+        jobs = decode_chunk(first, self.jobs, key)
+        if len(jobs) != count:
+            raise ProtocolError(key, f"field {first} holds {len(jobs)} jobs instead of {count}")
+        return options, jobs
 
     def open_jobs(self) -> list[int]:
         """List the jobs that are to run in this chunk: without a result, and in no chunk of their own."""
@@ -192,7 +217,7 @@ def _read(reply: list[Any]) -> Claimed | None:
     if len(reply) == 2:
         _say_dropped(name, "it names jobs that its batch does not have")
         return None
-    _, _, options, deadline, jobs, done, crashes, parents_crashes, *failures = reply
+    _, _, options, deadline, jobs, done, crashes, parents_crashes, orders, *failures = reply
     return Claimed(
         name,
         payload,
@@ -202,6 +227,7 @@ def _read(reply: list[Any]) -> Claimed | None:
         done or b"",
         [*read_crashes(crashes), *read_crashes(parents_crashes)],
         dict(_pairs(failures)),
+        read_orders(orders),
     )
 
 

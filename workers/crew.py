@@ -22,6 +22,7 @@ from protocol.settings import Settings
 from workers import forks
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
+from workers.control import Control
 from workers.deadlines import Deadlines
 from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
@@ -105,7 +106,7 @@ class Crew:
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
         self.slots = Slots(options.concurrency)
-        self.recorder = Recorder(self.scripts, is_busy=lambda: self.slots.used > 0)
+        self.recorder = Recorder(self.scripts, self.clock, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
             self.scripts,
             options.queue,
@@ -131,6 +132,7 @@ class Crew:
         self.tasks = Tasks()
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
+        self.control = Control(self.scripts, self.chunks, options.lease * 0.3)
 
     async def start(self) -> None:
         """Start to record and to renew, and tell the producers of our slots."""
@@ -138,6 +140,7 @@ class Crew:
         forks.watch(self.deadlines)
         self.recorder.start()
         self.leases.start()
+        self.control.start()
         self.running.start()
         self.interrupts.start()
         if self._pulse is not None:
@@ -146,6 +149,7 @@ class Crew:
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
+        await self.control.close()
         await self.recorder.close()
         self.interrupts.stop()
         self.deadlines.close()
@@ -173,6 +177,7 @@ class Crew:
         row = self._pulse.hold(claimed.chunk_id) if self._pulse else -1
         begun = self._pulse.begun if self._pulse else None
         chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row, begun)
+        self.control.took(chunk.batch_id)
         try:
             outcome = await chunk.run()
             await self.leases.release(claimed, outcome)

@@ -12,12 +12,13 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 from redis.exceptions import RedisError
 
-from protocol import keys
+from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
+from protocol.recording import Success, record_rows, record_successes
 from workers.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ _CALLS_A_TRIP = 16
 
 # How long a result waits for company, s, while other jobs run: 1,000 pages in embedded mode took 600 writes without.
 _LINGER = 0.002
+
+# Successes that are alike have this many columns, other results fewer: they do not go together.
+_COLUMNS = len(get_args(Success))
 
 # What stands in a key of ours and will not change by itself: another kind of value, or a count that is no number.
 _SPOILT = re.compile("WRONGTYPE|not an integer|would overflow")
@@ -62,19 +66,29 @@ class Group:
     @property
     def size(self) -> int:
         """Bytes of its results."""
-        return sum(len(text) for _, _, text in self.rows)
+        return sum(len(row[2]) for row in self.rows)
 
     def cut(self) -> Group:
         """Take off what one script call may carry."""
         size = count = 0
-        for count, (_, _, row) in enumerate(self.rows[:_ROWS_A_CALL], start=1):  # noqa: B007  # read below
-            size += len(row)
+        for count, row in enumerate(self.rows[:_ROWS_A_CALL], start=1):  # noqa: B007  # read below
+            size += len(row[2])
             if size >= _BYTES_A_CALL:
                 break
         piece = Group(self.batch_id, self.common)
         piece.rows, self.rows = self.rows[:count], self.rows[count:]
         piece.owners, self.owners = self.owners[:count], self.owners[count:]
         return piece
+
+    def call(self, ahead: float) -> Call:
+        """Make the call that writes them.
+
+        Args:
+            ahead: How far Redis' clock is ahead of the loop's, s.
+        """
+        if len(self.rows[0]) == _COLUMNS:
+            return record_successes(self.batch_id, self.common, cast("list[Success]", self.rows), ahead)
+        return record_rows(self.batch_id, self.common, *zip(*self.rows, strict=True))
 
     def tell_owners(self) -> None:
         """Let all owners know that their results have been written."""
@@ -87,6 +101,7 @@ class Recorder:
 
     Args:
         scripts: The scripts of the Redis to write to.
+        clock: Redis' clock.
         limit: Results held at most; beyond it `room` waits.
         is_busy: Whether more results are to be expected: then one waits for company, 2 ms at most since the last write.
         limit_bytes: Bytes of results held at most; beyond it `room` waits.
@@ -95,18 +110,20 @@ class Recorder:
     def __init__(
         self,
         scripts: Scripts,
+        clock: RedisClock,
         limit: int = 10_000,
         is_busy: Callable[[], bool] = lambda: False,
         limit_bytes: int = 64 << 20,
     ) -> None:
         self._scripts = scripts
+        self._clock = clock
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._is_busy = is_busy
         self._last_write = 0.0
         self._held = 0
         self._held_bytes = 0
-        self._groups: dict[tuple[str, bytes], Group] = {}
+        self._groups: dict[tuple[str, bytes, int], Group] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -146,9 +163,10 @@ class Recorder:
             row: What is its own.
             owner: Who is told once it is written.
         """
-        group = self._groups.get((batch_id, common))
+        name = (batch_id, common, len(row))
+        group = self._groups.get(name)
         if group is None:
-            group = self._groups[batch_id, common] = Group(batch_id, common)
+            group = self._groups[name] = Group(batch_id, common)
         group.rows.append(row)
         group.owners.append(owner)
         self._held += 1
@@ -177,7 +195,7 @@ class Recorder:
             if not pieces:
                 self._wanted.clear()
                 continue
-            await self._write([_call(piece) for piece in pieces])
+            await self._write([piece.call(self._clock.at(0.0)) for piece in pieces])
             for piece in pieces:
                 self._held -= len(piece.rows)
                 self._held_bytes -= piece.size
@@ -220,12 +238,3 @@ class Recorder:
             return
         for call in calls:
             await self._write([call])
-
-
-def _call(group: Group) -> Call:
-    batch_id = group.batch_id
-    names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
-    indexes, statuses, texts = zip(*group.rows, strict=True)
-    # Three long arguments in place of three a job: packing those was a quarter of a worker's time.
-    joined = (",".join(map(str, indexes)), ",".join(statuses), b",\n".join(texts))
-    return "record", names, (group.common, int(keys.OPEN_BATCH_LIFETIME * 1000), *joined)

@@ -224,6 +224,11 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
+def runs_here(name: str) -> bool:
+    """Whether a job is known and runs in this very process."""
+    return name in _jobs and _jobs[name].isolation != "process"
+
+
 def load(module: str) -> ModuleType:
     """Import a module (`jobs`, `package.jobs`) or a file (`path/jobs.py`), so that its jobs are known.
 

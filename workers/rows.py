@@ -7,15 +7,22 @@ from typing import Any
 
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
-from protocol.results import Phase, encode_row
+from protocol.recording import Success, encode_row
+from protocol.results import Phase
 from workers.calls import Encoded
 from workers.claims import Crash
 from workers.failures import describe
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
 
-Row = tuple[int, str, bytes]
-"""A job's index, its result's status, and what the result adds to its group's common fields, as JSON."""
+Row = tuple[int, str, bytes] | Success
+"""A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
+
+For a success that is like its group's others that is just the value, and behind it when the job started and ended.
+"""
+
+# Where the value begins in `{"value":...}`.
+_VALUE = len(b'{"value":')
 
 
 class Rows:
@@ -59,6 +66,10 @@ class Rows:
         """Write down that a clock ran out before the job could start."""
         return self._row(index, job, "timeout", None, attempt, limit=limit, phase=phase, stopped="not started")
 
+    def cancelled(self, index: int, job: JobSpec[Any], reason: str, attempt: int = 1) -> Row:
+        """Write down that the job was cancelled before it could start."""
+        return self._row(index, job, "cancelled", None, attempt, reason=reason)
+
     def lost(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that workers have died under the job, the last of these deaths at the end."""
         last = crashes[-1]
@@ -80,10 +91,8 @@ class Rows:
         except UnusableValueError as error:
             return self.failed(index, job, error, run, attempt)
         if attempt == 1 and job.key is None and job.function == self._function:
-            # The same bytes as below, in a third of the time: most rows are like this one.
-            times = (index, self._clock.at(run.started), self._clock.at(run.finished), encoded[1:])
-            return index, "success", b'{"index":%d,"status":"success","started_at":%.6f,"finished_at":%.6f,%b' % times
-        _, _, row = self._row(index, job, "success", run, attempt)
+            return index, "success", encoded[_VALUE:-1], run.started, run.finished
+        _, _, row, *_ = self._row(index, job, "success", run, attempt)
         return index, "success", b"%b,%b" % (row[:-1], encoded[1:])
 
     def _row(self, index: int, job: JobSpec[Any], status: str, run: Run | None, attempt: int, **own: Any) -> Row:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, Stopped
+from workers import registry
 from workers.calls import in_thread, on_loop
 from workers.claims import Claimed
 from workers.context import CurrentJob, enter
@@ -27,6 +29,7 @@ from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
+_NO_KEYWORDS: dict[str, Any] = {}
 # How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
 _STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
@@ -183,3 +186,19 @@ class JobRun(Run):
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""
         return CurrentJob(self, self.chunk.batch_id, self.index, self.job.key, self.attempt)
+
+
+def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
+    """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
+    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
+        return jobs.alike, jobs.arguments[at]
+    return jobs[at], None
+
+
+def read_arguments(
+    function: Job[..., Any, Any], job: JobSpec[Any], known: tuple[Any, ...] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a job is called with; reads it, where it is not known."""
+    if known is not None:
+        return known, _NO_KEYWORDS
+    return function.signature.decode_arguments(job.args, job.kwargs)

@@ -9,8 +9,10 @@
 --      lease ("": those that are due)
 -- Returns {Redis' time in s, in us, ms until the next chunk is due (-1: none), jobs of a due chunk that did not fit (0),
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
---          crashes of the chunk, and of the one that it was retried from, then index and failures of each retried job}}
+--          crashes of the chunk, and of the one that it was retried from, what was decided since (see orders.lua),
+--          then index and failures of each retried job}}
 -- @include crashes
+-- @include orders
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,14 +40,14 @@ local function read(chunk, payload)
   if not is_index(first) or not is_index(count) or count < 1 or count > LARGEST_CHUNK then return nil end
   if index ~= nil and not (is_index(index) and index >= first and index < first + count) then return nil end
   local header = 'straggler:batch:' .. batch
-  local fields = ask('HMGET', header, 'options', 'deadline', 'total', 'finished_at') or {}
+  local fields = ask('HMGET', header, 'options', 'deadline', 'total', 'finished_at', 'control') or {}
   -- Results of jobs that the batch does not have would keep it from its end.
   local total = tonumber(fields[3])
   if total and first + count > total then return nil end
   return {
     id = chunk, payload = payload, header = header, name = batch .. ':' .. string.format('%d', first),
     first = first, count = count, jobs = index and 1 or count, start = index or first, stop = (index or first + count - 1) + 1,
-    options = fields[1], deadline = fields[2], is_over = fields[4], is_retry = index ~= nil,
+    options = fields[1], deadline = fields[2], is_over = fields[4], has_orders = fields[5], is_retry = index ~= nil,
   }
 end
 
@@ -55,6 +57,7 @@ local function restore(id, time_ms)
   if not batch then return nil end
   local ok, jobs = pcall(cjson.decode, ask('HGET', 'straggler:batch:' .. batch .. ':chunks', first) or '')
   if not ok or type(jobs) ~= 'table' then return nil end
+  if type(jobs.args) == 'table' then jobs = jobs.args end
   local where = string.format('"%s",%s,%d', batch, first, #jobs)
   if index ~= '' then where = where .. ',' .. index end
   local payload = string.format('{"t":null,"f":"straggler_chunk","a":[%s],"k":{},"et":%.0f}', where, time_ms)
@@ -71,9 +74,10 @@ local function describe(chunk)
     ask('GETRANGE', chunk.header .. ':done', math.floor(chunk.first / 8), math.floor((chunk.first + chunk.count) / 8)),
     ask('HGET', chunk.header .. ':crashes', chunk.id),
     chunk.is_retry and ask('HGET', chunk.header .. ':crashes', chunk.name),
+    chunk.has_orders and read_orders(chunk.header, chunk.id, chunk.start, chunk.stop, '', lifetime),
   }
   -- Some commands' replies may be nil inside a table only as false.
-  for at = 1, 8 do told[at] = told[at] or false end
+  for at = 1, 9 do told[at] = told[at] or false end
   if redis.call('EXISTS', chunk.header .. ':retries') == 1 then
     local indexes = {}
     for index = chunk.start, chunk.stop - 1 do table.insert(indexes, string.format('%d', index)) end
@@ -88,6 +92,14 @@ local function describe(chunk)
   return told
 end
 
+local function count_done(chunk)
+  local count = 0
+  for index = chunk.start, chunk.stop - 1 do
+    if ask('GETBIT', chunk.header .. ':done', index) == 1 then count = count + 1 end
+  end
+  return count
+end
+
 -- Lease a chunk; whoever held it before and has not let go of it has died under it.
 local function take(chunk)
   local holder, start, stop = read_holder(chunk.header, chunk.id)
@@ -97,7 +109,8 @@ local function take(chunk)
       worker = holder, start = start or chunk.start, stop = stop or chunk.stop, ending = 'no sign of life', doubtful = true, ended_at = now,
     }, lifetime)
   end
-  if not holder then ask('HINCRBY', chunk.header, 'taken', chunk.jobs) end
+  -- Those that were cancelled while they waited are counted as taken already.
+  if not holder then ask('HINCRBY', chunk.header, 'taken', chunk.jobs - (chunk.has_orders and count_done(chunk) or 0)) end
   -- A finished batch has its lifetime: a header that outlives its results would keep their collectors waiting.
   if not chunk.is_over then
     -- From the second crash on it must be said which job is at work; so far none is.
@@ -105,6 +118,7 @@ local function take(chunk)
     ask('PEXPIRE', chunk.header .. ':holders', lifetime)
     redis.call('PEXPIRE', chunk.header, lifetime)
     redis.call('PEXPIRE', chunk.header .. ':chunks', lifetime)
+    redis.call('PEXPIRE', chunk.header .. ':origins', lifetime)
   end
   redis.call('SET', 'arq:in-progress:' .. chunk.id, worker, 'PX', lease_ms)
   redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)

@@ -1,7 +1,10 @@
 -- record: keep the first result of each job, for ever. Safe to call twice: what has its result is passed over.
 -- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what ending.lua says
--- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes joined by ",", 4 statuses joined by ",",
---      5 rows (JSON objects) joined by ",\n": JSON escapes line breaks, so the joint stands nowhere else
+-- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes and ranges of them ("0-97,100"),
+--      4 statuses joined by ",", or the one that all have,
+--      5 1 if no worker had these jobs: then they were never counted as taken,
+--      then the columns of the entry, each as its name and what it says of each job, joined by "," (numbers) or ",\n":
+--      JSON escapes line breaks, so that joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 -- @include ending
 local header = redis.call('HMGET', KEYS[1], 'total', 'closed')
@@ -9,40 +12,85 @@ if not header[1] then return -1 end
 -- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
 redis.call('XLEN', KEYS[3])
 
--- One BITFIELD sets the bits of the whole group and tells which were set before (a SETBIT a job was most of the cost).
-local set, jobs = {}, 0
-for index in string.gmatch(ARGV[3], '%d+') do
-  set[jobs * 4 + 1], set[jobs * 4 + 2], set[jobs * 4 + 3], set[jobs * 4 + 4] = 'SET', 'u1', '#' .. index, 1
-  jobs = jobs + 1
+-- One BITFIELD sets the bits of the whole group and tells which were set before. A range is set 48 bits at a time, as
+-- many as a Lua number can hold; a SETBIT a job was most of the cost, a bit for each index still half of it.
+local set, widths, jobs = {}, {}, 0
+local function add(offset, width)
+  local at = #set
+  set[at + 1], set[at + 2], set[at + 3], set[at + 4] = 'SET', 'u' .. width, offset, string.format('%.0f', 2 ^ width - 1)
+  widths[#widths + 1] = width
+  jobs = jobs + width
 end
-local was_set = redis.call('BITFIELD', KEYS[2], unpack(set))
-
-local counts, new, job = {}, 0, 0
-for status in string.gmatch(ARGV[4], '%a+') do
-  job = job + 1
-  if was_set[job] == 0 then
-    new = new + 1
-    counts[status] = (counts[status] or 0) + 1
+for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
+  local offset, stop = tonumber(first), tonumber(last) or tonumber(first)
+  while offset <= stop do
+    local width = math.min(48, stop - offset + 1)
+    add(string.format('%.0f', offset), width)
+    offset = offset + width
   end
+end
+local before = redis.call('BITFIELD', KEYS[2], unpack(set))
+
+local is_any_set = false
+for _, bits in ipairs(before) do is_any_set = is_any_set or bits ~= 0 end
+
+-- For each job whether it had its result; looked at bit by bit only where one had.
+local was_set = {}
+if is_any_set then
+  for at, bits in ipairs(before) do
+    for place = widths[at] - 1, 0, -1 do was_set[#was_set + 1] = math.floor(bits / 2 ^ place) % 2 == 1 end
+  end
+end
+
+local counts, new = {}, 0
+local function count(status, number)
+  counts[status] = (counts[status] or 0) + number
+  new = new + number
+end
+if is_any_set or string.find(ARGV[4], ',', 1, true) then
+  local statuses = {}
+  for status in string.gmatch(ARGV[4], '%a+') do statuses[#statuses + 1] = status end
+  for job = 1, jobs do
+    if not was_set[job] then count(statuses[job] or statuses[1], 1) end
+  end
+else
+  count(ARGV[4], jobs)
 end
 if new == 0 then return 0 end
 
-local rows = ARGV[5]
-if new < jobs then
+local function keep_new(column, joint)
   local kept, from = {}, 1
-  for at = 1, jobs do
-    local till = string.find(rows, ',\n', from, true) or #rows + 1
-    if was_set[at] == 0 then kept[#kept + 1] = string.sub(rows, from, till - 1) end
-    from = till + 2
+  for job = 1, jobs do
+    local till = string.find(column, joint, from, true) or #column + 1
+    if not was_set[job] then kept[#kept + 1] = string.sub(column, from, till - 1) end
+    from = till + #joint
   end
-  rows = table.concat(kept, ',\n')
+  return table.concat(kept, joint)
 end
 
-redis.call('XADD', KEYS[3], '*', 'common', ARGV[1], 'rows', '[' .. rows .. ']')
+local function new_indexes()
+  local kept, job = {}, 0
+  for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
+    for index = tonumber(first), tonumber(last) or tonumber(first) do
+      job = job + 1
+      if not was_set[job] then kept[#kept + 1] = string.format('%.0f', index) end
+    end
+  end
+  return table.concat(kept, ',')
+end
+
+local entry = {'common', ARGV[1], 'indexes', is_any_set and new_indexes() or ARGV[3]}
+for at = 6, #ARGV, 2 do
+  local name, column = ARGV[at], ARGV[at + 1]
+  if is_any_set then column = keep_new(column, (name == 'started' or name == 'took') and ',' or ',\n') end
+  entry[#entry + 1], entry[#entry + 2] = name, '[' .. column .. ']'
+end
+redis.call('XADD', KEYS[3], '*', unpack(entry))
 -- Before a count that is no number may break this off: nothing is left without its lifetime.
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
-for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
+for status, number in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, number) end
+if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[1], 'taken', new) end
 redis.call('HINCRBY', KEYS[1], 'done', new)
 -- An open batch does not end, however many of its jobs are done.
 if header[2] == '1' then end_if_complete(KEYS[1]) end

@@ -6,6 +6,7 @@
 --      failures so far, delay ms, the chunk in which it runs again, and that one's payload
 -- Returns how many will run again
 -- @include crashes
+-- @include orders
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -28,7 +29,9 @@ for at = 3, #ARGV, 7 do
     end
     ask('HINCRBY', header, 'taken', -1)
     redis.call('SET', 'arq:job:' .. chunk, ARGV[at + 6], 'PX', lifetime)
-    redis.call('ZADD', KEYS[1], now_ms + ARGV[at + 4], chunk)
+    -- One that was cancelled meanwhile comes back at once, to be given its result.
+    local delay = is_refused(header, index) and 0 or ARGV[at + 4]
+    redis.call('ZADD', KEYS[1], now_ms + delay, chunk)
     redis.call('PEXPIRE', KEYS[1], lifetime)
   end
 end

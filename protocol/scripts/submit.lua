@@ -4,9 +4,11 @@
 -- ARGV 1 batch id, 2 queue name, 3 options (JSON), 4 keep_results ms, 5 open lifetime ms, 6 batches kept,
 --      7 how many jobs the batch has in all ("" leaves it open), 8 the batch's deadline, s from now ("" for none),
 --      9 1 if the batch must be there: one that is gone in the middle of its submission is not begun anew,
+--      10 further fields of a new header (JSON object),
 --      then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
 -- Returns {jobs that the batch has now (-1: it is gone, -2: its header is not ours; nothing was changed then),
 --          Redis' time in s, in us, 1 if the batch is closed}
+-- @include beginning
 -- @include ending
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,15 +16,9 @@ local now = time[1] .. '.' .. string.format('%06d', time[2])
 
 if redis.call('EXISTS', KEYS[1]) == 0 then
   if ARGV[9] == '1' then return {-1, tonumber(time[1]), tonumber(time[2]), 0} end
-  redis.call('HSET', KEYS[1], 'queue', ARGV[2], 'options', ARGV[3], 'keep_ms', ARGV[4], 'total', 0, 'closed', 0,
-    'done', 0, 'taken', 0, 'success', 0, 'timeout', 0, 'failure', 0, 'cancelled', 0, 'lost', 0, 'created_at', now)
-  if ARGV[8] ~= '' then
-    redis.call('HSET', KEYS[1], 'deadline', string.format('%.6f', time[1] + time[2] / 1000000 + ARGV[8]))
-  end
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  redis.call('ZADD', KEYS[5], now, ARGV[1])
-  redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - ARGV[6])
-  redis.call('PEXPIRE', KEYS[5], ARGV[5])
+  local more = cjson.decode(ARGV[10])
+  if ARGV[8] ~= '' then more.deadline = string.format('%.6f', time[1] + time[2] / 1000000 + ARGV[8]) end
+  begin_batch(ARGV[1], ARGV[2], ARGV[3], ARGV[4], more, now, ARGV[5], ARGV[6])
 end
 
 local total = tonumber(redis.call('HGET', KEYS[1], 'total') or '')
@@ -37,12 +33,9 @@ if closed == '0' then
   redis.call('HLEN', KEYS[2])
   redis.call('ZCARD', KEYS[3])
   redis.call('LLEN', KEYS[4])
-  for at = 10, #ARGV, 4 do
+  for at = 11, #ARGV, 4 do
     if tonumber(ARGV[at]) == total and not is_late then
-      local chunk = ARGV[1] .. ':' .. ARGV[at]
-      redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 3])
-      redis.call('SET', 'arq:job:' .. chunk, ARGV[at + 2], 'PX', ARGV[5])
-      redis.call('ZADD', KEYS[3], now_ms, chunk)
+      queue_chunk(ARGV[1], ARGV[2], ARGV[at], ARGV[at + 2], ARGV[at + 3], now_ms, ARGV[5])
       total = total + ARGV[at + 1]
       added = added + 1
     end

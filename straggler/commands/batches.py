@@ -52,9 +52,12 @@ def submit(
     return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order))
 
 
-def collect(place: Place, batch_id: str, *, cursor: str | None, out: str | None, timeout: float | None) -> int:
+def collect(
+    place: Place, batch_id: str, *, cursor: str | None, out: str | None, jobs: str | None, timeout: float | None
+) -> int:
     """Collect a batch's results to its end."""
     log_plainly(verbose=False, live=True)
+    load_modules(jobs or place.settings.jobs)
     return run_loop(_collect(place, batch_id, cursor, out, timeout))
 
 
@@ -71,9 +74,10 @@ async def _submit(place: Place, order: Order) -> int:
 async def _submit_and_collect(place: Place, order: Order, out: str | None) -> int:
     async with place.producer() as producer:
         with open_export(out) as export:
+            cursor = export.find_cursor(order.batch_id) if export else None
             options = make_options(**order.options)
-            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, options, is_there=False)
-            collection = Collection(batch, export, expected=order.feed.total)
+            batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, options, cursor, is_there=False)
+            collection = Collection(batch, export, expected=order.feed.total, resumed=cursor is not None)
             submitting = asyncio.create_task(_send_and_report(producer, order, out))
             with make_progress(notes, live=is_live(out)) as progress:
                 async with place.collectable_later(collection, out):
@@ -83,8 +87,11 @@ async def _submit_and_collect(place: Place, order: Order, out: str | None) -> in
 
 async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | None, timeout: float | None) -> int:
     async with place.producer() as producer:
-        batch = await producer.attach(batch_id, cursor=cursor)
+        batch = await producer.attach(batch_id)  # before a file is made for one that is not there
         with open_export(out, append=cursor is not None) as export:
+            if export is not None and cursor is None:
+                cursor = export.find_cursor(batch_id)
+            batch = await producer.attach(batch_id, cursor=cursor)
             collection = Collection(batch, export, resumed=cursor is not None)
             with make_progress(notes, live=is_live(out)) as progress:
                 async with place.collectable_later(collection, out):

@@ -15,6 +15,7 @@ from producer.progress import Progress
 from producer.summary import Tally, summarize
 from protocol.batches import BatchStatus
 from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, StragglerError
+from protocol.results import Result
 from straggler.commands.feed import Feed
 from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes
 
@@ -73,14 +74,21 @@ class Collection:
         watching = asyncio.create_task(self._watch(progress))
         try:
             async for result in self.batch.as_completed(timeout):
-                if self._export is not None:
-                    self._export.write(result)
-                self.cursor = self.batch.cursor
+                self._keep(result)
                 self.tally.add(result)
                 self._show(progress)
+            if self._export is not None:
+                self._export.complete()
         finally:
             watching.cancel()
             await asyncio.wait({watching})
+
+    def _keep(self, result: Result[Any]) -> None:
+        cursor = self.batch.cursor
+        if self._export is not None:
+            self._export.write(result)
+            self._export.mark(cursor)
+        self.cursor = cursor
 
     async def run_beside(self, submitting: asyncio.Task[Batch[Any]], feed: Feed, progress: Progress) -> None:
         """Submit, and collect from the first job on.

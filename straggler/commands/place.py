@@ -74,7 +74,8 @@ class Place:
         try:
             yield
         except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
-            at = () if collection.cursor == "0-0" else ("--cursor", collection.cursor)
+            is_marked = out is not None and out != STDOUT  # the file knows where it is
+            at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
             to = ("--out", out) if out else ()
             say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
             if isinstance(error, TimeoutError):

@@ -100,12 +100,23 @@ def collect(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Write results, as they come, to a .jsonl or .csv file, or to stdout with -. With --cursor they are "
-            "appended, else a file that is there is overwritten.",
+            help="Write results, as they come, to a .jsonl, .csv or .parquet file, or to stdout with -. One in which "
+            "an earlier collect of this batch was stopped, or killed, is gone on with; any other is overwritten.",
         ),
     ] = None,
     cursor: Annotated[
-        str | None, typer.Option("--cursor", metavar="C", help="Go on where an earlier collect was stopped.")
+        str | None,
+        typer.Option(
+            "--cursor", metavar="C", help="Collect from here on, where an earlier collect was stopped; --out appends."
+        ),
+    ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            "--jobs",
+            metavar="MODULES",
+            help="Where the function is: the fields of a value that is a flat model get columns of their own.",
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
@@ -121,6 +132,6 @@ def collect(
     def command() -> int:
         from straggler.commands.batches import collect
 
-        return collect(place(redis), batch, cursor=cursor, out=out, timeout=timeout)
+        return collect(place(redis), batch, cursor=cursor, out=out, jobs=jobs, timeout=timeout)
 
     finish(command)

@@ -324,7 +324,10 @@ def test_skipped_rows_are_told_and_counted_and_the_rest_runs() -> None:
         (("run", "jobs.py:fetch", "no.txt"), "no.txt cannot be read: No such file or directory"),
         (("run", "jobs.py:fetch", "ids.txt", "--timeout", "0"), "timeout: Input should be greater than 0, got 0.0"),
         (("run", "jobs.py:fetch", "ids.txt", "--out", "ids.txt"), "--out ids.txt is the input itself"),
-        (("run", "jobs.py:fetch", "ids.txt", "--out", "r.xml"), "--out r.xml: results are written as .jsonl or .csv"),
+        (
+            ("run", "jobs.py:fetch", "ids.txt", "--out", "r.xml"),
+            "--out r.xml: results are written as .jsonl, .csv or .parquet",
+        ),
         (
             ("run", "sub/json.py:fetch", "ids.txt"),
             "sub/json.py cannot be imported, as Python has another module named 'json'",
@@ -506,7 +509,7 @@ class TestWithRedis:
                 assert process.wait(40) == 130
                 assert process.stderr is not None
                 said = process.stderr.read()
-            hint = re.search(r"straggler (collect \w{16} --cursor \S+ --out r\.jsonl)", said)
+            hint = re.search(r"straggler (collect \w{16} --out r\.jsonl)", said)
             assert hint
             rest = straggler(*hint[1].split())
         assert rest.returncode == 3
@@ -571,7 +574,7 @@ class TestWithRedis:
                 process.send_signal(signal.SIGINT)
                 assert process.wait(40) == 130
                 assert process.stderr is not None
-                hint = re.search(r"straggler (collect b --cursor \S+ --out r\.jsonl)", process.stderr.read())
+                hint = re.search(r"straggler (collect b --out r\.jsonl)", process.stderr.read())
             assert hint
             assert straggler(*hint[1].split()).returncode == 3
         assert sorted(row["index"] for row in rows_of("r.jsonl")) == list(range(10)), "each once"

@@ -14,6 +14,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
+from protocol.recording import decode_indexes
 from tests.conftest import StartProcess, StartWorker, until
 from tests.jobs import fail, hang, square
 
@@ -85,5 +86,7 @@ async def test_everything_in_redis_is_json(producer: Producer, redis: Any, worke
         json.loads(chunk)
     entries = redis.xrange(keys.results(batch.id))
     assert entries.pop()[1] == {b"end": b"3"}
-    rows = [row for _, entry in entries for row in json.loads(entry[b"rows"]) if json.loads(entry[b"common"])]
-    assert sorted(row["index"] for row in rows) == [0, 1, 2]
+    for _, entry in entries:
+        for name in entry.keys() - {b"indexes"}:
+            json.loads(entry[name])
+    assert sorted(index for _, entry in entries for index in decode_indexes(entry[b"indexes"].decode())) == [0, 1, 2]

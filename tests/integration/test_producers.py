@@ -9,11 +9,11 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from pydantic_core import from_json
 
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.chunks import decode_chunk
 from straggler import job
 from tests.conftest import StartProcess, StartWorker, WorkerProcess, until
 from tests.jobs import square
@@ -44,7 +44,8 @@ async def test_submission_killed_again_and_again_has_every_job_once(
     assert 9_000 <= total() < JOBS
     assert redis.hget(keys.batch("b"), "closed") == b"0"
     batch = await producer.submit(square.map(range(JOBS)), batch_id="b")
-    numbers = [job["kwargs"]["number"] for chunk in redis.hvals(keys.chunks("b")) for job in from_json(chunk)]
+    chunks = [decode_chunk(0, chunk, "key") for chunk in redis.hvals(keys.chunks("b"))]
+    numbers = [job.kwargs["number"] for chunk in chunks for job in chunk]
     assert sorted(numbers) == list(range(JOBS))
     async with worker():
         results = await batch.results()

@@ -110,9 +110,10 @@ async def test_a_payload_that_is_not_ours_is_dropped_and_the_worker_lives(
     ("chunk", "told"),
     [
         (b"\x80\x04K\x01.", "field 0: Invalid JSON"),
-        (b"[]", "holds 0 jobs instead of 3"),
+        (b"[]", "field 0: no jobs"),
         (b'[{"function":"square"}]', "holds 1 jobs instead of 3"),
         (b"[1,2,3]", "field 0: 0: Input should be an object"),
+        (b'{"function":"square","args":[[1],[2]]}', "holds 2 jobs instead of 3"),
         (None, "field 0 is gone"),
     ],
 )

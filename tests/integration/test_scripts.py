@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
+from producer.origins import Selection, write_selection
 from producer.producer import Producer
+from producer.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
-from protocol.results import encode_common, encode_row
+from protocol.recording import encode_common, encode_row, record_rows
 from tests.conftest import until
-from tests.jobs import fail, square
+from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
 from workers.leases import Leases
 from workers.retries import Deferred, Retries
@@ -70,11 +72,9 @@ class Hand:
         return (await self.claims.due(Slots(slots))).chunks
 
     async def record(self, batch: Batch[Any], *indexes: int) -> int:
-        names = tuple(make(batch.id) for make in (keys.batch, keys.done, keys.results, keys.chunks))
-        rows = b",\n".join(encode_row(index=index, status="success", value=index) for index in indexes)
-        statuses = ",".join(["success"] * len(indexes))
-        args = (encode_common("square", self.name, 1.0), LIFETIME_MS, ",".join(map(str, indexes)), statuses, rows)
-        return int(await self.scripts.run("record", names, args))
+        rows = [encode_row(index=index, status="success", value=index) for index in indexes]
+        common = encode_common("square", self.name, 1.0)
+        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, ["success"] * len(rows), rows)))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
         await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
@@ -157,6 +157,29 @@ async def _record_the_last(producer: Producer, hand: Hand) -> Callable[[], Await
     return lambda: hand.record(batch, *range(6))
 
 
+async def _record_the_last_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    callback = report.spec("runs")
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b", on_complete=callback)
+    await hand.claim()
+    return lambda: hand.record(batch, *range(6))
+
+
+async def _submit_nothing_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    producer.scripts = hand.scripts
+    return lambda: producer.submit(streamed(square.map([])), batch_id="b", on_complete=report.spec("runs"))
+
+
+async def _redrive(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(fail.map("abc")), batch_id="b", deadline=100)
+    rows = [encode_row(index=index, status="lost", reason="") for index in range(2)]
+    call = record_rows("b", encode_common("fail", "a", 1.0), range(2), ["lost"] * 2, rows)
+    await hand.scripts.run(*call)
+    redrive = Redrive(hand.scripts, batch.id, "again", report.spec("runs"), {})
+    await redrive._take_over()
+    await write_selection(hand.scripts.redis, "b", Selection(frozenset({"lost"})), "chosen")
+    return lambda: redrive._begin("chosen")
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -200,6 +223,36 @@ async def _retry_again(producer: Producer, hand: Hand) -> Callable[[], Awaitable
     return lambda: hand.retry(own, 1, failures=2, delay=5)
 
 
+async def _cancel_some(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    call = ("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([call])
+
+
+async def _cancel_all(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _cancel_an_open_batch_that_has_all_its_results(
+    producer: Producer, hand: Hand
+) -> Callable[[], Awaitable[Any]]:
+    await (await _submit_more(producer, hand))()
+    [chunk] = await hand.claim()
+    await hand.record(await producer.attach("b"), 0)
+    await hand.leases.release(chunk, "succeeded")
+    return lambda: hand.scripts.run_all([("cancel", CANCEL_KEYS, (LIFETIME_MS, "why"))])
+
+
+async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    await hand.scripts.run("cancel", CANCEL_KEYS, (LIFETIME_MS, "why", 1, 3))
+    return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
+
+
+CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
 CASES: dict[str, Case] = {
     "submit": _submit,
@@ -208,6 +261,9 @@ CASES: dict[str, Case] = {
     "claim": _claim,
     "record": _record,
     "record the last": _record_the_last,
+    "record the last before a callback": _record_the_last_before_a_callback,
+    "submit nothing before a callback": _submit_nothing_before_a_callback,
+    "redrive": _redrive,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
@@ -217,6 +273,10 @@ CASES: dict[str, Case] = {
     "alone no more": _alone_no_more,
     "retry": _retry,
     "retry of a retry": _retry_again,
+    "cancel some": _cancel_some,
+    "cancel all": _cancel_all,
+    "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
+    "control": _control,
 }
 
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from pydantic_core import from_json
 
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.chunks import decode_chunk
 from protocol.errors import (
     ArgumentsError,
     BatchClosedError,
@@ -49,7 +49,7 @@ def jobs_in_redis(redis: Any, batch_id: str) -> list[Any]:
     found: list[Any] = []
     for first, chunk in sorted((int(f), c) for f, c in redis.hgetall(keys.chunks(batch_id)).items()):
         assert first == len(found)
-        found += [job["kwargs"]["number"] for job in from_json(chunk)]
+        found += [job.kwargs["number"] for job in decode_chunk(first, chunk, "key")]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, field_validator
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.chunks import decode_chunk
 from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
 from tests.conftest import StartWorker, until
@@ -57,7 +57,7 @@ async def test_a_chunk_larger_than_all_slots_runs_to_its_end(
     producer: Producer, redis: Any, worker: StartWorker
 ) -> None:
     batch = await producer.submit(square.map(range(1500)))
-    sizes = [len(json.loads(chunk)) for chunk in redis.hvals(keys.chunks(batch.id))]
+    sizes = [len(decode_chunk(0, chunk, "key")) for chunk in redis.hvals(keys.chunks(batch.id))]
     assert max(sizes) > 3
     async with worker(concurrency=3):
         assert len(await batch.gather()) == 1500

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
+from protocol.recording import Success, encode_common, record_rows, record_successes
 from protocol.results import (
     CancelledResult,
     FailureResult,
@@ -16,15 +17,16 @@ from protocol.results import (
     SuccessResult,
     TimeoutResult,
     decode_entry,
-    encode_common,
 )
 from straggler import job
+from tests.entries import entry_of
 from tests.jobs import echo, square
 from workers.registry import Job
 from workers.rows import Row, Rows
 from workers.timeouts import Cancelled, HandedBack, Outcome, Raised, Returned, Run, TimedOut
 
 LIMIT = 1000
+AHEAD = 1_700_000_000.0
 
 
 @job
@@ -53,8 +55,13 @@ def row_of(outcome: Outcome, function: Job[..., Any, Any] = echo, key: str | Non
 
 def read(row: Row | None) -> Result[Any]:
     assert row is not None
-    index, status, text = row
-    [result] = decode_entry("b", {b"common": encode_common("echo", "w", 1.0), b"rows": b"[" + text + b"]"}, "key")
+    index, status, text, *times = row
+    common = encode_common("echo", "w", 1.0)
+    if times:
+        call = record_successes("b", common, [cast("Success", row)], AHEAD)
+    else:
+        call = record_rows("b", common, [index], [status], [text])
+    [result] = decode_entry("b", entry_of(call), "key")
     assert (index, status) == (result.index, result.status)
     return result
 

@@ -6,13 +6,18 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet
 import pytest
-from pydantic import PlainSerializer
+from pydantic import BaseModel, PlainSerializer, computed_field
 
-from producer.export import COLUMNS, Export, ExportError
+from producer import parquet
+from producer.export import Export, ExportError
+from producer.tables import COLUMNS, columns_of
 from protocol.errors import OptionError
 from protocol.results import FailureResult, LostResult, Result, SuccessResult, TimeoutResult
 from straggler import job
@@ -50,7 +55,7 @@ def test_csv_has_a_column_for_each_field(tmp_path: Path) -> None:
         LostResult(**COMMON, reason="out of memory"),
     ]
     [first, second, third] = csv.DictReader(export(tmp_path / "r.csv", results).splitlines(keepends=True))
-    assert tuple(first) == COLUMNS
+    assert list(first) == list(COLUMNS)
     assert (first["index"], first["key"], first["status"], first["duration"]) == ("3", "k", "success", "2.5")
     assert json.loads(first["value"]) == {"a": 1}
     assert (second["message"], second["value"], second["duration"]) == ('two\nlines, "quoted"', "", "")
@@ -159,8 +164,8 @@ def test_dash_writes_jsonl_to_stdout(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_name_of_another_kind_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"--out .*r\.parquet: results are written as \.jsonl or \.csv"):
-        Export(str(tmp_path / "r.parquet"))
+    with pytest.raises(OptionError, match=r"--out .*r\.xlsx: results are written as \.jsonl, \.csv or \.parquet"):
+        Export(str(tmp_path / "r.xlsx"))
     assert not list(tmp_path.iterdir())
 
 
@@ -175,3 +180,168 @@ def _full(folder: Path) -> Path:
     path = folder / "full.jsonl"
     path.symlink_to("/dev/full")
     return path
+
+
+# ---- flat models
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class User(BaseModel):
+    id: int
+    name: str
+    score: float | None = None
+    colour: Colour = Colour.RED
+    born: date | None = None
+    seen: datetime | None = None
+    active: bool = True
+
+    @computed_field
+    def initial(self) -> str:
+        return self.name[:1]
+
+
+FIELDS = ["id", "name", "score", "colour", "born", "seen", "active", "initial"]
+
+
+@pytest.fixture
+def users() -> list[Result[Any]]:
+    @job(name="export.user")
+    async def user() -> User:
+        raise NotImplementedError
+
+    seen = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    return [
+        TimeoutResult(**{**COMMON, "function": "export.user"}, limit=3, phase="running", stopped="late"),
+        success(User(id=1, name="ann", score=0.5, born=date(2000, 2, 3), seen=seen), function="export.user"),
+        success(User(id=1 << 62, name="bo, b"), function="export.user"),
+        success({"another": ["function"]}, function="not at hand"),
+    ]
+
+
+def test_csv_has_a_column_for_each_field_of_a_flat_model(tmp_path: Path, users: list[Result[Any]]) -> None:
+    late, ann, bob, other = csv.DictReader(export(tmp_path / "r.csv", users).splitlines(keepends=True))
+    assert list(late) == [*COLUMNS, *(f"value.{name}" for name in FIELDS)]
+    assert [ann[f"value.{name}"] for name in FIELDS] == [
+        "1", "ann", "0.5", "red", "2000-02-03", "2026-01-02T03:04:05.000006Z", "true", "a",
+    ]  # fmt: skip
+    assert (bob["value.name"], bob["value.score"], bob["value"]) == ("bo, b", "", "")
+    assert (json.loads(other["value"]), other["value.id"]) == ({"another": ["function"]}, "")
+    assert (late["status"], late["value"], late["value.id"]) == ("timeout", "", "")
+
+
+def test_appended_csv_keeps_the_columns_that_it_has(tmp_path: Path, users: list[Result[Any]]) -> None:
+    path = tmp_path / "r.csv"
+    export(path, [success(1)])
+    rows = list(csv.DictReader(export(path, users, append=True).splitlines(keepends=True)))
+    assert list(rows[0]) == list(COLUMNS)
+    assert json.loads(rows[2]["value"])["name"] == "ann"
+
+
+def test_parquet_has_typed_columns(tmp_path: Path, users: list[Result[Any]]) -> None:
+    path = tmp_path / "r.parquet"
+    with Export(str(path)) as file:
+        file.begin()
+        for result in users:
+            file.write(result)
+        file.complete()
+    table = pyarrow.parquet.read_table(path)
+    types = {field.name: str(field.type) for field in table.schema}
+    assert list(types) == [*COLUMNS, *(f"value.{name}" for name in FIELDS)]
+    assert [types[f"value.{name}"] for name in FIELDS] == [
+        "int64", "string", "double", "string", "date32[day]", "timestamp[us, tz=UTC]", "bool", "string",
+    ]  # fmt: skip
+    assert types["started_at"] == "timestamp[us, tz=UTC]"
+    late, ann, bob, other = table.to_pylist()
+    assert ann["value.seen"] == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert (ann["value.born"], ann["value.score"], ann["value"]) == (date(2000, 2, 3), 0.5, None)
+    assert (bob["value.id"], bob["value.score"]) == (1 << 62, None)
+    assert (json.loads(other["value"]), other["value.id"]) == ({"another": ["function"]}, None)
+    assert (late["status"], late["limit"], late["duration"], late["started_at"]) == ("timeout", 3.0, None, None)
+    assert ann["finished_at"] == datetime(1970, 1, 1, 0, 0, 4, 500_000, tzinfo=UTC)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("field", "cell"), [("id", 1 << 70), ("id", "x"), ("score", "x"), ("active", 1), ("name", 5), ("seen", "soon")]
+)
+def test_parquet_keeps_a_field_that_does_not_fit_as_json(tmp_path: Path, field: str, cell: Any) -> None:
+    @job(name="export.user")
+    async def user() -> User:
+        raise NotImplementedError
+
+    rows, path = tmp_path / "rows", tmp_path / "r.parquet"
+    value = {"id": 1, "name": "ann", field: cell}
+    rows.write_text(json.dumps({**COMMON, "function": "export.user", "status": "success", "value": value}) + "\n")
+    parquet.write(rows, path)
+    [row] = pyarrow.parquet.read_table(path).to_pylist()
+    assert json.loads(row["value"]) == value
+    assert row["value.name"] is None
+
+
+@pytest.mark.parametrize("text", ["\ud800", "plain"])
+def test_parquet_takes_texts_that_are_no_unicode(tmp_path: Path, text: str) -> None:
+    failure = FailureResult.model_construct(**COMMON, error_type="E", message=text, traceback="", status="failure")
+    path = tmp_path / "r.parquet"
+    with Export(str(path)) as file:
+        file.begin()
+        file.write(failure)
+        file.write(success({"a": text}))
+    first, second = pyarrow.parquet.read_table(path).to_pylist()
+    assert first["message"] == text.encode(errors="backslashreplace").decode()
+    assert json.loads(second["value"]) == {"a": text}
+
+
+def test_parquet_without_pyarrow_is_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"pip install 'straggler\[parquet\]'"):
+        Export(str(tmp_path / "r.parquet"))
+
+
+def test_old_parquet_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    path.write_text("old")
+    with Export(str(path)) as file:
+        file.begin()
+        file.write(success(1))
+        assert path.read_text() == "old"
+    assert pyarrow.parquet.read_table(path).num_rows == 1
+
+
+@dataclass
+class Pair:
+    left: int
+    right: str
+
+
+class Nested(BaseModel):
+    pair: Pair
+
+
+class Undecided(BaseModel):
+    either: int | str
+
+
+@pytest.mark.parametrize(
+    ("returned", "fields"),
+    [
+        (Pair, {"value.left": "int", "value.right": "str"}),
+        (Pair | None, {"value.left": "int", "value.right": "str"}),
+        (Nested, {}),
+        (Undecided, {}),
+        (list[Pair], {}),
+        (dict[str, int], {}),
+        (int, {}),
+        (Any, {}),
+        ("nowhere to be found", {}),
+        (User | Pair, {}),
+    ],
+)
+def test_only_a_flat_value_has_columns_of_its_own(returned: Any, fields: dict[str, str]) -> None:
+    async def function() -> None: ...
+
+    function.__annotations__["return"] = returned
+    job(name="export.flat")(function)
+    assert {name: kind for name, kind in columns_of("export.flat").items() if name not in COLUMNS} == fields

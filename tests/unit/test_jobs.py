@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError
-from protocol.jobs import JobSpec, JobSpecs, decode_chunk, encode_chunk, encode_job, spec
+from protocol.chunks import decode_chunk, encode_jobs
+from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError
+from protocol.jobs import JobSpec, JobSpecs, encode_job, spec
 from tests.jobs import square
 
 LIMIT = 1 << 20
@@ -36,9 +37,8 @@ specs = st.builds(
 
 @given(st.lists(specs, min_size=1, max_size=5))
 def test_jobs_survive_the_trip(jobs: list[JobSpec[Any]]) -> None:
-    data = encode_chunk(encode_job(job, LIMIT) for job in jobs)
-    chunk = decode_chunk("batch", 0, data, "key")
-    assert [job.model_dump() for job in chunk.jobs] == [job.model_dump() for job in jobs]
+    data = encode_jobs(encode_job(job, LIMIT) for job in jobs)
+    assert [job.model_dump() for job in decode_chunk(0, data, "key")] == [job.model_dump() for job in jobs]
 
 
 def test_only_what_differs_from_the_defaults_travels() -> None:
@@ -101,16 +101,6 @@ def test_arguments_over_the_limit_are_refused_with_their_size(function: str) -> 
 def test_plain_arguments_that_cannot_be_json_are_refused(value: Any) -> None:
     with pytest.raises(ArgumentsError, match="the arguments of job 'far away' cannot be written as JSON"):
         encode_job(JobSpec(function="far away", args=(value,)), LIMIT)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\x80\x04K\x01.", b"{}", b"[1]", b'[{"args":[1]}]', b'[{"function":"f","more":1}]', b'[{"function"']
-)
-def test_bytes_that_are_no_chunk_are_refused_naming_the_key(data: bytes) -> None:
-    with pytest.raises(ProtocolError, match="'straggler:batch:b:chunks': field 5: ") as raised:
-        decode_chunk("b", 5, data, "straggler:batch:b:chunks")
-    assert raised.value.key == "straggler:batch:b:chunks"
-    assert "\n" not in str(raised.value)
 
 
 def test_many_specs_are_made_lazily_and_know_their_number() -> None:

@@ -12,8 +12,10 @@ from pydantic_core import from_json
 from redis.exceptions import AuthenticationError
 
 from protocol import keys
+from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Call, Scripts, connected
-from protocol.results import encode_common, encode_row
+from protocol.recording import encode_common, encode_row
+from protocol.results import decode_entry
 from tests.conftest import until
 from workers.recorder import Recorder
 from workers.rows import Row
@@ -42,7 +44,7 @@ async def scripts(redis_url: str) -> AsyncIterator[FlakyScripts]:
 
 @pytest.fixture
 async def recorder(scripts: FlakyScripts) -> AsyncIterator[Recorder]:
-    recorder = Recorder(scripts, limit=1000)
+    recorder = Recorder(scripts, RedisClock(), limit=1000)
     recorder.start()
     yield recorder
     scripts.is_up.set()
@@ -151,7 +153,7 @@ async def test_results_wait_while_redis_is_away_and_lose_nothing(
 async def test_large_results_fill_the_recorder_before_their_number_does(
     scripts: FlakyScripts, redis: Any, batch: str
 ) -> None:
-    recorder = Recorder(scripts, limit_bytes=100_000)
+    recorder = Recorder(scripts, RedisClock(), limit_bytes=100_000)
     recorder.start()
     scripts.is_up.clear()
     for index in range(2):
@@ -168,7 +170,7 @@ async def test_large_results_fill_the_recorder_before_their_number_does(
 async def test_a_recorder_that_closes_waits_for_redis_only_so_long_and_says_what_is_lost_on_it(
     scripts: FlakyScripts, redis: Any, batch: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = Recorder(scripts)
+    recorder = Recorder(scripts, RedisClock())
     recorder.start()
     scripts.is_up.clear()
     owner = Owner()
@@ -235,10 +237,47 @@ async def test_owners_are_told_how_many_of_theirs_are_written(recorder: Recorder
 
 
 async def test_while_other_jobs_run_results_wait_for_company(scripts: FlakyScripts, redis: Any, batch: str) -> None:
-    recorder = Recorder(scripts, is_busy=lambda: True)
+    recorder = Recorder(scripts, RedisClock(), is_busy=lambda: True)
     recorder.start()
     for index in range(50):
         put(recorder, batch, row(index))
         await asyncio.sleep(0)
     await recorder.close()
     assert len(indexes(redis)) <= 3, "one at once, the others together"
+
+
+def success(index: int, value: bytes = b"1") -> Row:
+    return index, "success", value, 1.0 + index, 1.5 + index
+
+
+async def test_successes_that_are_alike_leave_as_columns(recorder: Recorder, redis: Any, batch: str) -> None:
+    for index in (*range(100), 200, 150):
+        put(recorder, batch, success(index, b"%d" % index))
+    put(recorder, batch, row(300))
+    await recorder.close()
+    [(_, columns), (_, rows)] = redis.xrange(keys.results(batch))
+    assert columns[b"indexes"] == b"0-99,200,150"
+    assert {name: len(from_json(columns[name])) for name in (b"started", b"took", b"values")} == {
+        b"started": 102, b"took": 102, b"values": 102,
+    }  # fmt: skip
+    assert rows[b"indexes"] == b"300"
+    assert redis.hmget(keys.batch(batch), "done", "success") == [b"103", b"103"]
+    assert [index for index in range(400) if redis.getbit(keys.done(batch), index)] == [*range(100), 150, 200, 300]
+
+
+async def test_of_successes_that_are_alike_only_the_first_of_each_job_is_kept(
+    recorder: Recorder, redis: Any, batch: str
+) -> None:
+    for index in (0, 47, 48, 97):
+        put(recorder, batch, success(index, b'"first"'))
+    for index in range(100):
+        put(recorder, batch, success(index, b'"second,\\n%d"' % index), attempt=2)
+    await recorder.close()
+    results = [result for _, entry in redis.xrange(keys.results(batch)) for result in decode_entry(batch, entry, "key")]
+    assert sorted(result.index for result in results) == list(range(100))
+    for result in results:
+        is_first = result.index in (0, 47, 48, 97)
+        assert result.unwrap() == "first" if is_first else f"second,\n{result.index}"
+        assert result.duration == pytest.approx(0.5)
+        assert result.started_at is not None
+    assert redis.hmget(keys.batch(batch), "done", "success") == [b"100", b"100"]

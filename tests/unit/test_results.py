@@ -18,6 +18,7 @@ from protocol.errors import (
     ProtocolError,
     UnsuccessfulError,
 )
+from protocol.recording import Success, decode_indexes, encode_common, encode_indexes, encode_row, record_successes
 from protocol.results import (
     CancelledResult,
     FailureResult,
@@ -26,10 +27,9 @@ from protocol.results import (
     SuccessResult,
     TimeoutResult,
     decode_entry,
-    encode_common,
-    encode_row,
 )
 from straggler import job
+from tests.entries import entry_of
 
 COMMON: dict[str, Any] = {"job_id": "b:3", "index": 3, "function": "fetch", "key": "user3"}
 SUCCESS: SuccessResult[Any] = SuccessResult(**COMMON, value=[1])
@@ -97,6 +97,59 @@ def test_a_value_that_does_not_fit_the_type_here_names_job_key_and_cure() -> Non
         decode_entry("b", entry(row, common=encode_common("another_version", "w", 1.0)), "the key")
 
 
+def alike(*found: Success, function: str = "fetch", ahead: float = 0.0) -> dict[bytes, bytes]:
+    """Give the entry of successes that are alike."""
+    return entry_of(record_successes("b", encode_common(function, "w", 1.5), found, ahead))
+
+
+def test_successes_that_are_alike_are_what_they_would_be_one_by_one() -> None:
+    first, second = decode_entry(
+        "b", alike((3, "success", b"[1]", 10.0, 10.25), (2, "success", b"null", 9.5, 11.0), ahead=1e9), "key"
+    )
+    shared: dict[str, Any] = {"function": "fetch", "worker": "w", "enqueued_at": 1.5}
+    assert first == SuccessResult(
+        job_id="b:3", index=3, started_at=1e9 + 10, finished_at=1e9 + 10.25, value=[1], **shared
+    )
+    assert second == SuccessResult(
+        job_id="b:2", index=2, started_at=1e9 + 9.5, finished_at=1e9 + 11, value=None, **shared
+    )
+    for result in (first, second):
+        assert SuccessResult.model_validate_json(result.model_dump_json()) == result
+        assert list(result.model_dump()) == list(SuccessResult.model_fields)
+        assert (result.model_copy(), repr(result)[:14]) == (result, "SuccessResult(")
+        with pytest.raises(ValidationError, match="frozen"):
+            result.index = 5
+    assert hash(second) == hash(second.model_copy())
+
+
+@given(st.lists(st.integers(0, 60), min_size=1))
+def test_indexes_survive_the_trip(indexes: list[int]) -> None:
+    assert decode_indexes(encode_indexes(indexes)) == indexes
+
+
+def test_indexes_that_follow_each_other_are_a_range() -> None:
+    assert encode_indexes(range(7, 300)) == "7-299"
+    assert encode_indexes([0, 1, 2, 5, 7, 6, 8]) == "0-2,5,7,6,8"
+
+
+def test_a_no_op_result_takes_25_bytes() -> None:
+    rows = [(i, "success", b"%d" % i, i / 1e5, i / 1e5 + 3e-6) for i in range(256)]
+    assert sum(map(len, alike(*rows).values())) < 25 * 256
+
+
+def test_values_that_are_alike_come_back_as_the_type_their_function_declares() -> None:
+    @job
+    async def some_bytes() -> bytes:
+        return b""
+
+    found = [(number, "success", b'"__4="', 0.0, 0.0) for number in range(2)]
+    for function, value in (("some_bytes", b"\xff\xfe"), ("elsewhere", "__4=")):
+        assert [result.unwrap() for result in decode_entry("b", alike(*found, function=function), "key")] == [value] * 2
+    odd = alike(*found, (7, "success", b"3", 0.0, 0.0), function="some_bytes")
+    with pytest.raises(ProtocolError, match=r"'the key': the value of job b:7 .* 'some_bytes' .* another version"):
+        decode_entry("b", odd, "the key")
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -109,6 +162,13 @@ def test_a_value_that_does_not_fit_the_type_here_names_job_key_and_cure() -> Non
         entry(encode_row(index=1, status="unheard of")),
         entry(encode_row(index=1, status="timeout")),
         entry(encode_row(index="x", status="success", value=1)),
+        {b"values": b"[1]"},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"common": b'{"function":"f"}'},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"1-2"},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"one"},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"started": b"[0.5]"},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"took": b"["},
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"values": b"[]"},
     ],
 )
 def test_an_entry_that_holds_no_results_is_refused_naming_the_key(broken: dict[bytes, bytes]) -> None:

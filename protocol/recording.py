@@ -1,0 +1,121 @@
+"""Calls of the `record` script: what is to be kept as jobs' results.
+
+What a group's results have in common stands in it once. Successes of first attempts without a key, as most are, differ
+in four columns only: index, start, duration, value; 25 bytes a no-op job in place of 95. All others are rows, a JSON
+object each. `protocol.results` reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from protocol import keys
+from protocol.connection import Call
+
+Success = tuple[int, str, bytes, float, float]
+"""Index, "success", the value as JSON, and when the job started and ended, on one clock, s."""
+
+
+def encode_common(function: str, worker: str | None, enqueued_at: float | None) -> bytes:
+    """Write what all results of a group share."""
+    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
+
+
+def encode_row(**fields: Any) -> bytes:
+    """Write what one result adds to its group's common fields."""
+    return to_json(fields, inf_nan_mode="constants")
+
+
+def record_rows(
+    batch_id: str,
+    common: bytes,
+    indexes: Sequence[int],
+    statuses: Sequence[str],
+    rows: Sequence[bytes],
+    *,
+    was_taken: bool = True,
+) -> Call:
+    """Record results of any kind.
+
+    Args:
+        batch_id: Their batch.
+        common: What they share, from `encode_common`.
+        indexes: Their jobs.
+        statuses: Their statuses.
+        rows: What each adds, from `encode_row`.
+        was_taken: Whether a worker had them.
+    """
+    # Three long arguments in place of three a job: packing those was a quarter of a worker's time.
+    columns = {"rows": b",\n".join(rows)}
+    return _call(batch_id, common, indexes, ",".join(statuses), columns, was_taken=was_taken)
+
+
+def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahead: float) -> Call:
+    """Record successes.
+
+    Args:
+        batch_id: Their batch.
+        common: What they share, from `encode_common`.
+        found: What each adds.
+        ahead: How far Redis' clock is ahead of the one that they were timed by, s.
+    """
+    indexes, _, values, starts, ends = zip(*found, strict=True)
+    zero = starts[0]
+    at = b'%b,"at":%d}' % (common[:-1], round((zero + ahead) * 1e6))
+    columns = {
+        "started": to_json([int((start - zero) * 1e6) for start in starts])[1:-1],
+        "took": to_json([int((end - start) * 1e6) for start, end in zip(starts, ends, strict=True)])[1:-1],
+        "values": b",\n".join(values),
+    }
+    return _call(batch_id, at, indexes, "success", columns, was_taken=True)
+
+
+def _call(
+    batch_id: str,
+    common: bytes,
+    indexes: Sequence[int],
+    statuses: str,
+    columns: Mapping[str, bytes],
+    *,
+    was_taken: bool,
+) -> Call:
+    names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
+    lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
+    flat = [word for column in columns.items() for word in column]
+    return "record", names, (common, lifetime, encode_indexes(indexes), statuses, int(not was_taken), *flat)
+
+
+def encode_indexes(indexes: Sequence[int]) -> str:
+    """Write indexes, those that follow each other as a range: `0-97,100`."""
+    first, last = indexes[0], indexes[-1]
+    if len(indexes) == last - first + 1 and list(indexes) == list(range(first, last + 1)):
+        return str(first) if first == last else f"{first}-{last}"
+    return ",".join(_ranges(indexes))
+
+
+def _ranges(indexes: Sequence[int]) -> list[str]:
+    written: list[str] = []
+    first = last = indexes[0]
+    for index in (*indexes[1:], -1):
+        if index == last + 1:
+            last = index
+            continue
+        written.append(str(first) if first == last else f"{first}-{last}")
+        first = last = index
+    return written
+
+
+def decode_indexes(text: str) -> list[int]:
+    """Read what `encode_indexes` has written.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    found: list[int] = []
+    for piece in text.split(","):
+        first, _, last = piece.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found

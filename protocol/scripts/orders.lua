@@ -1,0 +1,43 @@
+-- orders: what other scripts include to decide something about a batch after its submission, and to tell it to its workers.
+-- The header's field `control` counts such decisions; `stopped` says why no more jobs start, `deadline` when time is up.
+-- batch:<id>:cancelled holds index -> reason, or "*" -> reason for all jobs; batch:<id>:heard chunk -> the last decision of
+-- which the worker that holds the chunk knows.
+
+-- @include spoilt
+
+-- Count a decision, and hint to all workers that there is one: what it is they read here.
+local function announce(header)
+  local version = redis.call('HINCRBY', header, 'control', 1)
+  redis.call('PUBLISH', 'straggler:control', cjson.encode({batch = string.sub(header, #'straggler:batch:' + 1)}))
+  return version
+end
+
+-- What was decided for a chunk's jobs, start <= index < stop, and note that its worker knows; false if `known` is all.
+-- {decisions, deadline, why no more jobs start, why all are cancelled, then index and reason of each that is}
+local function read_orders(header, chunk, start, stop, known, lifetime)
+  local fields = ask('HMGET', header, 'control', 'deadline', 'stopped', 'finished_at')
+  if not fields or not fields[1] or fields[1] == known then return false end
+  if not fields[4] then
+    put('HSET', header .. ':heard', chunk, fields[1])
+    redis.call('PEXPIRE', header .. ':heard', lifetime)
+  end
+  local told = {fields[1], fields[2], fields[3], ask('HGET', header .. ':cancelled', '*')}
+  if redis.call('EXISTS', header .. ':cancelled') == 1 then
+    local indexes = {}
+    for index = start, stop - 1 do table.insert(indexes, string.format('%d', index)) end
+    for at, reason in ipairs(ask('HMGET', header .. ':cancelled', unpack(indexes)) or {}) do
+      if reason then
+        table.insert(told, tonumber(indexes[at]))
+        table.insert(told, reason)
+      end
+    end
+  end
+  return told
+end
+
+-- Whether a job is not to start any more.
+local function is_refused(header, index)
+  local fields = ask('HMGET', header, 'control', 'stopped') or {}
+  if not fields[1] then return false end
+  return fields[2] or ask('HEXISTS', header .. ':cancelled', index) == 1
+end
