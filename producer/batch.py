@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Any, Generic, TypeVar
 
 from producer.cancel import Cancellation, checked_indexes, checked_reason
-from producer.collect import Cursor, read, read_present
+from producer.collect import Cursor, read
+from producer.deletion import Deletion
 from producer.lineage import read_lineage
 from producer.origins import Selection
 from producer.redrive import Redrive
 from producer.running import read_running
+from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
-from protocol.errors import OptionError
 from protocol.jobs import JobSpec
 from protocol.results import Result
 
 R = TypeVar("R")
-
-FIRST_COMPLETED = asyncio.FIRST_COMPLETED
-FIRST_EXCEPTION = asyncio.FIRST_EXCEPTION
-ALL_COMPLETED = asyncio.ALL_COMPLETED
 
 
 # How many of the slowest jobs a batch's status names.
@@ -37,13 +33,6 @@ class _Raise:
 
 RAISE = _Raise()
 """`gather(default=RAISE)`: raise for the first job that did not succeed."""
-
-
-class Waited(NamedTuple, Generic[R]):
-    """What `Batch.wait` returns: results in order of completion, and the indexes of the jobs that have none yet."""
-
-    done: list[Result[R]]
-    pending: list[int]
 
 
 class Batch(Generic[R]):
@@ -75,6 +64,7 @@ class Batch(Generic[R]):
         self.options = options
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
         self._watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        self._waiting = Waiting(self._redis, batch_id, self._watch)
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -105,30 +95,35 @@ class Batch(Generic[R]):
     async def wait(
         self,
         timeout: float | None = None,
-        return_when: Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"] = "ALL_COMPLETED",
+        return_when: ReturnWhen = "ALL_COMPLETED",
+        *,
+        among: Collection[int] | None = None,
     ) -> Waited[R]:
         """Wait like `asyncio.wait`: never raises for a slow job, cancels nothing.
 
+        `done` are the results of all jobs that are over when it returns, also of those that were before. To go on after
+        FIRST_COMPLETED, wait for what was left, as with asyncio.wait; each result is read once then:
+
+            done, pending = await batch.wait(return_when=FIRST_COMPLETED)
+            while pending:
+                done, pending = await batch.wait(return_when=FIRST_COMPLETED, among=pending)
+
+        A batch that is open is not over: ALL_COMPLETED waits until it is closed, unless `among` says for which jobs.
+        Where there is nothing to wait for it returns at once (asyncio.wait raises).
+
         Args:
-            timeout: Longest wait, s.
-            return_when: `FIRST_COMPLETED`, `FIRST_EXCEPTION` (the first result but a success) or `ALL_COMPLETED`.
+            timeout: Longest wait, s; 0 tells what is done by now.
+            return_when: `FIRST_COMPLETED`, `FIRST_EXCEPTION` (the first result but a success; if there is none, as
+                ALL_COMPLETED) or `ALL_COMPLETED`.
+            among: Indexes of the jobs to wait for; by default all jobs of the batch.
 
         Raises:
-            OptionError: If `return_when` is none of the three.
+            OptionError: If `return_when` is none of the three, or the batch has no such job.
+            RedisUnavailableError: If Redis did not answer in all of `timeout`; without one it is waited for.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys in Redis is not ours.
         """
-        if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
-            raise OptionError(f"return_when={return_when!r}: use FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED")
-        done: list[Result[R]] = []
-        cursor = Cursor()
-        try:
-            async for result in read(self._redis, self.id, cursor, self._watch, timeout):
-                done.append(result)
-                if _is_reached(return_when, result):
-                    break
-        except TimeoutError:  # what was recorded in time is told, even with no time to wait at all
-            done += [result async for result in read_present(self._redis, self.id, cursor)]
-        total = (await self._watch.status()).total
-        return Waited(done, sorted(set(range(total)) - {result.index for result in done}))
+        return await self._waiting.wait(timeout, return_when, among)
 
     async def results(self, *, lineage: bool = False) -> list[Result[R]]:
         """Wait for the whole batch and return all results, in order of submission.
@@ -218,6 +213,14 @@ class Batch(Generic[R]):
         await redrive.run(selection)
         return Batch(self._scripts, redrive.batch_id, redrive.queue, redrive.options)
 
+    async def delete(self) -> None:
+        """Remove the batch from Redis, with all its results: nothing of it is to be had any more.
+
+        Jobs that wait never start, those that run are stopped, with cleanup, and end in no result. A batch that is gone
+        already stays so; its redrives and its callback's batch stay. Whoever collects it gets a BatchLostError.
+        """
+        await Deletion(self._scripts, self.id, self.queue).run()
+
     async def status(self) -> BatchStatus:
         """Count the batch's jobs by where they are, and name the slowest of those at work.
 
@@ -240,9 +243,3 @@ class Batch(Generic[R]):
             As `status`.
         """
         return await self._watch.workers()
-
-
-def _is_reached(return_when: str, result: Result[Any]) -> bool:
-    if return_when == FIRST_COMPLETED:
-        return True
-    return return_when == FIRST_EXCEPTION and result.status != "success"

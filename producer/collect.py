@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,7 +52,7 @@ class Cursor:
 
 async def read(
     redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None = None
-) -> AsyncIterator[Result[Any]]:
+) -> AsyncGenerator[Result[Any], None]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
     Args:
@@ -80,8 +80,14 @@ async def read(
 
 
 async def read_present(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
-    """Yield each result after the cursor that is recorded already, and wait for none; moves the cursor."""
-    while entries := await _next_entries(redis, keys.results(batch_id), cursor, None):
+    """Yield each result after the cursor that is recorded by now, and wait for none; moves the cursor."""
+    key = keys.results(batch_id)
+    with naming(key):
+        last = await redis.xrevrange(key, count=1)
+    # No further: workers may record faster than we read.
+    while last and order(cursor.entry) < order(last[0][0].decode()):
+        if not (entries := await _next_entries(redis, key, cursor, None)):
+            return
         for result in _take(entries, batch_id, cursor):
             yield result
         if _have_end(entries):

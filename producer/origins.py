@@ -98,7 +98,7 @@ async def write_selection(redis: ArqRedis, batch_id: str, selection: Selection, 
     """
     chosen = await _choose(redis, batch_id, selection)
     firsts = await _find_chunks(redis, batch_id, chosen)
-    places, at = _places(chosen, firsts), 0
+    places, at = find_places(chosen, firsts), 0
     while page := list(islice(places, PLACES_A_PAGE)):
         async with redis.pipeline(transaction=False) as pipe:
             pipe.setrange(key, at * _PLACE.size, b"".join(_PLACE.pack(*place) for place in page))
@@ -148,7 +148,7 @@ async def _find_chunks(redis: ArqRedis, batch_id: str, chosen: Bits) -> Bits:
     key, firsts, covered, unreadable = keys.chunks(batch_id), Bits(), 0, None
     if not chosen:
         return firsts
-    async for first, data in _scan(redis, batch_id):
+    async for first, data in scan_chunks(redis, batch_id):
         if first in firsts or not chosen.within(first, first + _LARGEST_CHUNK):
             continue
         try:
@@ -166,7 +166,7 @@ async def _find_chunks(redis: ArqRedis, batch_id: str, chosen: Bits) -> Bits:
     return firsts
 
 
-async def _scan(redis: ArqRedis, batch_id: str) -> AsyncIterator[tuple[int, bytes]]:
+async def scan_chunks(redis: ArqRedis, batch_id: str) -> AsyncIterator[tuple[int, bytes]]:
     """Page through a batch's chunks, in no order; one may come twice."""
     key, cursor = keys.chunks(batch_id), 0
     while True:
@@ -179,7 +179,7 @@ async def _scan(redis: ArqRedis, batch_id: str) -> AsyncIterator[tuple[int, byte
             return
 
 
-def _places(chosen: Bits, firsts: Bits) -> Iterator[tuple[int, int]]:
+def find_places(chosen: Bits, firsts: Bits) -> Iterator[tuple[int, int]]:
     """Say for each chosen job which chunk it is in: each is in the last one that begins at it or before it."""
     coming = iter(firsts)
     first, following = 0, next(coming, None)

@@ -40,6 +40,10 @@ class Watch:
         batch_id: Its id.
         queue: Its queue, until its header tells.
         is_there: Whether it is known to have been there: if it is gone then, it is lost.
+
+    Attributes:
+        is_complete: Whether it was complete when it was last seen.
+        total: How many jobs it had then; None if it was not seen yet.
     """
 
     def __init__(self, scripts: Scripts, batch_id: str, queue: str, *, is_there: bool) -> None:
@@ -52,6 +56,7 @@ class Watch:
         self._next_look = -math.inf
         self._due = math.inf
         self.is_complete = False
+        self.total: int | None = None
 
     async def begin(self) -> None:
         """Make ready for a collector's reads.
@@ -108,6 +113,7 @@ class Watch:
         except BatchNotFoundError:
             raise self._gone() from None
         self._is_there = True
+        self.total = found.total
         return found
 
     async def workers(self) -> int:
@@ -136,6 +142,7 @@ class Watch:
         self._is_there = True
         status = parse_status(self._batch_id, header)
         self._queue = status.queue
+        self.total = status.total
         # Only an early end asks for the options: without one, those that cannot be read are for the workers to report.
         has_end = status.deadline is not None or status.cancelled_at is not None
         options = parse_options(self._batch_id, header) if has_end else BatchOptions()

@@ -102,6 +102,12 @@ def heard(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:heard"
 
 
+def of_batch(batch_id: str) -> tuple[str, ...]:
+    """Name all keys of a batch but those of its chunks in the queue; the header first."""
+    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard)
+    return tuple(name(batch_id) for name in made)
+
+
 def claim(worker_id: str) -> str:
     """A worker's last claim, for the case that its reply is lost: its token and the chunks."""
     return f"{PREFIX}claim:{worker_id}"

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producer.batch import ALL_COMPLETED as ALL_COMPLETED
-    from producer.batch import FIRST_COMPLETED as FIRST_COMPLETED
-    from producer.batch import FIRST_EXCEPTION as FIRST_EXCEPTION
     from producer.batch import RAISE as RAISE
     from producer.batch import Batch as Batch
     from producer.producer import Producer as Producer
+    from producer.waiting import ALL_COMPLETED as ALL_COMPLETED
+    from producer.waiting import FIRST_COMPLETED as FIRST_COMPLETED
+    from producer.waiting import FIRST_EXCEPTION as FIRST_EXCEPTION
     from protocol.batches import BatchOptions as BatchOptions
     from protocol.batches import BatchStatus as BatchStatus
     from protocol.errors import ArgumentsError as ArgumentsError
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from workers.retries import Retry as Retry
 
 _HOMES = {
-    "producer.batch": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "RAISE", "Batch"),
+    "producer.batch": ("RAISE", "Batch"),
     "producer.producer": ("Producer",),
+    "producer.waiting": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
     "protocol.batches": ("BatchOptions", "BatchStatus"),
     "protocol.errors": (
         "ArgumentsError", "BatchClosedError", "BatchLostError", "BatchNotFoundError", "InputError",

@@ -39,6 +39,9 @@ class Obeys(Protocol):
     def obey(self, orders: Orders) -> None:
         """Cancel what is to be cancelled."""
 
+    def hand_back(self) -> None:
+        """Stop all jobs, which end in no result here."""
+
 
 class Control:
     """Listen for decisions.
@@ -86,6 +89,9 @@ class Control:
                 known = b"" if chunk.orders is None else chunk.orders.version
                 args += [chunk_id, payload.batch_id, start, start + payload.jobs, known]
             for (_, chunk), (_, told) in zip(some, await self._scripts.run("control", (), args), strict=True):
+                if told == b"gone":  # deleted, or lost with Redis' data: nobody can take a result
+                    chunk.hand_back()
+                    continue
                 orders = read_orders(told)
                 if orders is not None:
                     chunk.obey(orders)

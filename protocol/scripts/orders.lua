@@ -5,10 +5,15 @@
 
 -- @include spoilt
 
+-- Hint to all workers that they look at a batch.
+local function hint(header)
+  redis.call('PUBLISH', 'straggler:control', cjson.encode({batch = string.sub(header, #'straggler:batch:' + 1)}))
+end
+
 -- Count a decision, and hint to all workers that there is one: what it is they read here.
 local function announce(header)
   local version = redis.call('HINCRBY', header, 'control', 1)
-  redis.call('PUBLISH', 'straggler:control', cjson.encode({batch = string.sub(header, #'straggler:batch:' + 1)}))
+  hint(header)
   return version
 end
 

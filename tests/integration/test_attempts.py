@@ -368,7 +368,10 @@ async def test_poison_condemns_none_of_its_neighbours(
     assert {result.index for result in results if result.status == "lost"} == killers
     assert {result.status for result in results} == {"success", "lost"}
     runs = runs_of(trace)
-    assert all(runs.count(str(number)) == 3 for number in killers)
+    # One that was only beside the other when that ended their process has not burnt an attempt by it.
+    counts = [runs.count(str(number)) for number in killers]
+    assert min(counts) >= 3, counts
+    assert max(counts) <= 6, counts
 
 
 def test_a_death_in_doubt_burns_no_attempt_and_condemns_only_after_many() -> None:

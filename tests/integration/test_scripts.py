@@ -180,6 +180,11 @@ async def _redrive(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any
     return lambda: redrive._begin("chosen")
 
 
+async def _delete(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await (await _redrive(producer, hand))()
+    return lambda: hand.scripts.run("delete", (keys.batch("again"), keys.BATCHES), ("again",))
+
+
 async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     for claimed in await hand.claim():
@@ -264,6 +269,7 @@ CASES: dict[str, Case] = {
     "record the last before a callback": _record_the_last_before_a_callback,
     "submit nothing before a callback": _submit_nothing_before_a_callback,
     "redrive": _redrive,
+    "delete": _delete,
     "renew": _renew,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
