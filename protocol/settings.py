@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import OptionError, explain
 
+DEFAULT_MAX_ARGUMENTS_BYTES = 1 << 20
 _PREFIX = "STRAGGLER_"
 
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
     dashboard_token: Annotated[SecretStr | None, Field(min_length=8)] = None
-    max_arguments_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    max_arguments_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_ARGUMENTS_BYTES
     max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20
 
     @classmethod
