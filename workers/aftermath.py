@@ -136,7 +136,7 @@ class Aftermath:
             pipe.hget(keys.batch(batch_id), "options")
             pipe.hget(keys.chunks(batch_id), str(first))
             pipe.hget(keys.retries(batch_id), str(current.index))
-            pipe.hmget(keys.crashes(batch_id), [current.chunk_id, keys.chunk_id(batch_id, first)])
+            pipe.hget(keys.crashes(batch_id), current.chunk_id)
             pipe.time()
             encoded, jobs, failures, crashes, (seconds, microseconds) = await pipe.execute()
         if encoded is None or jobs is None:
@@ -149,7 +149,7 @@ class Aftermath:
             again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay)
             await Retries(self._scripts, self._queue, worker_id).write([again])
             return
-        died = [crash for some in set(crashes) for crash in read_crashes(some) if crash.is_under(current.index)]
+        died = [crash for crash in read_crashes(crashes) if crash.is_under(current.index)]
         now = seconds + microseconds / 1e6
         row = encode_row(
             index=current.index,
