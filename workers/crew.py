@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from workers.deadlines import Deadlines
 from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
+from workers.metrics import Counts, Metrics
 from workers.processes import Processes
 from workers.pulse import Pulse
 from workers.recorder import Recorder
@@ -56,6 +58,7 @@ class WorkerOptions:
         job_processes: Processes for plain functions.
         max_abandoned: Runs left behind that a worker bears with before it drains and leaves.
         burst: Whether to leave once the queue is empty.
+        metrics: The folder in which to write down what is counted, if anybody asks for it.
     """
 
     queue: str = "default"
@@ -67,6 +70,7 @@ class WorkerOptions:
     job_processes: int = os.cpu_count() or 1
     max_abandoned: int = 16
     burst: bool = False
+    metrics: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, burst: bool = False) -> WorkerOptions:
@@ -141,6 +145,9 @@ class Crew:
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
         self.control = Control(self.scripts, self.chunks, options.lease * 0.3)
+        self._lag = 0.0
+        self.metrics = Metrics(options.metrics, self.clock, self._observe) if options.metrics else None
+        self.recorder.on_written = self.metrics.count if self.metrics else None
 
     async def start(self) -> None:
         """Start to record and to renew, and tell the producers of our slots."""
@@ -154,6 +161,8 @@ class Crew:
         if self._pulse is not None:
             self._pulse.worker_id = self.worker_id
         self.heart.start()
+        if self.metrics is not None:
+            self.metrics.start()
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
@@ -169,6 +178,8 @@ class Crew:
         self.threads.close()
         await self.resources.close()
         self.tasks.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
 
     def hold(self, claimed: Claimed, until: float) -> bool:
         """Renew a claimed chunk's lease, which ends at `until`; returns whether it is to be run.
@@ -214,12 +225,27 @@ class Crew:
             self._pulse.drop(claimed.chunk_id)
 
     def _describe(self) -> dict[str, Any]:
+        self._lag = self.heart.take_lag()
         return {
             "slots": self.slots.total,
             "running": self.slots.used,
             "abandoned": len(self.deadlines.left_behind),
-            "loop_lag": round(self.heart.take_lag(), 6),
+            "loop_lag": round(self._lag, 6),
             "memory": resident_memory(),
+        }
+
+    def _observe(self, counts: Counts) -> None:
+        patience = getattr(self.scripts.redis, "patience", None)  # arq's own client has none
+        counts.redis_retries = patience.retries if patience else 0
+        counts.leases_renewed, counts.leases_lost = self.leases.renewed, self.leases.lost
+        counts.batches = list({chunk.batch_id for chunk in self.chunks.values()})
+        counts.now = {
+            "slots": self.slots.total,
+            "slots_in_use": self.slots.used,
+            "abandoned_jobs": len(self.deadlines.left_behind),
+            "results_held": self.recorder.held,
+            "memory_bytes": resident_memory(),
+            "loop_lag_seconds": self._lag,
         }
 
     def _stop_chunk(self, chunk_id: str) -> None:
