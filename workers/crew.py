@@ -19,8 +19,9 @@ from uuid import uuid4
 
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Scripts
-from protocol.settings import Settings
+from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES, Settings
 from workers import forks
+from workers.adding import Additions
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.control import Control
@@ -53,6 +54,7 @@ class WorkerOptions:
         lease: How long a chunk is held without a sign of life, s.
         shutdown_wait: How long running jobs may finish after SIGTERM, s.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        max_arguments_bytes: Longest arguments of one job that a job adds, bytes of JSON.
         job_processes: Processes for plain functions.
         max_abandoned: Runs left behind that a worker bears with before it drains and leaves.
         burst: Whether to leave once the queue is empty.
@@ -64,6 +66,7 @@ class WorkerOptions:
     lease: float = 10.0
     shutdown_wait: float = 10.0
     max_result_bytes: int = 1 << 20
+    max_arguments_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES
     job_processes: int = os.cpu_count() or 1
     max_abandoned: int = 16
     burst: bool = False
@@ -78,6 +81,7 @@ class WorkerOptions:
             lease=settings.lease,
             shutdown_wait=settings.shutdown_wait,
             max_result_bytes=settings.max_result_bytes,
+            max_arguments_bytes=settings.max_arguments_bytes,
             job_processes=settings.job_processes,
             max_abandoned=settings.max_abandoned,
             burst=burst,
@@ -129,9 +133,10 @@ class Crew:
         self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
+        self.additions = Additions(self.scripts, options.queue, options.concurrency, options.max_arguments_bytes)
         self.runner = Runner(
             self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
-            options.max_result_bytes, self.deadlines, self.processes, self.threads, {},
+            options.max_result_bytes, self.deadlines, self.processes, self.threads, {}, self.additions,
         )  # fmt: skip
         self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
@@ -162,6 +167,7 @@ class Crew:
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
         await self.control.close()
+        await self.additions.close()
         await self.recorder.close()
         self.interrupts.stop()
         self.deadlines.close()
