@@ -42,10 +42,12 @@ class Session:
     Args:
         csrf: What each of their forms carries.
         until: When it ends, on the monotonic clock.
+        notices: What their last actions came to; the next page says it.
     """
 
     csrf: str
     until: float
+    notices: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard import live, login, pages
+from dashboard import actions, live, login, pages
 from dashboard.access import HEADERS, Access
 from dashboard.live import PATIENCE
 from dashboard.state import State
@@ -47,7 +47,7 @@ def make_app(producer: Producer, access: Access | None = None) -> Starlette:
         try:
             yield
         finally:
-            await state.followers.close()
+            await state.close()
 
     app = Starlette(
         routes=_routes(),
@@ -110,6 +110,10 @@ def _routes() -> list[BaseRoute]:
         Route("/login", login.login_page),
         Route("/login", login.log_in, methods=["POST"]),
         Route("/logout", login.log_out, methods=["POST"]),
+        Route("/batches/{batch_id}/cancel", actions.cancel_batch, methods=["POST"]),
+        Route("/batches/{batch_id}/retry", actions.retry, methods=["POST"]),
+        Route("/batches/{batch_id}/jobs/{index:int}/cancel", actions.cancel_job, methods=["POST"]),
+        Route("/workers/drain", actions.drain_worker, methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
 

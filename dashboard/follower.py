@@ -101,6 +101,10 @@ class Follower:
         if not self.is_read and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read(), name=f"dashboard-reads-{self.batch_id}")
 
+    def expire(self) -> None:
+        """Let the next `refresh` look in any case."""
+        self._refreshed_at = float("-inf")
+
     async def catch_up(self, timeout: float) -> None:
         """Give the reading some time, s, so that a page of a small batch is drawn whole."""
         with contextlib.suppress(TimeoutError):

@@ -48,6 +48,11 @@ class Followers:
         await self._make_room()
         return follower
 
+    def expire(self, batch_id: str) -> None:
+        """Let the next look at a batch be a fresh one: something is done to it."""
+        if batch_id in self._followers:
+            self._followers[batch_id].expire()
+
     async def close(self) -> None:
         """Follow nothing any longer."""
         for follower in self._followers.values():

@@ -40,9 +40,16 @@ def page(request: Request, template: str, status_code: int = 200, **context: Any
     """Draw a whole page."""
     session, access = session_of(request), state_of(request).access
     who = {"session": session, "csrf": session.csrf if session else "", "allows_actions": access.allows_actions}
-    notice = request.query_params.get("notice", "")
-    html = render(template, **who, path=request.url.path, notice=notice if session else "", **context)
+    html = render(template, **who, path=request.url.path, notices=_take_notices(session), **context)
     return HTMLResponse(html, status_code, {"Cache-Control": "no-store"})
+
+
+def _take_notices(session: Session | None) -> list[str]:
+    if session is None:
+        return []
+    notices = session.notices.copy()
+    session.notices.clear()
+    return notices
 
 
 async def batches(request: Request) -> Response:

@@ -97,7 +97,10 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
         table = await read_table(state.producer, follower, show, page)
         return render("batch/results.html", **shared, table=table, follower=follower, statuses=STATUSES)
 
+    unsuccessful = [status for status in STATUSES[1:] if getattr(follower.status, status)]
+    may_do = (follower.status.complete, *unsuccessful)
     return [
+        *([part("actions", may_do, lambda: {"unsuccessful": unsuccessful})] if csrf else []),
         part("summary", None, lambda: _summary(state, follower)),
         part("stragglers", None, lambda: {"stragglers": stragglers(follower.running, digest)}),
         part("causes", read, lambda: {"causes": _causes(digest)}),

@@ -181,8 +181,8 @@ class Claims:
     async def due(self, slots: Slots) -> Found:
         """Lease chunks that are due, as many as fit into the free slots."""
         # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
-        may_exceed = slots.free >= max(1, slots.total // 2)
-        return await self._claim(slots.free, may_exceed=may_exceed)
+        may_exceed = slots.spare >= max(1, slots.total // 2)
+        return await self._claim(slots.spare, may_exceed=may_exceed)
 
     async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
         """Lease the chunk of this name, which arq's own worker has taken.
@@ -217,7 +217,7 @@ def _read(reply: list[Any]) -> Claimed | None:
     if len(reply) == 2:
         _say_dropped(name, "it names jobs that its batch does not have")
         return None
-    _, _, options, deadline, jobs, done, crashes, parents_crashes, orders, *failures = reply
+    _, _, options, deadline, jobs, done, crashes, orders, *failures = reply
     return Claimed(
         name,
         payload,
@@ -225,7 +225,7 @@ def _read(reply: list[Any]) -> Claimed | None:
         _number(deadline),
         jobs,
         done or b"",
-        [*read_crashes(crashes), *read_crashes(parents_crashes)],
+        read_crashes(crashes),
         dict(_pairs(failures)),
         read_orders(orders),
     )

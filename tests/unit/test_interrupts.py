@@ -20,7 +20,8 @@ import pytest
 
 from workers.deadlines import Deadlines
 from workers.interrupts import Interrupted, Interrupts, _is_inside
-from workers.timeouts import Outcome, Raised, Returned, Run, TimedOut
+from workers.outcomes import Outcome, Raised, Returned, TimedOut
+from workers.timeouts import Run
 
 LIMIT, GRACE = 0.1, 0.3
 # What a busy machine may add to our bound, s.
@@ -183,8 +184,8 @@ async def test_a_job_that_swallows_its_interruption_and_blocks_on_is_interrupted
 
     outcome, took = await outcome_of(call())
     assert outcome == TimedOut(LIMIT, "running", "interrupted")
-    assert times[1] - times[0] >= GRACE
-    assert took < LIMIT + GRACE + 0.1 + SLOW
+    assert len(times) == 2
+    assert LIMIT + GRACE <= took < LIMIT + GRACE + 0.1 + SLOW
 
 
 async def test_a_cancelled_job_that_blocks_in_its_cleanup_is_interrupted_after_grace() -> None:
