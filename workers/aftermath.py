@@ -24,9 +24,9 @@ from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
 from protocol.recording import encode_common, encode_row, record_rows
 from workers.claims import Crash, read_crashes
+from workers.outcomes import TimedOut
 from workers.pulse import Current, Pulse
 from workers.retries import Deferred, Retries, delay_before_retry
-from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 
