@@ -16,6 +16,8 @@ _BEYOND_LEASE = 10.0
 _AFTER_TERM = 6.0
 # After a fault workers find their way back within this, s.
 _LONGEST_RECONNECT = 5.0
+# A job of which so many runs were cut short is taken for one that kills its workers.
+_SUSPICIOUS = 2
 # No run that was going on at a fault began earlier, s: no job's timeout is longer, but for grace.
 _LONGEST_RUN = 70.0
 
@@ -97,8 +99,12 @@ class _Measure:
                 yield run
 
     def _held_up(self, run: Run, fault: Disturbance) -> tuple[float, float] | None:
-        """Tell from when until when a job was held up; None if its result was there before the fault."""
+        """Tell from when until when a job was held up by the fault; None if that is not why it waited."""
         name = (run.batch_id, run.index)
+        before = [other for other in self._by_job[name] if other.started <= fault.began]
+        interrupted = sum(other.ended is None or other.was_cancelled for other in before)
+        if run is not before[-1] or interrupted >= _SUSPICIOUS:
+            return None  # it ran elsewhere by then; or it runs alone from now on, and waits for others that do
         deliveries = self._evidence.deliveries.get(name)
         if not deliveries or deliveries[0].seen <= fault.began:
             return None
