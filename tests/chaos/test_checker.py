@@ -311,8 +311,8 @@ def test_recovery_lasts_until_the_job_runs_elsewhere() -> None:
 
 
 def test_recovery_that_takes_too_long_is_found() -> None:
-    runs = [crashed(0, 100.0, "first"), run(0, 122.0, name="second", worker=8)]
-    assert recovered("worker-kill", *runs, seen=123.0) == (21.5, ["recovery"])
+    runs = [crashed(0, 100.0, "first"), run(0, 132.0, name="second", worker=8)]
+    assert recovered("worker-kill", *runs, seen=133.0) == (31.5, ["recovery"])
 
 
 def test_a_job_that_went_on_undisturbed_is_held_up_only_by_its_result() -> None:
