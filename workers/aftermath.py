@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,9 @@ from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
 from protocol.recording import encode_common, encode_row, record_rows
 from workers.claims import Crash, read_crashes
+from workers.outcomes import TimedOut
 from workers.pulse import Current, Pulse
 from workers.retries import Deferred, Retries, delay_before_retry
-from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ class Aftermath:
         scripts: The scripts of the Redis that holds the queue.
         queue: The queue's name.
         lease: How long a lease lasts, s.
+
+    Attributes:
+        recorded: How many results it has recorded itself, by function and status.
     """
 
     def __init__(self, scripts: Scripts, queue: str, lease: float = 10.0) -> None:
@@ -65,6 +69,7 @@ class Aftermath:
         self._redis = scripts.redis
         self._queue = queue
         self.lease = lease
+        self.recorded: Counter[tuple[str, str]] = Counter()
 
     async def renew(self, pulse: Pulse) -> float:
         """Renew the leases of a process that a job keeps from it: its other jobs are not to stop for that.
@@ -158,7 +163,8 @@ class Aftermath:
             stopped=outcome.stopped,
         )
         common = encode_common(job.function, worker_id, payload.enqueued_at)
-        await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row]))
+        if await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row])) > 0:
+            self.recorded[job.function, "timeout"] += 1
 
     async def _hand_back(
         self, worker_id: str, death: Death, begun: dict[str, int], payloads: dict[str, Payload]

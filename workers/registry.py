@@ -48,6 +48,9 @@ class Job(Generic[P, C, R]):
         max_memory: What a job's process may allocate, bytes.
         retries: Further attempts after a failure, where its batch says nothing.
         backoff: Base of the exponential back-off between them, s, where its batch says nothing.
+
+    Attributes:
+        awaits: Whether its last run in this process has awaited anything.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Job(Generic[P, C, R]):
         self.retries = retries
         self.backoff = backoff
         self.signature = Signature(name, function)
+        self.awaits = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         """Call the function, here and now."""
@@ -224,9 +228,9 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
-def runs_here(name: str) -> bool:
-    """Whether a job is known and runs in this very process."""
-    return name in _jobs and _jobs[name].isolation != "process"
+def needs_process(name: str) -> bool:
+    """Whether a job is known, and runs in a process of its own."""
+    return name in _jobs and _jobs[name].isolation == "process"
 
 
 def load(module: str) -> ModuleType:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,11 +11,13 @@ from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
+from protocol.newjobs import NewJob
 from protocol.results import Phase, Stopped
 from workers import registry
+from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
 from workers.claims import Claimed
-from workers.context import CurrentJob, enter
+from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.leases import Leases
 from workers.processes import Process, Processes
@@ -25,7 +27,6 @@ from workers.registry import Isolation, Job
 from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
-from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
@@ -64,6 +65,7 @@ class Runner:
         processes: Where plain functions run.
         threads: Where those run that ask for it.
         reports: What jobs say of themselves, of those that do.
+        additions: What jobs add to their batches.
     """
 
     worker_id: str
@@ -77,6 +79,7 @@ class Runner:
     processes: Processes
     threads: Threads
     reports: dict[JobRun, Report]
+    additions: Additions
 
     def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
@@ -128,11 +131,12 @@ class ConcludesRuns(Protocol):
     def conclude(self, run: JobRun) -> None:
         """Take note that a run has ended."""
 
+    def enlist(self, run: JobRun) -> None:
+        """Take note of a run that others may stop."""
+
 
 class JobRun(Run):
     """A run of one job of a chunk."""
-
-    __slots__ = ("attempt", "chunk", "function", "index", "job", "process")
 
     def __init__(
         self,
@@ -147,7 +151,7 @@ class JobRun(Run):
     ) -> None:
         limit, phase, grace = clocks
         stopped = _STOPPED["process" if process is not None else function.isolation]
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped, has_own_task=False)
         self.number = job_number(chunk.row, index)
         self.chunk = chunk
         self.index = index
@@ -161,15 +165,14 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
-    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Make a task that no other job can cancel."""
-        return guarded(asyncio.get_running_loop(), body, self)
-
-    def began(self) -> None:
-        """Let the job ask who it is."""
-        enter(self)
+    def begin(self, context: Context) -> bool:
+        """Take the first step, and let the chunk know of a run that awaits."""
         if self.process is not None:
             self.chunk.runner.reports[self] = self.process.report
+        awaits = self.function.awaits = super().begin(context)
+        if awaits:
+            self.chunk.enlist(self)
+        return awaits
 
     def ended(self) -> None:
         """Let the chunk conclude it."""
@@ -183,6 +186,28 @@ class JobRun(Run):
             report = reports[self] = OwnReport()
         report.say(progress, note)
 
+    @property
+    def batch_id(self) -> str:
+        """The job's batch."""
+        return self.chunk.batch_id
+
+    @property
+    def arguments_limit(self) -> int:
+        """Longest arguments of a job that it adds, bytes of JSON."""
+        return self.chunk.runner.additions.limit_bytes
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs to the job's batch."""
+        return await self.chunk.runner.additions.add(self, jobs)
+
+    async def answer(self, request: bytes) -> bytes:
+        """Add jobs for the job's process, which asks for it."""
+        return await answer(self, request)
+
+    def add_sync(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs to the job's batch, from a thread."""
+        return self.chunk.runner.additions.add_from_thread(self, jobs)
+
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""
         return CurrentJob(self, self.chunk.batch_id, self.index, self.job.key, self.attempt)
@@ -190,7 +215,7 @@ class JobRun(Run):
 
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
+    if isinstance(jobs, Calls) and jobs.arguments is not None and not registry.needs_process(jobs.alike.function):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from protocol.clock import RedisClock
 from workers.claims import SUSPICIOUS_CRASHES, Crash
+from workers.outcomes import Outcome, Raised
 from workers.processes import ProcessDiedError
-from workers.timeouts import Outcome, Raised
 
 
 class Ended(Protocol):
