@@ -10,8 +10,8 @@ from tests.chaos.evidence import Disturbance, Evidence, JobName
 from tests.chaos.findings import Finding
 from tests.chaos.journal import Run
 
-# A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s. The rest is for a busy machine, and for
-# jobs of the same chunk that have become suspicious and run alone first: some take 8 s.
+# A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s. The rest is for a busy machine, and
+# for jobs of the same chunk that have become suspicious and run alone first: some take 8 s.
 _BEYOND_LEASE = 20.0
 # A worker that leaves lets its jobs run for `shutdown_wait` (1 s here) and hands the rest back at once.
 _AFTER_TERM = 6.0
