@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
+from producer.cutting import Chunk
 from producer.origins import read_places, write_selection
 from producer.producer import Producer
+from producer.redrive import Redrive
 from protocol import keys
 from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError
 from protocol.jobs import JobSpec
@@ -276,6 +278,31 @@ async def test_same_redrive_by_several_producers_at_once_has_each_job_once(
         for again in handles:
             assert messages(await again.results()) == list(map(str, range(300)))
     assert (await batch.status()).children == ("again",)
+
+
+async def test_redrive_goes_on_behind_what_another_producer_of_it_has_sent(
+    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = Redrive._submit
+    others: list[Chunk] = []
+
+    async def submit_after_another(self: Redrive, chunks: list[Chunk]) -> tuple[int, bool]:
+        if not others:
+            others.append(Chunk(0))
+            for job in chunks[0]._jobs[:3]:
+                others[0].put(job)
+            self._count, count = 100, self._count  # so that it closes nothing
+            assert await submit(self, others) == (3, False)
+            self._count = count
+        return await submit(self, chunks)
+
+    monkeypatch.setattr("producer.redrive.chunk_size", lambda *_: 5)
+    async with worker():
+        batch = await producer.submit(fail.map(map(str, range(50))))
+        await batch.results()
+        monkeypatch.setattr(Redrive, "_submit", submit_after_another)
+        again = await batch.retry("failure")
+        assert messages(await again.results()) == list(map(str, range(50)))
 
 
 async def test_parent_that_goes_before_the_redrive_begins_is_said(
