@@ -36,10 +36,11 @@ from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.retries import Retries
 from workers.running import Running
-from workers.runs import Runner
+from workers.runs import JobRun, Runner
 from workers.slots import Slots
 from workers.tasks import Tasks
 from workers.threads import Threads
+from workers.tracing import find_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,11 @@ class Crew:
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.additions = Additions(self.scripts, options.queue, options.concurrency, options.max_arguments_bytes)
+        tracing = find_tracing()
         self.runner = Runner(
             self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
             options.max_result_bytes, self.deadlines, self.processes, self.threads, {}, self.additions,
+            tracing.runs_of if tracing else lambda options: JobRun,
         )  # fmt: skip
         self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
