@@ -39,6 +39,7 @@ class Alike:
         self._arguments = arguments
         self._first = first
         self._clocks = chunk.runner.clocks_without_deadline(options, jobs.alike, self._function)
+        self._run_of = chunk.runner.runs_of(options)
         self._result_limit = chunk.runner.result_limit
 
     @staticmethod
@@ -55,4 +56,4 @@ class Alike:
         """Make a job's run."""
         function = self._function
         call = on_loop(function, self._arguments[index - self._first], _NO_KEYWORDS, self._result_limit)
-        return JobRun(call, self._clocks, self._chunk, index, 1, self._job, function, None)
+        return self._run_of(call, self._clocks, self._chunk, index, 1, self._job, function, None)
