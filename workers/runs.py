@@ -177,6 +177,11 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
+
     def ended(self) -> None:
         """Let the chunk conclude it."""
         self.chunk.conclude(self)
