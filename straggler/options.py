@@ -70,6 +70,14 @@ RetryOn = Annotated[
         "--retry-on", metavar="STATUSES", help="What is tried again: failure (default), timeout, or failure,timeout."
     ),
 ]
+MaxFailures = Annotated[
+    str | None,
+    typer.Option(
+        "--max-failures",
+        metavar="N",
+        help="Stop the batch past this many jobs that do not succeed (10), or this share of them (0.1).",
+    ),
+]
 Grace = Annotated[
     float | None,
     typer.Option("--grace", metavar="S", help="Time for the cleanup of a job that is stopped; default 5."),
@@ -87,6 +95,10 @@ Out = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, max=100_000, metavar="N", help="Jobs that run at a time; default 100."),
+]
+LogFormat = Annotated[
+    Literal["plain", "json"] | None,
+    typer.Option("--log-format", help="How logs are written: lines, or JSON; default STRAGGLER_LOG_FORMAT, or plain."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every event, not only what went wrong.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout, for programs.")]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from straggler.commands.place import Place
 
 
-def place(redis: str | None, queue: str | None = None) -> Place:
-    """Say where a command works."""
+def place(redis: str | None, queue: str | None = None, log_format: str | None = None) -> Place:
+    """Say where a command works, and how it writes its logs."""
     from protocol.settings import Settings
     from straggler.commands.place import Place
 
-    return Place(Settings.read(), redis, queue)
+    settings = Settings.read()
+    changes = {"log_format": log_format} if log_format else {}
+    return Place(settings.model_copy(update=changes), redis, queue)
 
 
 def given(**options: object) -> dict[str, object]:
@@ -39,6 +42,14 @@ def check_output(out: str | None, *, as_json: bool) -> None:
     """
     if as_json and out == "-":
         raise typer.BadParameter("the results go to stdout: give them a file, or leave --json out", param_hint="--out")
+
+
+def tolerance(text: str | None) -> object:
+    """Read how many failures are borne: a number of jobs, or a share of them; what is neither is refused later."""
+    for kind in (int, float):
+        with suppress(ValueError, TypeError):
+            return kind(text)  # type: ignore[arg-type]  # None is no number either
+    return text
 
 
 def finish(command: Callable[[], int]) -> None:

@@ -18,6 +18,8 @@ from straggler.options import (
     InputFormat,
     Jobs,
     Key,
+    LogFormat,
+    MaxFailures,
     Name,
     Out,
     Queue,
@@ -31,7 +33,7 @@ from straggler.options import (
     Verbose,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split, tolerance
 
 
 def run(
@@ -50,6 +52,7 @@ def run(
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
+    max_failures: MaxFailures = None,
     grace: Grace = None,
     concurrency: Concurrency = None,
     out: Out = None,
@@ -64,6 +67,7 @@ def run(
     watch: Watch = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Run a batch in this process, from start to end: no Redis, no set-up.
 
@@ -71,7 +75,7 @@ def run(
     """
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
 
     def command() -> int:
         from straggler.commands.feed import Input
@@ -79,7 +83,7 @@ def run(
         from straggler.commands.run import run
 
         return run(
-            place(redis),
+            place(redis, log_format=log_format),
             function,
             Input(rows, input_format, key, skip_bad_rows),
             jobs=jobs,
@@ -103,6 +107,7 @@ def worker(
     ] = False,
     redis: Redis = None,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
     processes: Annotated[
         int,
         typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots."),
@@ -131,7 +136,7 @@ def worker(
     def command() -> int:
         from straggler.commands.worker import Work, check_health, supervise, work
 
-        where = place(redis, queue)
+        where = place(redis, queue, log_format)
         if check:
             return check_health(where)
         told = Work(jobs, concurrency, burst, verbose, metrics_port)
