@@ -1,7 +1,7 @@
 """Follow one batch for whoever looks at it: its header and running jobs once a second, its results as they come.
 
 However many people look at a batch, Redis is asked once. Results are read by bounded pages; while the batch runs, the
-reading takes at most a thirtieth of a core, as the batch may need the machine for itself: the counts on a page are
+reading takes at most a fiftieth of a core, as the batch may need the machine for itself: the counts on a page are
 those of the header and always of now, what is drawn from the results says how many of them it knows.
 """
 
@@ -38,7 +38,7 @@ _READ = 0.01
 _RESULTS_A_STEP = 256
 # How much of a core the reading may take while the batch runs, beyond its first so many seconds of a core, which read
 # 10,000 results and more; and after the batch's end.
-_SHARE_WHILE_RUNNING, _SHARE_AT_THE_END = 1 / 30, 0.6
+_SHARE_WHILE_RUNNING, _SHARE_AT_THE_END = 1 / 50, 0.6
 _AT_FIRST = 0.3
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.
