@@ -197,10 +197,11 @@ async def measure(effort: Effort) -> Answer:
     figures["Redis ms a page"] = max(row["Redis ms"] for row in rows)
     settings = {"results": f"{results:,}", "jobs a run": f"{jobs:,}", "pairs of runs": effort.runs, "workers": WORKERS}
     shown = [{name: cell if isinstance(cell, str) else f"{cell:.2f}" for name, cell in row.items()} for row in rows]
+    told = {name: f"{number:,.0f}" if number > 10 else f"{number:.3f}" for name, number in figures.items()}
     beside = (
-        f"With the page of the running batch open, {figures['jobs/s with the page open']:,.0f} jobs/s; without a "
-        f"dashboard, {figures['jobs/s without']:,.0f}: {figures['throughput with the page open']:.3f} of it. The dashboard "
-        f"took {figures['share of a core']:.3f} of a core, {figures['share of all']:.3f} of all that was computed."
+        f"With the page of the running batch open, {told['jobs/s with the page open']} jobs/s; without a dashboard, "
+        f"{told['jobs/s without']}: {told['throughput with the page open']} of it. The dashboard took "
+        f"{told['share of a core']} of a core, {told['share of all']} of all that was computed."
     )
     return Answer("The dashboard", {**settings, "concurrency": CONCURRENCY}, shown, figures, notes=[note, beside])
 

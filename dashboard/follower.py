@@ -36,13 +36,15 @@ _FEWEST_ENTRIES, _MOST_ENTRIES = 1, 128
 _READ = 0.01
 # Results digested in one go (some 3 ms): a page that somebody asks for does not wait longer for its turn.
 _RESULTS_A_STEP = 256
-# How much of a core the reading may take while the batch runs, beyond its first so many seconds of a core, which read
-# 10,000 results and more; and after the batch's end.
+# How much of a core the reading may take while the batch runs, beyond the first so many seconds of a core, which read
+# some thousand results; and after the batch's end.
 _SHARE_WHILE_RUNNING, _SHARE_AT_THE_END = 1 / 50, 0.6
-_AT_FIRST = 0.3
+_AT_FIRST = 0.1
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.
 _PAUSE = 0.5
+# So many results are read within a moment.
+_SMALL = 10_000
 
 
 class _Budget:
@@ -127,7 +129,9 @@ class Follower:
         self._refreshed_at = float("-inf")
 
     async def catch_up(self, timeout: float) -> None:
-        """Give the reading some time, s, so that a page of a small batch is drawn whole."""
+        """Give the reading some time, s, so that a page of a small batch is drawn whole; a large one needs more."""
+        if self.status.done - self.digest.count > _SMALL:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._caught_up.wait()
