@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -65,6 +65,7 @@ class Runner:
         processes: Where plain functions run.
         threads: Where those run that ask for it.
         reports: What jobs say of themselves, of those that do.
+        runs_of: What makes the runs of a batch's jobs.
         additions: What jobs add to their batches.
     """
 
@@ -80,6 +81,7 @@ class Runner:
     threads: Threads
     reports: dict[JobRun, Report]
     additions: Additions
+    runs_of: Callable[[BatchOptions], Callable[..., JobRun]] = lambda options: JobRun
 
     def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""

@@ -67,6 +67,7 @@ class Starts:
         self._options = options
         self._jobs = jobs
         self._first = chunk.claimed.payload.first
+        self._run_of = chunk.runner.runs_of(options)
         # Jobs that have not started, the next one last, and the one that only waits for its process.
         self._left = chunk.claimed.open_jobs()[::-1]
         self._at_door: int | None = None
@@ -220,4 +221,4 @@ class Starts:
             chunk.put(chunk.rows.failed(index, job, error, attempt=attempt))
             return None
         chunk.note_start(index)
-        return JobRun(call, clocks, chunk, index, attempt, job, function, process)
+        return self._run_of(call, clocks, chunk, index, attempt, job, function, process)

@@ -15,6 +15,7 @@ from straggler.options import (
     Grace,
     InputFormat,
     Key,
+    MaxFailures,
     Name,
     Out,
     Queue,
@@ -27,7 +28,7 @@ from straggler.options import (
     Timeout,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split, tolerance
 
 
 def submit(
@@ -45,6 +46,7 @@ def submit(
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
+    max_failures: MaxFailures = None,
     grace: Grace = None,
     wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
     out: Out = None,
@@ -71,13 +73,13 @@ def submit(
 ) -> None:
     """Submit a batch for workers to run, and print its id.
 
-    With --wait, Ctrl-C leaves the batch running and says how to collect it later.
+    With --wait, Ctrl-C leaves the batch running and says how to collect it later; a second one cancels it.
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
 
     def command() -> int:
         from straggler.commands.batches import submit
@@ -134,7 +136,7 @@ def collect(
 ) -> None:
     """Collect a batch's results as they come, until its last job has one.
 
-    Ctrl-C leaves the batch running and says how to go on.
+    Ctrl-C leaves the batch running and says how to go on; a second one cancels it.
     """
     check_output(out, as_json=as_json)
 
