@@ -16,12 +16,14 @@ from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers import registry
+from workers.beating import BeatingRun
 from workers.claims import Claimed, Crash, is_poison
+from workers.clocks import ChunkClocks
 from workers.processes import Process, leaves_process_fit
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
 from workers.runs import JobRun, Runner, read_arguments, read_call
-from workers.suspects import crash_of, is_suspicious
+from workers.suspects import crash_of, is_suspicious, say_lost
 from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class ChunkRun:
         """
         try:
             self._options, self._jobs = self.claimed.read()
+            self._clocks = ChunkClocks(self.runner.clock, self.payload, self._options, self.claimed.deadline)
         except ProtocolError as error:
             logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
             self._fail_all(error)
@@ -99,8 +102,12 @@ class ChunkRun:
             run.hand_back()
 
     def obey(self, orders: Orders) -> None:
-        """Cancel what was decided to be cancelled; what has not started never does."""
+        """Cancel what was decided to be cancelled, what has not started never starts; move the batch's deadline."""
         self.orders = orders
+        if orders.deadline is not None and self._clocks.move_deadline(orders.deadline):
+            for run in self._runs:
+                limit, phase, _ = self._clocks.of(run.job, run.function, self.runner.clock.at(run.started))
+                run.reclock(limit, phase)
         for run in list(self._runs):
             reason = orders.why_not_to_run(run.index)
             if reason is not None:
@@ -213,13 +220,13 @@ class ChunkRun:
                 if self._at_door is None:  # cancelled meanwhile
                     return
                 self._at_door = None
-            late = runner.late(self.claimed, self._options, job)
-            if late is not None:
+            if (late := self._clocks.late(job)) is not None:
                 self._put(self._rows.not_started(index, job, *late, attempt))
                 return
             call = runner.call(job, function, args, kwargs, process)
-            clocks = runner.clocks(self.claimed, self._options, job, function)
-            run = JobRun(call, clocks, self, index, attempt, job, function, process)
+            made = (call, self._clocks.of(job, function), self, index, attempt, job, function, process)
+            silence = self._clocks.heartbeat_timeout(job, function)
+            run = JobRun(*made) if silence is None else BeatingRun(silence, *made)
             self._runs[run] = None
             self._begun[max(0, self.row)] = index + 1
             is_started = True
@@ -247,27 +254,20 @@ class ChunkRun:
         elif delay is not None:
             self._run_again(run, delay)
         else:
-            if isinstance(run.outcome, TimedOut) and run.outcome.phase == "batch":
-                run.outcome.limit = self._options.deadline or 0.0  # it was given what was left of that
-            row = self._rows.ended(run.index, run.job, run.function, run, run.attempt)
-            if row is not None:
+            if isinstance(run.outcome, TimedOut):
+                run.outcome.limit = self._clocks.limit_of(run.outcome.phase, run.job, run.outcome.limit)
+            if (row := self._rows.ended(run.index, run.job, run.function, run, run.attempt)) is not None:
                 self._put(row)
         self._wake_if_idle()
 
     def _lose(self, index: int, crashes: Sequence[Crash]) -> Row:
-        logger.warning(
-            "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
-            extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
-        )  # fmt: skip
+        say_lost(f"{self.batch_id}:{index}", len(crashes))
         return self._rows.lost(index, self._jobs[index - self._first], crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
-        claimed = self.claimed
-        failures = claimed.failures.get(run.index, 0)
+        failures = self.claimed.failures.get(run.index, 0)
         delay = delay_before_retry(run.outcome, self._options, run.function, failures)
-        if delay is None or claimed.deadline is None or self.runner.clock.now() + delay < claimed.deadline:
-            return delay
-        return None  # it could not start any more
+        return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
         self._all_succeeded = False

@@ -83,16 +83,21 @@ class RunElsewhere:
 
     Args:
         about: What `describe` said of it in the worker.
-        report: Where the job says that it is alive.
+        report: Where the job says that it is alive, and the worker until when it may run.
     """
 
     cancelling = False
 
-    def __init__(self, about: dict[str, Any], report: reports.Report) -> None:
-        self.deadline = time.monotonic() + about.pop("remaining")
+    def __init__(self, about: dict[str, Any], report: reports.SharedReport) -> None:
         self.outcome: Any = None
         self.report = report.say
+        self._shared = report
         self._about = about
+
+    @property
+    def deadline(self) -> float:
+        """When the job's time is up."""
+        return self._shared.deadline
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""
@@ -155,4 +160,4 @@ def describe() -> dict[str, Any] | None:
         return None
     job: CurrentJob = run.current_job()
     names = ("batch_id", "index", "key", "attempt")
-    return {"remaining": job.remaining(), **{name: getattr(job, name) for name in names}}
+    return {name: getattr(job, name) for name in names}

@@ -60,10 +60,12 @@ class OwnReport:
             self.note = note[:LONGEST_NOTE]
 
 
-# When it was last heard of, how far it is (NaN: not said), the note's length in bytes; the note follows.
+# When it was last heard of, how far it is (NaN: not said), the note's length in bytes; the note follows, and last what
+# the worker says: the deadline.
 _HEAD = struct.Struct("=ddI")
+_DEADLINE = struct.Struct("=d")
 _NOTE_BYTES = 4 * LONGEST_NOTE
-_SIZE = _HEAD.size + _NOTE_BYTES
+_SIZE = _HEAD.size + _NOTE_BYTES + _DEADLINE.size
 
 
 class SharedReport:
@@ -99,6 +101,16 @@ class SharedReport:
         """What else it has said last."""
         length: int = _HEAD.unpack_from(self._memory)[2]
         return self._memory[_HEAD.size : _HEAD.size + min(length, _NOTE_BYTES)].decode(errors="replace")
+
+    @property
+    def deadline(self) -> float:
+        """When the job's time is up, on the same clock; it moves with the batch's."""
+        deadline: float = _DEADLINE.unpack_from(self._memory, _HEAD.size + _NOTE_BYTES)[0]
+        return deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        _DEADLINE.pack_into(self._memory, _HEAD.size + _NOTE_BYTES, deadline)
 
     def say(self, progress: float | None, note: str) -> None:
         """Take note of a heartbeat."""

@@ -1,27 +1,27 @@
-"""How a job of a chunk is run: by what clocks, where, and as which run of the timeout wrapper."""
+"""How a job of a chunk is run: where, and as which run of the timeout wrapper."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.results import Phase, Stopped
 from workers import registry
 from workers.calls import in_thread, on_loop
-from workers.claims import Claimed
+from workers.clocks import Clocks
 from workers.context import CurrentJob, enter
 from workers.deadlines import Deadlines
+from workers.isolation import Isolation
 from workers.leases import Leases
 from workers.processes import Process, Processes
-from workers.pulse import job_number
+from workers.pulse import UNNAMED, job_number
 from workers.recorder import Recorder
-from workers.registry import Isolation, Job
+from workers.registry import Job
 from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
@@ -32,20 +32,6 @@ from workers.timeouts import Run
 _NO_KEYWORDS: dict[str, Any] = {}
 # How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
 _STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
-
-
-class Clocks(NamedTuple):
-    """What a run is bounded by.
-
-    Args:
-        limit: Longest run, s.
-        phase: Which clock that is.
-        grace: Time for cleanup, s.
-    """
-
-    limit: float
-    phase: Phase
-    grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +63,6 @@ class Runner:
     processes: Processes
     threads: Threads
     reports: dict[JobRun, Report]
-
-    def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
-        """Say which clock of a job, s, has run out before it could start."""
-        payload = claimed.payload
-        if claimed.deadline is not None and self.clock.now() >= claimed.deadline:
-            return options.deadline or 0.0, "batch"
-        longest = job.queue_timeout or options.queue_timeout
-        # A job that runs again has started before.
-        if longest is not None and payload.index is None and self.clock.now() - payload.enqueued_at > longest:
-            return longest, "queued"
-        return None
-
-    def clocks(
-        self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]
-    ) -> Clocks:
-        """Say what bounds a job that starts now."""
-        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-        if claimed.deadline is not None:
-            remaining = claimed.deadline - self.clock.now()
-            if remaining < limit:
-                return Clocks(max(0.0, remaining), "batch", options.grace)
-        return Clocks(limit, "running", options.grace)
 
     def call(
         self,
@@ -148,7 +112,7 @@ class JobRun(Run):
         limit, phase, grace = clocks
         stopped = _STOPPED["process" if process is not None else function.isolation]
         super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped)
-        self.number = job_number(chunk.row, index)
+        self.number = job_number(chunk.row, index, phase)
         self.chunk = chunk
         self.index = index
         self.attempt = attempt
@@ -169,7 +133,16 @@ class JobRun(Run):
         """Let the job ask who it is."""
         enter(self)
         if self.process is not None:
+            self.process.report.deadline = self.deadline
             self.chunk.runner.reports[self] = self.process.report
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Bound the run anew, and let the job's own process know."""
+        super().reclock(limit, phase)
+        if self.number != UNNAMED:
+            self.number = job_number(self.chunk.row, self.index, self.phase)
+        if self.process is not None:
+            self.process.report.deadline = self.deadline
 
     def ended(self) -> None:
         """Let the chunk conclude it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from protocol.clock import RedisClock
 from workers.claims import SUSPICIOUS_CRASHES, Crash
 from workers.processes import ProcessDiedError
 from workers.timeouts import Outcome, Raised
+
+logger = logging.getLogger(__name__)
 
 
 class Ended(Protocol):
@@ -18,6 +21,14 @@ class Ended(Protocol):
     outcome: Outcome | None
     started: float
     finished: float
+
+
+def say_lost(job_id: str, deaths: int) -> None:
+    """Log that a job is given up."""
+    logger.warning(
+        "job %s is lost: its process ended under it %d times", job_id, deaths,
+        extra={"event": "job.lost", "job": job_id},
+    )  # fmt: skip
 
 
 def is_suspicious(crashes: Sequence[Crash]) -> bool:

@@ -119,7 +119,12 @@ class Run:
     @property
     def cancelling(self) -> bool:
         """Whether the coroutine was asked to stop."""
-        return self._expired or self._asked is not None or time.monotonic() >= self.deadline
+        return self.is_stopping or time.monotonic() >= self.deadline
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its time has come, or it was asked to stop, and what it still has is its grace."""
+        return self._expired or self._asked is not None
 
     def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Make the run's task."""
@@ -139,9 +144,24 @@ class Run:
         """Stop the run: it ends in `HandedBack`, unless a cancel was requested before."""
         self._ask(HandedBack())
 
+    def is_due(self, now: float) -> bool:
+        """Whether the time has come."""
+        return now >= self.when
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Bound a run anew, by seconds from its start; one that is being stopped is not touched."""
+        if self.is_stopping or self.outcome is not None:
+            return
+        postponed = self.deadline - self.started - self.limit
+        self.limit, self.phase = limit, phase
+        self.when = self.deadline = self.started + limit + postponed
+        self.last_moment = self.deadline + self.grace
+        if self._entered:
+            self.deadlines.watch(self)
+
     def ring(self) -> None:
         """Take note that the time has come: the deadline's, or after it that of grace."""
-        if self._expired or self._asked is not None:
+        if self.is_stopping:
             self._abandon()
         else:
             self._expired = True
@@ -149,7 +169,7 @@ class Run:
 
     def interrupted(self, now: float) -> None:
         """Take note that the job is interrupted while it blocks the loop; what it does then has its grace."""
-        first = not self._interrupted and not self._expired and self._asked is None
+        first = not self._interrupted and not self.is_stopping
         self._expired = self._interrupted = True
         self.when = now + (self.grace if first else _AGAIN)
         if first:
@@ -167,7 +187,7 @@ class Run:
     def _ask(self, asked: Cancelled | HandedBack) -> None:
         if self.outcome is not None or isinstance(self._asked, Cancelled):
             return
-        is_being_stopped = self._asked is not None or self._expired
+        is_being_stopped = self.is_stopping
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.

@@ -1,0 +1,93 @@
+"""A run of a job that has promised heartbeats: its time is up when it is silent for too long.
+
+A heartbeat costs no timer: the run is rung when the silence would be too long by what was known then, and looks how
+long it has lasted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.results import Phase
+from workers.pulse import LAST_MOMENT, UNNAMED, job_number
+from workers.runs import JobRun
+
+
+class BeatingRun(JobRun):
+    """A run of a job that calls `current_job().heartbeat()`.
+
+    `limit` and `phase` are those of the clock that runs out first: the silence, or what else bounds the run.
+
+    Args:
+        heartbeat_timeout: Longest silence, s.
+        *args: See `JobRun`.
+    """
+
+    __slots__ = ("_bound", "_heard_at", "_silence")
+
+    def __init__(self, heartbeat_timeout: float, *args: Any) -> None:
+        self._silence = heartbeat_timeout
+        super().__init__(*args)
+        self._bound: tuple[float, Phase] = (self.limit, self.phase)
+        self._heard_at = self.started
+
+    def began(self) -> None:
+        """Begin to listen."""
+        super().began()
+        self._heard_at = self.started
+        self._choose()
+        self.deadlines.watch(self)
+
+    def ring(self) -> None:
+        """Take note that the time has come, unless the job was heard meanwhile."""
+        if self.is_due(self.when):
+            super().ring()
+        else:
+            self.deadlines.watch(self)
+
+    def is_due(self, now: float) -> bool:
+        """Whether the time has come, by the last heartbeat."""
+        if not self.is_stopping:
+            self._choose()
+        return super().is_due(now)
+
+    def postpone(self, seconds: float) -> None:
+        """Move the clocks, as another job has held the loop: this one could not be heard."""
+        self._listen()
+        self._heard_at += seconds
+        super().postpone(seconds)
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Be bounded anew."""
+        if self.is_stopping:
+            return
+        self.limit, self.phase = self._bound
+        super().reclock(limit, phase)
+        self._bound = (limit, phase)
+        if self._entered:
+            self._choose()
+
+    def report(self, progress: float | None, note: str) -> None:
+        """Take note of a heartbeat; the supervisor hears it, too, while the job holds the loop."""
+        super().report(progress, note)
+        if self.deadlines.current is self and not self.is_stopping:
+            self._choose()
+            self.deadlines.cells[LAST_MOMENT] = self.last_moment
+
+    def _listen(self) -> None:
+        report = self.chunk.runner.reports.get(self)
+        if report is not None:
+            self._heard_at = max(self._heard_at, report.beaten_at)
+
+    def _choose(self) -> None:
+        """Set the clock that runs out first."""
+        self._listen()
+        silent_at = self._heard_at + self._silence
+        limit, phase = self._bound
+        if silent_at < self.deadline:
+            limit, phase = self._silence, "heartbeat"
+        self.when = min(silent_at, self.deadline)
+        self.last_moment = self.when + self.grace
+        self.limit, self.phase = limit, phase
+        if self.number != UNNAMED:
+            self.number = job_number(self.chunk.row, self.index, phase)
