@@ -12,6 +12,7 @@ from straggler.options import (
     Backoff,
     Deadline,
     Grace,
+    HeartbeatTimeout,
     InputFormat,
     Key,
     Name,
@@ -40,6 +41,7 @@ def submit(
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
     deadline: Deadline = None,
+    heartbeat_timeout: HeartbeatTimeout = None,
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
@@ -72,7 +74,7 @@ def submit(
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.batches import submit

@@ -14,6 +14,7 @@ from straggler.options import (
     Concurrency,
     Deadline,
     Grace,
+    HeartbeatTimeout,
     InputFormat,
     Jobs,
     Key,
@@ -45,6 +46,7 @@ def run(
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
     deadline: Deadline = None,
+    heartbeat_timeout: HeartbeatTimeout = None,
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
@@ -66,7 +68,7 @@ def run(
     Ctrl-C stops it; what was collected so far is in the --out file.
     """
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input
