@@ -14,7 +14,7 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers coverage bench zoo stress chaos chaos-planted clean
+.PHONY: help setup demo test check format lint types layers coverage bench goals zoo stress chaos chaos-planted clean
 
 help:
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
@@ -50,8 +50,11 @@ coverage: $(READY)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(READY) ## how fast: no-op jobs beside asyncio.gather, and the latency of a lone job
-	@$(BIN)/python benchmarks/throughput.py
+bench: $(READY) ## measure all that there are goals for, beside other queues, and draw the pictures
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+goals: $(READY) ## the goals, and what was measured beside each, from the newest results
+	@$(BIN)/python -m benchmarks.goals
 
 zoo: $(READY) ## whatever a job does: 65 kinds of misbehaving jobs among 1,000 ordinary ones, and what became of each
 	@$(BIN)/python -m tests.timeouts $(ARGS)
@@ -66,7 +69,7 @@ chaos-planted: $(READY) ## plant bugs in copies of the source tree, and see that
 	@CHAOS_PLANTED=1 $(BIN)/python -m pytest tests/chaos/test_planted.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and what a build leaves
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+	@rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # An environment that is ready for this Python is brought up to date; any other (none, half made, of another Python) is

@@ -15,7 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.harness import HERE, median, redis_server, report, workers
+from benchmarks.figures import Answer, median
+from benchmarks.harness import redis_server, workers
 from benchmarks.jobs import noop
 from straggler import Producer
 
@@ -60,12 +61,12 @@ async def run_batch(producer: Producer, count: int) -> dict[str, float]:
 
 async def measure(args: argparse.Namespace) -> None:
     with redis_server() as url:
-        async with workers(url, HERE / "jobs.py", args.workers, args.concurrency), Producer(url) as producer:
+        async with workers(url, args.workers, args.concurrency), Producer(url) as producer:
             await run_batch(producer, min(args.jobs, 20_000))
             runs = [await run_batch(producer, args.jobs) for _ in range(args.runs)]
     row: dict[str, Any] = {what: f"{median([run[what] for run in runs]):.2f}" for what in runs[0]}
     settings = {"jobs": args.jobs, "runs": args.runs, "workers": args.workers, "concurrency": args.concurrency}
-    report("CPU time of a no-op job, us (medians)", settings, [row])
+    print(Answer("CPU time of a no-op job, us (medians)", settings, [row], {}).markdown())
 
 
 def main() -> None:

@@ -1,94 +1,103 @@
-"""How much a worker's processes grow over very many jobs: resident memory of the supervisor and of the worker process.
+"""What grows with a batch, from 1,000 to 1,000,000 jobs: the time a job, the producer's memory, a worker's memory.
 
-    python benchmarks/growth.py [--jobs 1000000] [--rough] [--warm-up 20000] [--batch 20000] [--concurrency 256]
+    python -m benchmarks.growth [--size quick|normal|full]
 
-The jobs come in batches, one after the other, so what a worker might keep of a batch shows as well as what
-it might keep of a job. With `--rough`, one job in twenty times out, and another fails and runs again.
+Each batch has a producer process of its own: an iterable goes in, `as_completed` comes out, nothing is kept. What a
+worker's processes keep over many batches, and of rough jobs, `benchmarks/soak.py` finds.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import os
 import sys
 import time
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.harness import HERE, redis_server, report, resident, workers
-from benchmarks.jobs import noop, rough
-from protocol import keys
+from benchmarks.figures import Answer, median
+from benchmarks.harness import Effort, in_own_process, main, peak, redis_server, resident, workers
+from benchmarks.jobs import noop
+from benchmarks.soak import processes
+from benchmarks.throughput import CONCURRENCY, WORKERS
 from straggler import Producer
 
-# What a worker may grow by over a million jobs, MiB.
-ALLOWED = 20
+WARM_UP = 50_000
 
 
-def parent(pid: int) -> int:
-    """Tell who has started a process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+async def produce(url: str, count: int) -> dict[str, float]:
+    """Run one batch; returns how long it took, s, and how much this process grew meanwhile, MiB."""
+    async with Producer(url) as producer:
+        before = resident(os.getpid())
+        started = time.perf_counter()
+        batch = await producer.submit((noop.spec(number) for number in range(count)), keep_results=1)
+        total = 0
+        async for result in batch.as_completed():
+            total += result.unwrap()
+        took = time.perf_counter() - started
+    assert total == count * (count - 1) // 2
+    return {"s": took, "MiB": peak(os.getpid()) - before}
 
 
-async def processes(producer: Producer) -> dict[str, int]:
-    """Find the one worker process that is alive, and its supervisor."""
-    [worker_id] = await producer.workers()
-    pid = int(await producer.redis.hget(keys.worker(worker_id), "pid"))  # type: ignore[misc]
-    return {"supervisor": parent(pid), "worker": pid}
+async def worker_memory(producer: Producer) -> float:
+    """Tell how much memory the larger of the worker processes takes, MiB."""
+    found = [await processes(producer, worker_id) for worker_id in await producer.workers()]
+    return max(resident(pids["worker"]) for pids in found)
 
 
-async def run(producer: Producer, count: int, *, is_rough: bool) -> Counter[str]:
-    """Run one batch to its end; returns how many jobs ended how. It is out of Redis soon."""
-    jobs = rough.map(range(count)) if is_rough else noop.map(range(count))
-    batch = await producer.submit(jobs, timeout=0.05 if is_rough else 60, retries=1, backoff=0.01, keep_results=1)
-    return Counter([result.status async for result in batch.as_completed()])
-
-
-async def measure(args: argparse.Namespace) -> bool:
-    """Run the jobs and print how the processes grew; returns whether they grew by no more than is allowed."""
+async def measure(effort: Effort) -> Answer:
+    """Measure each size, the small ones more often."""
+    sizes = {1_000: effort.runs, 10_000: effort.runs, 100_000: effort.pick(0, 3, 5), 1_000_000: effort.pick(0, 1, 5)}
+    rows: list[dict[str, Any]] = []
+    points: dict[str, list[list[float]]] = {"µs a job": [], "producer MiB": [], "worker MiB": []}
     with redis_server() as url:
-        async with workers(url, HERE / "jobs.py", 1, args.concurrency), Producer(url) as producer:
-            pids = await processes(producer)
-            await run(producer, args.warm_up, is_rough=args.rough)
-            before = {name: resident(pid) for name, pid in pids.items()}
-            middle, ended, started = before, Counter[str](), time.perf_counter()
-            while ended.total() < args.jobs:
-                ended += await run(producer, min(args.batch, args.jobs - ended.total()), is_rough=args.rough)
-                if ended.total() <= args.jobs // 2:
-                    middle = {name: resident(pid) for name, pid in pids.items()}
-            took = time.perf_counter() - started
-            after = {name: resident(pid) for name, pid in pids.items()}
-            assert await processes(producer) == pids, "a worker was replaced, so nothing was measured"
-    settings: dict[str, Any] = {
-        "jobs": f"{args.jobs:,}", "of them": dict(ended), "warm-up": args.warm_up, "batch": args.batch,
-        "concurrency": args.concurrency, "seconds": round(took, 1),
-    }  # fmt: skip
-    rows = [
-        {
-            "resident MiB": name,
-            "after warm-up": f"{before[name]:.1f}",
-            "half-way": f"{middle[name]:.1f}",
-            "at the end": f"{after[name]:.1f}",
-            "growth": f"{after[name] - before[name]:+.1f}",
-        }
-        for name in pids
+        async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
+            await in_own_process("benchmarks.growth", "--produce", url, str(WARM_UP))
+            start = await worker_memory(producer)
+            for size, runs in sizes.items():
+                if runs:
+                    found = [await _one(url, size) for _ in range(runs)]
+                    measured = {
+                        "µs a job": median([one["s"] for one in found]) / size * 1e6,
+                        "producer MiB": max(one["MiB"] for one in found),
+                        "worker MiB": await worker_memory(producer) - start,
+                    }
+                    rows.append(_row(size, runs, measured))
+                    for name, value in measured.items():
+                        points[name].append([size, value])
+    times = {int(size): value for size, value in points["µs a job"]}
+    figures = {
+        "largest": float(max(times)),
+        "time ratio": times[max(times)] / times[10_000],
+        "producer MiB": max(value for _, value in points["producer MiB"]),
+        "worker MiB": max(value for _, value in points["worker MiB"]),
+    }
+    settings = {"workers": WORKERS, "concurrency": CONCURRENCY, "warm-up": f"{WARM_UP:,}"}
+    notes = [
+        "The producer's growth is its peak over its start; a worker's is since the warm-up, over all sizes so far."
     ]
-    report("Growth of a worker's processes", settings, rows)
-    return all(after[name] - before[name] < ALLOWED for name in pids)
+    return Answer("Growth with the size of a batch (medians)", settings, rows, figures, points, notes)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--rough", action="store_true")
-    parser.add_argument("--warm-up", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=20_000)
-    parser.add_argument("--concurrency", type=int, default=256)
-    if not asyncio.run(measure(parser.parse_args())):
-        sys.exit(f"a process grew by {ALLOWED} MiB or more")
+async def _one(url: str, size: int) -> dict[str, float]:
+    found: dict[str, float] = await in_own_process("benchmarks.growth", "--produce", url, str(size))
+    await asyncio.sleep(1.2)  # the batch's keys are gone then
+    return found
+
+
+def _row(size: int, runs: int, measured: dict[str, float]) -> dict[str, Any]:
+    return {
+        "no-op jobs": f"{size:,}",
+        "runs": runs,
+        "µs a job": f"{measured['µs a job']:.1f}",
+        "producer grew by MiB": f"{measured['producer MiB']:.1f}",
+        "a worker grew by MiB": f"{measured['worker MiB']:+.1f}",
+    }
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--produce"]:
+        import json
+
+        print(json.dumps(asyncio.run(produce(sys.argv[2], int(sys.argv[3])))))
+    else:
+        main(measure)

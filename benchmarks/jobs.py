@@ -14,13 +14,13 @@ async def noop(number: int) -> int:
 
 
 @job
-async def nap(seconds: float) -> None:
+async def pause(seconds: float) -> None:
     """Wait, as a call to somewhere does."""
     await asyncio.sleep(seconds)
 
 
 @job
-async def work(number: int, *, hangs: bool = False) -> int:
+async def may_hang(number: int, *, hangs: bool = False) -> int:
     """Return at once, or never."""
     if hangs:
         await asyncio.Event().wait()

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
-from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.collect import Cursor, read
 from producer.deletion import Deletion
 from producer.lineage import read_lineage
 from producer.origins import Selection
 from producer.redrive import Redrive
 from producer.running import read_running
+from producer.steering import Steering
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
 from protocol.jobs import JobSpec
 from protocol.results import Result
+from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
 
 R = TypeVar("R")
 
@@ -35,7 +36,7 @@ RAISE = _Raise()
 """`gather(default=RAISE)`: raise for the first job that did not succeed."""
 
 
-class Batch(Generic[R]):
+class Batch(Steering, Generic[R]):
     """A batch in Redis. It goes on whatever becomes of this handle; others may be attached to it at the same time.
 
     Args:
@@ -45,6 +46,7 @@ class Batch(Generic[R]):
         options: As it was submitted with.
         cursor: Where `as_completed` begins; by default before the first result.
         is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
+        limit_bytes: Longest arguments of one job that is added, bytes of JSON.
     """
 
     def __init__(
@@ -56,14 +58,11 @@ class Batch(Generic[R]):
         cursor: str | None = None,
         *,
         is_there: bool = True,
+        limit_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES,
     ) -> None:
-        self._scripts = scripts
-        self._redis = scripts.redis
-        self.id = batch_id
-        self.queue = queue
-        self.options = options
+        watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
-        self._watch = Watch(scripts, batch_id, queue, is_there=is_there)
         self._waiting = Waiting(self._redis, batch_id, self._watch)
 
     def __repr__(self) -> str:
@@ -74,7 +73,7 @@ class Batch(Generic[R]):
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return str(self._cursor)
 
-    def as_completed(self, timeout: float | None = None) -> AsyncIterator[Result[R]]:
+    def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> AsyncIterator[Result[R]]:
         """Yield results as they are recorded, until the batch is complete.
 
         Every result comes once: a second loop over the same handle goes on where the first was left (`cursor`).
@@ -84,13 +83,16 @@ class Batch(Generic[R]):
 
         Args:
             timeout: Longest time in all, s.
+            close_when_idle: For an open batch to which this loop adds: close it once all jobs that it has are done,
+                this loop has taken all their results, and comes back for more.
 
         Raises:
             TimeoutError: If the time is up; the batch goes on.
             BatchLostError: If the batch is gone.
             ProtocolError: If one of its keys in Redis is not ours.
         """
-        return read(self._redis, self.id, self._cursor, self._watch, timeout)
+        when_taken = self._close if close_when_idle else None
+        return read(self._redis, self.id, self._cursor, self._watch, timeout, when_taken)
 
     async def wait(
         self,
@@ -153,29 +155,6 @@ class Batch(Generic[R]):
         if default is RAISE:
             return [result.unwrap() for result in results]
         return [result.value if result.status == "success" else default for result in results]
-
-    async def cancel(self, indexes: Iterable[int] | None = None, reason: str = "") -> int:
-        """Cancel jobs: those that wait never start, those that run are cancelled, with cleanup within `grace`.
-
-        Each ends in a CancelledResult with the reason; results that are recorded stay. Within 0.5 s that holds for all
-        that wait, and for all that run and end when they are cancelled, even if no worker is alive. Without indexes the
-        whole batch is cancelled and closed: it takes no more jobs, and ends.
-
-        Args:
-            indexes: The jobs; None for all.
-            reason: Why, for people; at most 200 characters. A job that is cancelled twice keeps its first.
-
-        Returns:
-            How many of these jobs had no result yet.
-
-        Raises:
-            OptionError: If the batch has no such job, or the reason is too long; nothing is cancelled then.
-            BatchLostError: If the batch is gone.
-            ProtocolError: If one of its keys is not ours.
-        """
-        status = await self._watch.status()
-        wanted, why = checked_indexes(status, indexes), checked_reason(reason)
-        return await Cancellation(self._scripts, status, self.options, why).run(wanted)
 
     async def retry(
         self,

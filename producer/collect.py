@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -51,7 +51,12 @@ class Cursor:
 
 
 async def read(
-    redis: ArqRedis, batch_id: str, cursor: Cursor, watch: Watch, timeout: float | None = None
+    redis: ArqRedis,
+    batch_id: str,
+    cursor: Cursor,
+    watch: Watch,
+    timeout: float | None = None,
+    when_taken: Callable[[str], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Result[Any], None]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
@@ -61,6 +66,7 @@ async def read(
         cursor: Where to begin.
         watch: Looks after the batch while nothing comes.
         timeout: Longest time in all, s.
+        when_taken: Called before each wait, when all results that there are have been taken, with the last one's entry.
 
     Raises:
         TimeoutError: If the time is up before the last result.
@@ -72,6 +78,8 @@ async def read(
         await watch.begin()
     while True:
         async with asyncio.timeout_at(deadline):
+            if when_taken is not None and not await _next_entries(redis, keys.results(batch_id), cursor, None):
+                await when_taken(cursor.entry)
             entries = await _wait_for_entries(redis, keys.results(batch_id), cursor, watch)
         for result in _take(entries, batch_id, cursor):
             yield result

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.spoilt import raise_named
+from producer.spoilt import naming, raise_named
 from protocol import keys
 from protocol.connection import ArqRedis
 
@@ -20,6 +20,7 @@ class WorkerState(BaseModel):
         seen_at: When it last said that it is alive, Unix s on Redis' clock.
         loop_lag: The longest that its event loop has lately stood still, s.
         memory: Its process' resident memory, bytes.
+        draining: Whether it was told to leave.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,6 +35,7 @@ class WorkerState(BaseModel):
     abandoned: int | None = Field(default=None, ge=0)
     loop_lag: float | None = None
     memory: int | None = None
+    draining: bool = False
 
 
 class QueueState(NamedTuple):
@@ -77,18 +79,43 @@ async def read_floor(redis: ArqRedis, queues: Sequence[str], now: float) -> list
     ]
 
 
+async def drain(redis: ArqRedis, worker_id: str, now: float) -> bool:
+    """Tell a worker to drain: within seconds it takes no more jobs, ends those that run as after SIGTERM, and leaves.
+
+    Its supervisor starts no other in its place, and leaves with its last one.
+
+    Args:
+        redis: Where it is.
+        worker_id: Its id.
+        now: Redis' time, Unix s.
+
+    Returns:
+        Whether there is such a worker.
+
+    Raises:
+        ProtocolError: If what stands at its key is not ours.
+    """
+    with naming(keys.worker(worker_id)):
+        is_there = await redis.hexists(keys.worker(worker_id), "queue")  # type: ignore[misc]  # typed for both clients
+    if is_there:
+        await redis.set(keys.drain(worker_id), f"{now:.3f}", px=int(keys.DRAIN_LIFETIME * 1000))
+    return bool(is_there)
+
+
 async def _read_workers(redis: ArqRedis, seen: Sequence[tuple[str, bytes, float]]) -> list[WorkerState]:
     names = [(queue, name.decode(errors="backslashreplace"), seen_at) for queue, name, seen_at in seen]
     async with redis.pipeline(transaction=False) as pipe:
         for _, name, _ in names:
             pipe.hgetall(keys.worker(name))
-        hashes = await pipe.execute(raise_on_error=False)
-    return [_parse(*about, said) for about, said in zip(names, hashes, strict=True)]
+            pipe.exists(keys.drain(name))
+        replies = await pipe.execute(raise_on_error=False)
+    said = zip(names, replies[::2], replies[1::2], strict=True)
+    return [_parse(*about, says, is_draining=bool(is_told)) for about, says, is_told in said]
 
 
-def _parse(queue: str, worker_id: str, seen_at: float, said: Any) -> WorkerState:
+def _parse(queue: str, worker_id: str, seen_at: float, said: Any, *, is_draining: bool) -> WorkerState:
     """Read what a worker says; a field that makes no sense is as good as none."""
-    known = {"worker_id": worker_id, "queue": queue, "seen_at": seen_at}
+    known = {"worker_id": worker_id, "queue": queue, "seen_at": seen_at, "draining": is_draining}
     fields = {name.decode(errors="replace"): value for name, value in said.items()} if isinstance(said, Mapping) else {}
     try:
         return WorkerState.model_validate({**fields, **known}, strict=False)

@@ -13,7 +13,7 @@ from producer.listing import newest, read_statuses
 from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
-from protocol.batches import BatchStatus, checked_id
+from protocol.batches import BatchOptions, BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
@@ -108,12 +108,31 @@ class Producer:
         made = make_options(**options)
         batch_id = checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
-        fields = {}
-        if on_complete is not None:
-            fields["on_complete"] = encode_callback(on_complete, batch_id, self.queue, made, limit)
+        fields = self._fields(batch_id, made, on_complete)
         submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
         await submission.send(jobs, await self._live_slots())
-        return Batch(self.scripts, batch_id, self.queue, made)
+        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit)
+
+    async def open_batch(
+        self, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+    ) -> Batch[Any]:
+        """Open a batch to which jobs are added, by `Batch.add` or by its own jobs, until it is closed.
+
+        Args:
+            batch_id: As for `submit`; if there is a batch of that id it is gone on with, with its own options.
+            on_complete: As for `submit`.
+            **options: See `BatchOptions`.
+
+        Raises:
+            OptionError: If an option cannot be.
+            ProtocolError: If one of its keys in Redis is not ours.
+        """
+        made, batch_id = make_options(**options), checked_id(batch_id)
+        fields = {**self._fields(batch_id, made, on_complete), "extendable": "1"}
+        limit = self.settings.max_arguments_bytes
+        opening = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
+        await opening.begin()
+        return await self.attach(batch_id)
 
     async def attach(self, batch_id: str, *, cursor: str | None = None) -> Batch[Any]:
         """Find a batch again, from any process.
@@ -128,7 +147,8 @@ class Producer:
         """
         header = await read_header(self.redis, batch_id)
         queue = parse_status(batch_id, header).queue
-        return Batch(self.scripts, batch_id, queue, parse_options(batch_id, header), cursor)
+        limit = self.settings.max_arguments_bytes
+        return Batch(self.scripts, batch_id, queue, parse_options(batch_id, header), cursor, limit_bytes=limit)
 
     async def batches(self, limit: int = 50) -> list[BatchStatus]:
         """List the newest batches that are still kept; one that cannot be read is logged and passed over.
@@ -156,6 +176,13 @@ class Producer:
     async def workers(self) -> list[str]:
         """Name the live workers of the producer's queue."""
         return await workers_alive(self.redis, self.queue, self.clock.now())
+
+    def _fields(self, batch_id: str, options: BatchOptions, on_complete: JobSpec[Any] | None) -> dict[str, str]:
+        """Say what else a new batch's header holds."""
+        if on_complete is None:
+            return {}
+        limit = self.settings.max_arguments_bytes
+        return {"on_complete": encode_callback(on_complete, batch_id, self.queue, options, limit)}
 
     async def _live_slots(self) -> int:
         if time.monotonic() - self._slots_read_at > _SLOTS_AGE:

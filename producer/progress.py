@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,14 +18,37 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from producer.durations import seconds
+from producer.pace import Pace
 from producer.summary import LABELS, Tally
 from protocol.batches import STATUSES
+from protocol.errors import shorten
+from protocol.running import RunningJob
 
 # People read no faster than this, s; a log is read later, and need not be long.
 _LIVE_INTERVAL = 0.1
 _PLAIN_INTERVAL = 10.0
+_SLOWEST = 3
+_LONGEST_KEY = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known of a batch beside its results; None is unknown.
+
+    Args:
+        total: How many jobs it has.
+        running: How many of them are with a worker.
+        workers: How many workers are alive.
+        slowest: The jobs that have been at work for the longest time.
+    """
+
+    total: int | None = None
+    running: int | None = None
+    workers: int | None = None
+    slowest: tuple[RunningJob, ...] = ()
 
 
 class Progress(Protocol):
@@ -43,8 +68,8 @@ class Progress(Protocol):
         """Show how far a file is: so many rows checked, so many jobs sent."""
         ...
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
-        """Show a batch's counts: results so far, of how many (if that is known), the jobs that run, live workers."""
+    def update(self, tally: Tally, scene: Scene) -> None:
+        """Show how a batch is getting on."""
         ...
 
 
@@ -54,27 +79,28 @@ def make_progress(console: Console, *, live: bool) -> Progress:
 
 
 class LiveProgress:
-    """A bar with counts per status; there is none until there is something to show.
+    """A bar; below it counts per status, and the jobs that are slowest. There is none until there is something to show.
 
     Args:
         console: A terminal.
     """
 
     def __init__(self, console: Console) -> None:
-        self._bar = Bar(
+        self._bar = _BarAndLines(
             SpinnerColumn(finished_text="[green]✓[/]" if console.encoding.startswith("utf") else "*"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[counts]}"),
+            TextColumn("{task.fields[speed]}"),
             console=console,
             expand=True,
             refresh_per_second=10,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=None, counts="")
+        self._task = self._bar.add_task("starting", total=None, speed="")
+        self._pace = Pace()
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
@@ -90,20 +116,30 @@ class LiveProgress:
         self._bar.start()
         self._bar.update(self._task, description=what, completed=count, total=None)
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
+    def update(self, tally: Tally, scene: Scene) -> None:
         """Show a batch's counts; most calls cost nothing."""
         now = time.monotonic()
         if now - self._shown_at < _LIVE_INTERVAL:
             return
         self._shown_at = now
+        self._pace.see(tally.total, now)
+        self._bar.lines = [_colourful(tally, scene), *_slow_lines(scene.slowest)]
         self._bar.start()
         self._bar.update(
             self._task,
             description="jobs",
             completed=tally.total,
-            total=total,
-            counts=_colourful(tally, running, workers),
+            total=scene.total,
+            speed=" · ".join(speed_words(self._pace, tally, scene)),
         )
+
+
+class _BarAndLines(Bar):
+    lines: Iterable[Text] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from self.lines
 
 
 class PlainProgress:
@@ -115,6 +151,7 @@ class PlainProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._pace = Pace()
         self._started = self._shown_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -131,16 +168,20 @@ class PlainProgress:
         if self._is_due():
             self._say(f"{count:,} {what}")
 
-    def update(self, tally: Tally, total: int | None, running: int | None = None, workers: int | None = None) -> None:
+    def update(self, tally: Tally, scene: Scene) -> None:
         """Say a batch's counts."""
+        self._pace.see(tally.total, time.monotonic())
         if not self._is_due():
             return
-        of = "" if total is None else f" of {total:,}"
+        of = "" if scene.total is None else f" of {scene.total:,}"
         parts = [
             f"{tally.total:,}{of} done",
-            *_plain(tally, running, workers),
+            *_plain(tally, scene),
             seconds(time.monotonic() - self._started),
+            *speed_words(self._pace, tally, scene),
         ]
+        if scene.slowest:
+            parts.append(f"slowest: {', '.join(map(at_work, scene.slowest[:_SLOWEST]))}")
         self._say(" · ".join(parts))
 
     def _is_due(self) -> bool:
@@ -154,12 +195,52 @@ class PlainProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _plain(tally: Tally, running: int | None, workers: int | None) -> list[str]:
+def speed_words(pace: Pace, tally: Tally, scene: Scene) -> list[str]:
+    """Say how fast it goes, and how long the rest takes: at that rate, or until the slowest jobs' time is up."""
+    told = [] if pace.rate is None else [rate_words(pace.rate)]
+    if scene.total is None or not tally.total:
+        return told
+    open_jobs = scene.total - tally.total
+    left = pace.left(open_jobs)
+    if open_jobs and open_jobs == scene.running and scene.slowest:
+        longest = max(job.limit - job.elapsed for job in scene.slowest)
+        if left is None or longest > left:
+            return [*told, f"{left_words(max(0.0, longest))} left at most"]
+    return told if left is None else [*told, f"{left_words(left)} left"]
+
+
+def left_words(left: float) -> str:
+    """Write a time that nobody knows so exactly: `7 s`, `4 min 10 s`."""
+    return f"{left:.0f} s" if left < 59.5 else seconds(left)
+
+
+def rate_words(rate: float) -> str:
+    """Write a rate for people: `1,240 a second`, `0.3 a second`."""
+    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
+
+
+def at_work(job: RunningJob) -> str:
+    """Say in a few words which job is at work, for how long, and how far it says it is."""
+    name = shorten(job.key, _LONGEST_KEY) if job.key else f"job {job.index}"
+    progress = f", {job.progress:.0%}" if job.progress is not None else ""
+    note = f", {job.note}" if job.note else ""
+    return f"{name} {seconds(job.elapsed)} of {seconds(job.limit)}{progress}{note}"
+
+
+def _slow_lines(jobs: tuple[RunningJob, ...]) -> list[Text]:
+    heads = ("  at work  ", *["           "] * _SLOWEST)
+    return [
+        Text.assemble((head, "dim"), at_work(job), no_wrap=True, overflow="ellipsis")
+        for head, job in zip(heads, jobs[:_SLOWEST], strict=False)
+    ]
+
+
+def _plain(tally: Tally, scene: Scene) -> list[str]:
     parts = [f"{tally.counts[status]:,} {LABELS[status][0]}" for status in STATUSES if tally.counts[status]]
-    if running is not None:
-        parts.append(f"{running:,} running")
-    if workers is not None:
-        parts.append(_crew(workers))
+    if scene.running is not None:
+        parts.append(f"{scene.running:,} running")
+    if scene.workers is not None:
+        parts.append(_crew(scene.workers))
     return parts
 
 
@@ -167,14 +248,15 @@ def _crew(workers: int) -> str:
     return "1 worker" if workers == 1 else f"{workers or 'no'} workers"
 
 
-def _colourful(tally: Tally, running: int | None, workers: int | None) -> str:
-    parts = []
-    for status in STATUSES:
-        if tally.counts[status]:
-            label, colour = LABELS[status]
-            parts.append(f"[{colour}]{tally.counts[status]:,} {label}[/]")
-    if running:
-        parts.append(f"[cyan]{running:,} running[/]")
-    if workers is not None:
-        parts.append(f"[{'dim' if workers else 'red'}]{_crew(workers)}[/]")
-    return " ".join(parts)
+def _colourful(tally: Tally, scene: Scene) -> Text:
+    parts = [
+        (f"{tally.counts[status]:,} {LABELS[status][0]}", LABELS[status][1])
+        for status in STATUSES
+        if tally.counts[status]
+    ]
+    if scene.running:
+        parts.append((f"{scene.running:,} running", "cyan"))
+    if scene.workers is not None:
+        parts.append((_crew(scene.workers), "dim" if scene.workers else "red"))
+    dotted = [piece for part in parts for piece in (" · ", part)][1:]
+    return Text.assemble("  ", *dotted, no_wrap=True, overflow="ellipsis")

@@ -20,7 +20,7 @@ from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, encode_payload
-from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
+from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError
 
 # Chunks that go out in one trip.
 CHUNKS_A_TRIP = 16
@@ -47,6 +47,7 @@ def submit_call(
         must_exist: Whether to change nothing if there is no such batch.
         fields: Further fields of a new header.
     """
+    tolerance = {} if options.max_failures is None else {"max_failures": str(options.max_failures)}
     args = (
         batch_id,
         queue,
@@ -57,7 +58,7 @@ def submit_call(
         "" if total is None else total,
         "" if options.deadline is None else options.deadline,
         int(must_exist),
-        to_json(fields or {}),
+        to_json({**tolerance, **(fields or {})}),
         *chunk,
     )
     names = (
@@ -76,10 +77,16 @@ def read_reply(batch_id: str, reply: Sequence[int]) -> tuple[int, bool]:
     Raises:
         BatchLostError: If it is gone, though it had to be there.
         ProtocolError: If its header is not ours.
+        OptionError: If it was opened to be added to.
     """
     present, _, _, closed = reply
     if present == -1:
         raise BatchLostError(batch_id)
+    if present == -3:
+        raise OptionError(
+            f"batch_id {batch_id!r} cannot be: that is an open batch; add to it by `(await producer.attach("
+            f"{batch_id!r})).add(jobs)`, or submit under another id"
+        )
     if present < 0:
         raise ProtocolError(keys.batch(batch_id), "no header of a batch")
     return present, bool(closed)
@@ -116,6 +123,14 @@ class Submission:
         self._clock = clock
         self._fields = fields
         self._is_begun = False
+
+    async def begin(self) -> None:
+        """Open the batch, without jobs, if it is not there.
+
+        Raises:
+            ProtocolError: If one of its keys is not ours.
+        """
+        await self._send([], None)
 
     async def send(self, jobs: Jobs, slots: int) -> int:
         """Send all jobs and close the batch.

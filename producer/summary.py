@@ -111,6 +111,23 @@ class Tally:
         return duration, -result.index, result.key or f"job {result.index}", result.status
 
 
+def facts(tally: Tally, total: int, elapsed: float) -> dict[str, Any]:
+    """Write the closing summary for programs; arguments as for `summarize`."""
+    times = tally.durations
+    return {
+        "total": total,
+        "results": tally.total,
+        **{status: tally.counts[status] for status in STATUSES},
+        "timeouts": dict(tally.phases),
+        "elapsed": elapsed,
+        "run_time": {"p50": times.percentile(0.5), "p95": times.percentile(0.95), "max": times.longest},
+        "failures": [
+            {"error_type": kind.error_type, "message": kind.message, "count": kind.count} for kind in tally.failures()
+        ],
+        "slowest": [{"key": key, "duration": took, "status": status} for took, key, status in tally.slowest()],
+    }
+
+
 def summarize(tally: Tally, total: int, elapsed: float) -> RenderableType:
     """Draw the closing table.
 

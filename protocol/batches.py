@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from protocol.errors import OptionError, explain
 from protocol.jobs import Seconds
@@ -25,6 +25,17 @@ Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
+
+def _is_tolerance(value: Any) -> int | float:
+    is_count = type(value) is int and value >= 0
+    is_share = type(value) is float and 0 < value < 1
+    if not is_count and not is_share:
+        raise ValueError("use a number of jobs from 0, such as 10, or a share of them between 0 and 1, such as 0.1")
+    return cast("int | float", value)
+
+
+Tolerance = Annotated[int | float, PlainValidator(_is_tolerance)]
+
 STATUSES = ("success", "timeout", "failure", "cancelled", "lost")
 
 
@@ -41,6 +52,7 @@ class BatchOptions(BaseModel):
         backoff: Base of the exponential back-off between attempts, s; None leaves it to the function's own, and that
             to 1.
         retry_on: What is tried again: a failure, a timeout, or both.
+        max_failures: Stop the batch past this many (int) or this share (float) of jobs that do not succeed.
         grace: Time for a cancelled job's cleanup, s; 0 allows none.
         keep_results: Lifetime of all the batch's keys after its last result, s.
         name: For people.
@@ -56,6 +68,7 @@ class BatchOptions(BaseModel):
     retries: Annotated[int, Field(ge=0)] | None = None
     backoff: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     retry_on: Annotated[tuple[Literal["failure", "timeout"], ...], Field(min_length=1)] = ("failure",)
+    max_failures: Tolerance | None = None
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_GRACE
     keep_results: LongSeconds = DEFAULT_KEEP_RESULTS
     name: Annotated[str, Field(max_length=200)] | None = None

@@ -105,9 +105,9 @@ class BatchClosedError(StragglerError):
 
     def __init__(self, batch_id: str, total: int) -> None:
         super().__init__(
-            f"batch {batch_id!r} is closed with {total:,} jobs, and nothing beyond them was added: it was closed or "
-            "cancelled, it was submitted before with fewer jobs, or its deadline has passed. Submit the others under "
-            "another id"
+            f"batch {batch_id!r} is closed with {total:,} jobs, and nothing beyond them was added: it was closed, "
+            "stopped or cancelled, it was submitted (only open_batch makes one that is added to), or its deadline has "
+            "passed. Submit the others under another id"
         )
         self.batch_id = batch_id
         self.total = total

@@ -18,6 +18,8 @@ ARQ_RETRY = "arq:retry:"
 # An open batch that nobody touches lives this long; submit, claim and record of a job renew it.
 OPEN_BATCH_LIFETIME = 7 * 86_400.0
 WORKER_LIFETIME = 15.0
+# A worker that Redis has been away from for longer than this is not asked to leave any more.
+DRAIN_LIFETIME = 900.0
 # Ids in `batches` beyond this many are trimmed, oldest first; their batches live on until their own lifetime ends.
 BATCHES_KEPT = 10_000
 
@@ -45,6 +47,11 @@ def worker(worker_id: str) -> str:
 def running(worker_id: str) -> str:
     """What one worker tells of the jobs that it runs."""
     return f"{PREFIX}running:{worker_id}"
+
+
+def drain(worker_id: str) -> str:
+    """Somebody wants this worker to leave."""
+    return f"{PREFIX}drain:{worker_id}"
 
 
 def health(queue_name: str) -> str:
@@ -102,9 +109,14 @@ def heard(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:heard"
 
 
+def names(batch_id: str) -> str:
+    """Of an open batch: name of a job -> its index, so that it is not added again."""
+    return f"{PREFIX}batch:{batch_id}:names"
+
+
 def of_batch(batch_id: str) -> tuple[str, ...]:
     """Name all keys of a batch but those of its chunks in the queue; the header first."""
-    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard)
+    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard, names)
     return tuple(name(batch_id) for name in made)
 
 

@@ -6,11 +6,12 @@ import os
 from typing import Annotated
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import OptionError, explain
 
+DEFAULT_MAX_ARGUMENTS_BYTES = 1 << 20
 _PREFIX = "STRAGGLER_"
 
 
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
         kill_floor: A worker whose loop stands still for less than this is never killed, s.
         shutdown_wait: How long a worker lets running jobs finish after SIGTERM, s.
         lease: How long a worker holds a chunk without a sign of life, s.
+        dashboard_token: What the dashboard's visitors give before they may act.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
         max_result_bytes: Longest value of one job, bytes of JSON.
     """
@@ -42,7 +44,8 @@ class Settings(BaseSettings):
     kill_floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
     shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
-    max_arguments_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    dashboard_token: Annotated[SecretStr | None, Field(min_length=8)] = None
+    max_arguments_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_ARGUMENTS_BYTES
     max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20
 
     @classmethod

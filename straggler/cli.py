@@ -8,8 +8,10 @@ from __future__ import annotations
 import typer
 
 from straggler.usage.feeding import collect, submit
-from straggler.usage.looking import status
+from straggler.usage.looking import status, top, workers
+from straggler.usage.redriving import retry
 from straggler.usage.running import run, worker
+from straggler.usage.serving import dashboard
 
 app = typer.Typer(
     name="straggler",
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, status):
+for command in (run, worker, submit, collect, retry, status, top, workers, dashboard):
     app.command()(command)
 
 

@@ -97,3 +97,7 @@ Concurrency = Annotated[
     typer.Option("--concurrency", min=1, max=100_000, metavar="N", help="Jobs that run at a time; default 100."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every event, not only what went wrong.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout, for programs.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show the batch on a screen: run times, slowest jobs, failures; on a terminal.")
+]

@@ -89,6 +89,7 @@ class Crew:
         pulse: The memory that is shared with a supervisor, if there is one.
         on_exhausted: Called when more runs than `max_abandoned` were left behind.
         on_orphaned: Called when the parent process is gone.
+        on_drain: Called when somebody wants this worker to leave.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Crew:
         pulse: Pulse | None = None,
         on_exhausted: Callable[[], None] = lambda: None,
         on_orphaned: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
         self._pulse = pulse
@@ -116,6 +118,7 @@ class Crew:
             self._stop_chunk,
             options.lease,
             cells,
+            on_drain,
         )
         self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
         self.retries = Retries(self.scripts, options.queue, self.worker_id)

@@ -39,6 +39,7 @@ class Leases:
         on_lost: Called with the id of a chunk whose lease is no longer ours.
         lease: How long a lease lasts, s; it is renewed every third of that, less a little.
         cells: The memory that is shared with a supervisor, which renews where a job keeps this process from it.
+        on_drain: Called each time that somebody is found to want this worker to leave.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Leases:
         on_lost: Callable[[str], None],
         lease: float = 10.0,
         cells: MutableSequence[float] | None = None,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         self._scripts = scripts
         self._queue = queue
@@ -58,6 +60,7 @@ class Leases:
         self._clock = clock
         self._describe = describe
         self._on_lost = on_lost
+        self._on_drain = on_drain
         self._lease = lease
         self._cells = cells if cells is not None else [0.0] * CELLS
         self._interval = lease * 0.3
@@ -80,7 +83,12 @@ class Leases:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(FAREWELL), self._scripts.redis.pipeline(transaction=False) as pipe:
-                pipe.delete(keys.worker(self.worker_id), keys.claim(self.worker_id), keys.running(self.worker_id))
+                pipe.delete(
+                    keys.worker(self.worker_id),
+                    keys.claim(self.worker_id),
+                    keys.drain(self.worker_id),
+                    keys.running(self.worker_id),
+                )
                 pipe.zrem(keys.workers(self._queue), self.worker_id)
                 await pipe.execute()
 
@@ -150,7 +158,10 @@ class Leases:
             pipe.zadd(index, {self.worker_id: now})
             pipe.zremrangebyscore(index, "-inf", now - keys.WORKER_LIFETIME)
             pipe.pexpire(index, int(keys.WORKER_LIFETIME * 1000))
-            await pipe.execute()
+            pipe.exists(keys.drain(self.worker_id))
+            *_, is_to_leave = await pipe.execute()
+        if is_to_leave:
+            self._on_drain()
 
     async def _renew_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # With this code a worker leaves that asks for a fresh one in its place (sysexits' EX_TEMPFAIL).
 EXHAUSTED = 75
+# With this one a worker leaves that somebody has told to drain: nobody takes its place.
+DRAINED = 76
+_IN_ORDER = (0, EXHAUSTED, DRAINED)
 
 # How often the processes are looked at, s.
 _INTERVAL = 0.02
@@ -230,9 +233,9 @@ class Supervisor:
             self._code = code or 1
             self._is_done = True
             child.forget()
-        elif code in (0, EXHAUSTED) and child.is_ready and not child.pulse.chunks():
+        elif code in _IN_ORDER and child.is_ready and not child.pulse.chunks():
             # In order; a job that calls os._exit(0) leaves its chunk behind.
-            self._count -= int(code == 0 and self._burst)
+            self._count -= int(code == DRAINED or (code == 0 and self._burst))
             self._is_done = self._count == 0
             child.kill()  # what its jobs have started
             child.forget()
@@ -257,7 +260,7 @@ class Supervisor:
         else:
             self._failures = 0
         # Redis may be away: the other processes are looked after meanwhile.
-        in_order = child.kept or (code in (0, EXHAUSTED) and current is None)
+        in_order = child.kept or (code in _IN_ORDER and current is None)
         death = Death(ending, current, killed=child.hung, in_order=in_order)
         self._settle_later(self._settle(child, death))
 

@@ -44,6 +44,7 @@ class StragglerWorker(Worker):
 
     Attributes:
         exhausted: Whether it leaves because too many jobs were left behind.
+        drained: Whether it leaves because somebody wants it to.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class StragglerWorker(Worker):
         self._signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._pulse = pulse
         self.exhausted = False
+        self.drained = False
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def main(self) -> None:
         """Claim and run chunks until told to stop, or in burst mode until the queue is empty."""
-        self.crew = Crew(self.pool, self.options, self._pulse, self._retire, self._be_orphaned)
+        self.crew = Crew(self.pool, self.options, self._pulse, self._retire, self._be_orphaned, self._leave)
         for signum in self._signals:
             self.loop.add_signal_handler(signum, self.stop)
         forks.reset(self._signals)
@@ -95,6 +97,14 @@ class StragglerWorker(Worker):
                 extra={"event": "worker.exhausted", "abandoned": left},
             )  # fmt: skip
             self.exhausted = True
+            self.stop()
+
+    def _leave(self) -> None:
+        if not self._stopping.is_set():
+            logger.info(
+                "this worker was told to drain: it stops, and is not replaced", extra={"event": "worker.drained"}
+            )
+            self.drained = True
             self.stop()
 
     def _be_orphaned(self) -> None:

@@ -7,7 +7,8 @@
 --      JSON escapes line breaks, so that joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 -- @include ending
-local header = redis.call('HMGET', KEYS[1], 'total', 'closed')
+-- @include tolerance
+local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'close_when_idle', 'max_failures')
 if not header[1] then return -1 end
 -- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
 redis.call('XLEN', KEYS[3])
@@ -91,7 +92,15 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
 for status, number in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, number) end
 if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[1], 'taken', new) end
-redis.call('HINCRBY', KEYS[1], 'done', new)
+local done = redis.call('HINCRBY', KEYS[1], 'done', new)
+local is_closed = header[2] == '1'
+if header[4] and new > (counts.success or 0) then
+  is_closed = stop_if_past(KEYS[1], header[4], tonumber(header[1]), is_closed) or is_closed
+end
+-- None of its jobs is left that could add to it.
+if header[3] and not is_closed and done == tonumber(header[1]) then
+  is_closed = redis.call('HSET', KEYS[1], 'closed', 1)
+end
 -- An open batch does not end, however many of its jobs are done.
-if header[2] == '1' then end_if_complete(KEYS[1]) end
+if is_closed then end_if_complete(KEYS[1]) end
 return new

@@ -6,7 +6,8 @@
 --      9 1 if the batch must be there: one that is gone in the middle of its submission is not begun anew,
 --      10 further fields of a new header (JSON object),
 --      then for each chunk: its first index, number of jobs, arq payload, jobs (JSON)
--- Returns {jobs that the batch has now (-1: it is gone, -2: its header is not ours; nothing was changed then),
+-- Returns {jobs that the batch has now (or nothing is changed, and -1: it is gone, -2: its header is not ours, -3: it was
+--          opened to be added to, and where its jobs end is no place that a submission could know),
 --          Redis' time in s, in us, 1 if the batch is closed}
 -- @include beginning
 -- @include ending
@@ -24,6 +25,8 @@ end
 local total = tonumber(redis.call('HGET', KEYS[1], 'total') or '')
 local closed = redis.call('HGET', KEYS[1], 'closed')
 if not total or (closed ~= '0' and closed ~= '1') then return {-2, tonumber(time[1]), tonumber(time[2]), 0} end
+local is_submission = #ARGV > 10 or (ARGV[7] ~= '' and ARGV[9] ~= '1')
+if is_submission and redis.call('HGET', KEYS[1], 'extendable') then return {-3, tonumber(time[1]), tonumber(time[2]), 0} end
 -- No job could start any more: past its deadline a batch takes none, and its collectors give results to those it has.
 local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '')
 local is_late = deadline and tonumber(now) >= deadline

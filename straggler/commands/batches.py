@@ -11,7 +11,6 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.batch import Batch
-from producer.export import STDOUT
 from producer.producer import Producer
 from producer.progress import make_progress
 from protocol.batches import options as make_options
@@ -19,7 +18,8 @@ from protocol.errors import StragglerError, UnknownFunctionError
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
-from straggler.commands.place import Place, is_live, open_export
+from straggler.commands.output import Output, print_json
+from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, log_plainly, notes, run_loop, say
 
 
@@ -40,20 +40,20 @@ def submit(
     jobs: str | None,
     batch_id: str | None,
     wait: bool,
-    out: str | None,
+    out: Output,
     **options: Any,
 ) -> int:
     """Submit an input's rows as a batch."""
     make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
     log_plainly(verbose=False, live=True)
-    feed = source.open(_name(function), place.settings.max_arguments_bytes, out)
+    feed = source.open(_name(function), place.settings.max_arguments_bytes, out.path)
     order = Order(feed, batch_id or uuid4().hex[:16], options)
-    return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order))
+    return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order, out))
 
 
 def collect(
-    place: Place, batch_id: str, *, cursor: str | None, out: str | None, jobs: str | None, timeout: float | None
+    place: Place, batch_id: str, *, cursor: str | None, out: Output, jobs: str | None, timeout: float | None
 ) -> int:
     """Collect a batch's results to its end."""
     log_plainly(verbose=False, live=True)
@@ -61,47 +61,54 @@ def collect(
     return run_loop(_collect(place, batch_id, cursor, out, timeout))
 
 
-async def _submit(place: Place, order: Order) -> int:
+async def _submit(place: Place, order: Order, out: Output) -> int:
     async with place.producer() as producer:
         with make_progress(notes, live=notes.is_terminal) as progress:
             order.feed.on_count = lambda count: progress.count("jobs sent", count)
             await _send(producer, order)
-        _report(order)
+        _report(order, out)
         await _say_if_nobody_is_there(place, producer, order)
     return SUCCEEDED
 
 
-async def _submit_and_collect(place: Place, order: Order, out: str | None) -> int:
+async def _submit_and_collect(place: Place, order: Order, out: Output) -> int:
     async with place.producer() as producer:
-        with open_export(out) as export:
+        with out.export() as export:
             cursor = export.find_cursor(order.batch_id) if export else None
             options = make_options(**order.options)
             batch: Batch[Any] = Batch(producer.scripts, order.batch_id, producer.queue, options, cursor, is_there=False)
             collection = Collection(batch, export, expected=order.feed.total, resumed=cursor is not None)
             submitting = asyncio.create_task(_send_and_report(producer, order, out))
-            with make_progress(notes, live=is_live(out)) as progress:
-                async with place.collectable_later(collection, out):
+            with out.progress() as progress:
+                async with place.collectable_later(collection, out.path):
                     await collection.run_beside(submitting, order.feed, progress)
-        return await collection.conclude()
+        return await collection.conclude(as_json=out.as_json)
 
 
-async def _collect(place: Place, batch_id: str, cursor: str | None, out: str | None, timeout: float | None) -> int:
+async def _collect(place: Place, batch_id: str, cursor: str | None, out: Output, timeout: float | None) -> int:
     async with place.producer() as producer:
-        batch = await producer.attach(batch_id)  # before a file is made for one that is not there
-        with open_export(out, append=cursor is not None) as export:
-            if export is not None and cursor is None:
-                cursor = export.find_cursor(batch_id)
-            batch = await producer.attach(batch_id, cursor=cursor)
-            collection = Collection(batch, export, resumed=cursor is not None)
-            with make_progress(notes, live=is_live(out)) as progress:
-                async with place.collectable_later(collection, out):
-                    await collection.run(progress, timeout)
-        return await collection.conclude()
+        return await collect_to_end(place, producer, batch_id, cursor, out, timeout)
 
 
-async def _send_and_report(producer: Producer, order: Order, out: str | None) -> Batch[Any]:
+async def collect_to_end(
+    place: Place, producer: Producer, batch_id: str, cursor: str | None, out: Output, timeout: float | None = None
+) -> int:
+    """Collect a batch, say what became of it, and return the exit code."""
+    batch = await producer.attach(batch_id)  # before a file is made for one that is not there
+    with out.export(append=cursor is not None) as export:
+        if export is not None and cursor is None:
+            cursor = export.find_cursor(batch_id)
+        batch = await producer.attach(batch_id, cursor=cursor)
+        collection = Collection(batch, export, resumed=cursor is not None)
+        with out.progress() as progress:
+            async with place.collectable_later(collection, out.path):
+                await collection.run(progress, timeout)
+    return await collection.conclude(as_json=out.as_json)
+
+
+async def _send_and_report(producer: Producer, order: Order, out: Output) -> Batch[Any]:
     batch = await _send(producer, order)
-    _report(order, out)
+    _report(order, out, waits=True)
     return batch
 
 
@@ -125,9 +132,12 @@ async def _say_what_is_open(producer: Producer, batch_id: str) -> None:
         )
 
 
-def _report(order: Order, out: str | None = None) -> None:
+def _report(order: Order, out: Output, *, waits: bool = False) -> None:
     """Print the batch's id, for scripts (but not among results); say what a person may have missed of the input."""
-    print(order.batch_id, file=sys.stderr if out == STDOUT else sys.stdout, flush=True)  # data
+    if out.as_json and not waits:
+        print_json({"batch": order.batch_id, "jobs": order.feed.count})
+    else:
+        print(order.batch_id, file=sys.stderr if out.is_on_stdout else sys.stdout, flush=True)  # data
     order.feed.conclude()
 
 

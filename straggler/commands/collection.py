@@ -11,12 +11,13 @@ from redis.exceptions import RedisError
 
 from producer.batch import Batch
 from producer.export import Export
-from producer.progress import Progress
-from producer.summary import Tally, summarize
+from producer.progress import Progress, Scene
+from producer.summary import Tally, facts, summarize
 from protocol.batches import BatchStatus
 from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, StragglerError
 from protocol.results import Result
 from straggler.commands.feed import Feed
+from straggler.commands.output import print_json
 from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes
 
 # How often the batch's header is read for the screen, s, and how often its live workers are counted.
@@ -112,13 +113,15 @@ class Collection:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def conclude(self) -> int:
-        """Print the closing table; returns the exit code that the batch deserves."""
+    async def conclude(self, *, as_json: bool = False) -> int:
+        """Print the closing table, or its facts as JSON; returns the exit code that the batch deserves."""
         with suppress(StragglerError, RedisError):
             self._status = await self.batch.status()
         status = self._status
         total = self.tally.total if status is None or self._resumed else status.total
-        if total:
+        if as_json:
+            print_json({"batch": self.batch.id, **facts(self.tally, total, self._elapsed())})
+        elif total:
             notes.print(summarize(self.tally, total, self._elapsed()))
         if status is None:
             return SUCCEEDED if self.tally.counts["success"] == self.tally.total else SOME_DID_NOT_SUCCEED
@@ -151,8 +154,8 @@ class Collection:
         status, total = self._status, self._expected
         if total is None and status is not None and status.closed:
             total = status.total
-        running = None if status is None else status.running
-        progress.update(self.tally, None if self._resumed else total, running, self._workers)
+        running, slowest = (None, ()) if status is None else (status.running, status.slowest)
+        progress.update(self.tally, Scene(None if self._resumed else total, running, self._workers, slowest))
 
     async def _watch(self, progress: Progress) -> None:
         counted_at = float("-inf")

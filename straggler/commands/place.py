@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
-from producer.export import STDOUT, Export, ExportError
+from producer.export import STDOUT, ExportError
 from producer.producer import Producer
 from protocol.errors import OptionError, StragglerError, explain
 from protocol.settings import Settings
 from straggler.commands.collection import Collection
-from straggler.commands.process import notes, say
+from straggler.commands.process import say
 
 _queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
 
@@ -81,13 +80,3 @@ class Place:
             if isinstance(error, TimeoutError):
                 raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
             raise
-
-
-def open_export(out: str | None, *, append: bool = False) -> AbstractContextManager[Export | None]:
-    """Open what `--out` names, if it names anything."""
-    return nullcontext() if out is None else Export(out, append=append)
-
-
-def is_live(out: str | None) -> bool:
-    """Whether progress can be a live bar: on a terminal, and not among the results."""
-    return notes.is_terminal and not (out == STDOUT and sys.stdout.isatty())

@@ -10,7 +10,6 @@ from redis.exceptions import RedisError
 
 from producer.batch import Batch
 from producer.producer import Producer
-from producer.progress import make_progress
 from protocol.batches import BatchOptions
 from protocol.batches import options as make_options
 from protocol.errors import StragglerError
@@ -18,8 +17,9 @@ from protocol.settings import Settings
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
-from straggler.commands.place import Place, is_live, open_export
-from straggler.commands.process import log_plainly, notes, run_loop, say
+from straggler.commands.output import Output
+from straggler.commands.place import Place
+from straggler.commands.process import log_plainly, run_loop, say
 from straggler.embedded import embedded
 
 
@@ -30,7 +30,7 @@ def run(
     *,
     jobs: str | None,
     concurrency: int | None,
-    out: str | None,
+    out: Output,
     verbose: bool,
     **options: Any,
 ) -> int:
@@ -39,7 +39,7 @@ def run(
     made = make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
     settings = place.settings
-    feed = source.open(find_function(function, plain_too=True), settings.max_arguments_bytes, out)
+    feed = source.open(find_function(function, plain_too=True), settings.max_arguments_bytes, out.path)
     batch_id = uuid4().hex[:16]
     # On a Redis that others use, too, the jobs get a queue of their own: they are this process's to run.
     changes = {"concurrency": concurrency or settings.concurrency, "queue": f"run-{batch_id}"}
@@ -47,25 +47,25 @@ def run(
 
 
 async def _run(
-    redis: str | None, settings: Settings, feed: Feed, batch_id: str, options: BatchOptions, out: str | None
+    redis: str | None, settings: Settings, feed: Feed, batch_id: str, options: BatchOptions, out: Output
 ) -> int:
-    with open_export(out) as export:
+    with out.export() as export:
         async with embedded(settings, url=redis) as producer:
             batch: Batch[Any] = Batch(producer.scripts, batch_id, producer.queue, options, is_there=False)
             collection = Collection(batch, export, expected=feed.total, shows_workers=False)
             try:
-                with make_progress(notes, live=is_live(out)) as progress:
+                with out.progress() as progress:
                     submitting = asyncio.create_task(_submit(producer, feed, batch_id, options))
                     await collection.run_beside(submitting, feed, progress)
             except (StragglerError, RedisError, asyncio.CancelledError):
                 if collection.tally.total:
                     # In a task of its own: up to Python 3.11.2 timeouts misbehave in one that was cancelled.
-                    await asyncio.create_task(collection.conclude())
+                    await asyncio.create_task(collection.conclude(as_json=out.as_json))
                 if redis is not None:
                     say(f"the other jobs stay in Redis, for a worker with --queue {producer.queue}")
                 raise
-            code = await collection.conclude()
-    if out is None and feed.count:
+            code = await collection.conclude(as_json=out.as_json)
+    if out.path is None and not out.as_json and feed.count:
         say("the results were not kept; --out results.jsonl keeps them")
     return code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import Any
 
@@ -16,6 +15,8 @@ from producer.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
 from protocol.running import RunningJob
+from straggler.commands.board import age, state
+from straggler.commands.output import print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop
 
@@ -36,9 +37,8 @@ async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: i
         else:
             found = await producer.batches(limit)
     if as_json:
-        rows = [_as_json(batch) for batch in found]
-        json.dump(rows if batch_id is None else rows[0], sys.stdout, indent=2)
-        sys.stdout.write("\n")
+        rows = [as_json_of(batch) for batch in found]
+        print_json(rows if batch_id is None else rows[0])
         return SUCCEEDED
     console = Console(highlight=False, width=_WIDTH)
     if batch_id is not None:
@@ -50,7 +50,8 @@ async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: i
     return SUCCEEDED
 
 
-def _as_json(batch: BatchStatus) -> dict[str, Any]:
+def as_json_of(batch: BatchStatus) -> dict[str, Any]:
+    """Write a batch for programs."""
     counted = {"done": batch.done, "queued": batch.queued, "running": batch.running, "complete": batch.complete}
     return {**batch.model_dump(mode="json"), **counted}
 
@@ -59,13 +60,10 @@ def _card(batch: BatchStatus) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("batch", batch.batch_id)
-    if batch.name:
-        table.add_row("name", Text(batch.name))
-    if batch.metadata:
-        table.add_row("metadata", Text(json.dumps(batch.metadata, ensure_ascii=False)))
+    for name, text in _about(batch).items():
+        table.add_row(name, Text(text))
     table.add_row("queue", batch.queue)
-    table.add_row("state", _state(batch))
+    table.add_row("state", state(batch))
     for name, moment in _times(batch).items():
         table.add_row(name, _when(moment))
     table.add_row("jobs", f"{batch.total:,}")
@@ -96,6 +94,19 @@ def _at_work(job: RunningJob) -> str:
     return f"{job.index}{key} {job.function}: {time}{attempt}{progress}{note}"
 
 
+def _about(batch: BatchStatus) -> dict[str, str]:
+    about = {
+        "batch": batch.batch_id,
+        "name": batch.name,
+        "metadata": json.dumps(batch.metadata, ensure_ascii=False) if batch.metadata else None,
+        "redrive of": batch.parent,
+        "redriven in": ", ".join(batch.children),
+        "on complete": batch.callback,
+        "after": batch.callback_of,
+    }
+    return {name: text for name, text in about.items() if text}
+
+
 def _times(batch: BatchStatus) -> dict[str, float]:
     times = {"created": batch.created_at, "deadline": batch.deadline, "finished": batch.finished_at}
     return {name: moment for name, moment in times.items() if moment is not None}
@@ -108,8 +119,8 @@ def _table(batches: list[BatchStatus]) -> Table:
         "batch": [batch.batch_id for batch in batches],
         "name": [shorten(batch.name or "", _LONGEST_NAME) for batch in batches],
         "queue": [batch.queue for batch in batches] if len({batch.queue for batch in batches}) > 1 else [],
-        "age": [_age(batch.created_at) for batch in batches],
-        "state": [_state(batch) for batch in batches],
+        "age": [age(time.time() - batch.created_at) for batch in batches],
+        "state": [state(batch) for batch in batches],
     }
     numbers = {
         "jobs": [batch.total for batch in batches],
@@ -128,20 +139,6 @@ def _table(batches: list[BatchStatus]) -> Table:
         counts = [Text(f"{column[number]:,}", "" if column[number] else "dim") for column in counted.values()]
         table.add_row(*cells, *counts)
     return table
-
-
-def _age(moment: float) -> str:
-    age = max(0.0, time.time() - moment)
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if age >= 2 * length:
-            return f"{age / length:.0f} {unit}"
-    return f"{age:.0f} s"
-
-
-def _state(batch: BatchStatus) -> str:
-    if batch.finished_at is not None:
-        return f"done in {seconds(batch.finished_at - batch.created_at)}"
-    return "in progress" if batch.closed else "open"
 
 
 def _when(moment: float) -> str:

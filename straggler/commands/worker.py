@@ -21,7 +21,7 @@ from workers.crew import WorkerOptions
 from workers.endings import die_with_parent
 from workers.leases import say_goodbye
 from workers.pulse import Pulse
-from workers.supervisor import EXHAUSTED, Supervisor, worker_words
+from workers.supervisor import DRAINED, EXHAUSTED, Supervisor, worker_words
 from workers.worker import StragglerWorker
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
         await worker.main()
     finally:
         await worker.close()
-    return EXHAUSTED if worker.exhausted else SUCCEEDED
+    return EXHAUSTED if worker.exhausted else DRAINED if worker.drained else SUCCEEDED
 
 
 async def _check(url: str, queue: str) -> int:

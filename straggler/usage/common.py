@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from straggler.commands.place import Place
 
@@ -27,6 +29,16 @@ def given(**options: object) -> dict[str, object]:
 def split(words: list[str] | None) -> tuple[str, ...] | None:
     """Take an option's values apart: it may be repeated, and each may hold several, separated by commas."""
     return tuple(part.strip() for word in words for part in word.split(",")) if words else None
+
+
+def check_output(out: str | None, *, as_json: bool) -> None:
+    """Make sure that stdout is asked for once.
+
+    Raises:
+        typer.BadParameter: If both results and the summary are to go there.
+    """
+    if as_json and out == "-":
+        raise typer.BadParameter("the results go to stdout: give them a file, or leave --json out", param_hint="--out")
 
 
 def finish(command: Callable[[], int]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from straggler.options import (
+    AsJson,
     Backoff,
     Deadline,
     Grace,
@@ -25,8 +26,9 @@ from straggler.options import (
     Rows,
     SkipBadRows,
     Timeout,
+    Watch,
 )  # fmt: skip
-from straggler.usage.common import finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split
 
 
 def submit(
@@ -66,6 +68,8 @@ def submit(
     name: Name = None,
     queue: Queue = None,
     redis: Redis = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a batch for workers to run, and print its id.
 
@@ -73,12 +77,14 @@ def submit(
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
+    check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.batches import submit
         from straggler.commands.feed import Input
+        from straggler.commands.output import Output
 
         return submit(
             place(redis, queue),
@@ -87,7 +93,7 @@ def submit(
             jobs=jobs,
             batch_id=batch_id,
             wait=wait,
-            out=out,
+            out=Output(out, as_json, watch),
             **options,
         )
 
@@ -125,15 +131,20 @@ def collect(
         typer.Option("--timeout", metavar="S", min=0, help="Longest time to collect; the batch goes on."),
     ] = None,
     redis: Redis = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
 ) -> None:
     """Collect a batch's results as they come, until its last job has one.
 
     Ctrl-C leaves the batch running and says how to go on.
     """
+    check_output(out, as_json=as_json)
 
     def command() -> int:
         from straggler.commands.batches import collect
+        from straggler.commands.output import Output
 
-        return collect(place(redis), batch, cursor=cursor, out=out, jobs=jobs, timeout=timeout)
+        output = Output(out, as_json, watch)
+        return collect(place(redis), batch, cursor=cursor, out=output, jobs=jobs, timeout=timeout)
 
     finish(command)

@@ -1,4 +1,4 @@
-"""The commands that tell how things are: `status`."""
+"""The commands that tell how things are: `status`, `top`, `workers`."""
 
 # ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
 
@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from straggler.options import Redis
+from straggler.options import AsJson, Queue, Redis
 from straggler.usage.common import finish, place
 
 
 def status(
     batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="Its id; default: the newest ones.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many batches to list.")] = 20,
     redis: Redis = None,
 ) -> None:
@@ -25,5 +25,37 @@ def status(
         from straggler.commands.status import status
 
         return status(place(redis), batch, as_json=as_json, limit=limit)
+
+    finish(command)
+
+
+def top(
+    *,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, metavar="S", help="Time between two looks.")] = 1.0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, metavar="N", help="How many batches to show.")] = 10,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print once, and leave; where there is no terminal that is so anyway.")
+    ] = False,
+    as_json: AsJson = False,
+    queue: Queue = None,
+    redis: Redis = None,
+) -> None:
+    """Show queues, workers, batches and the slowest jobs, live. Ctrl-C leaves."""
+
+    def command() -> int:
+        from straggler.commands.top import top
+
+        return top(place(redis, queue), interval=interval, limit=limit, once=once, as_json=as_json)
+
+    finish(command)
+
+
+def workers(*, as_json: AsJson = False, queue: Queue = None, redis: Redis = None) -> None:
+    """List the workers of a queue: how full they are, what they have left behind, how far their loops lag."""
+
+    def command() -> int:
+        from straggler.commands.top import workers
+
+        return workers(place(redis, queue), as_json=as_json)
 
     finish(command)

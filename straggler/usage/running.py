@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from straggler.options import (
+    AsJson,
     Backoff,
     Concurrency,
     Deadline,
@@ -29,8 +30,9 @@ from straggler.options import (
     SkipBadRows,
     Timeout,
     Verbose,
+    Watch,
 )  # fmt: skip
-from straggler.usage.common import finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split
 
 
 def run(
@@ -61,17 +63,21 @@ def run(
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Keep the batch in this Redis; default: in memory.")
     ] = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a batch in this process, from start to end: no Redis, no set-up.
 
     Ctrl-C stops it; what was collected so far is in the --out file.
     """
+    check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input
+        from straggler.commands.output import Output
         from straggler.commands.run import run
 
         return run(
@@ -80,7 +86,7 @@ def run(
             Input(rows, input_format, key, skip_bad_rows),
             jobs=jobs,
             concurrency=concurrency,
-            out=out,
+            out=Output(out, as_json, watch),
             verbose=verbose,
             **options,
         )

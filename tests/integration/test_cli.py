@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def test_help_names_the_commands_and_is_fast() -> None:
         began = time.monotonic()
         done = straggler("--help")
         times.append(time.monotonic() - began)
-    for name in ("run", "worker", "submit", "collect", "status"):
+    for name in ("run", "worker", "submit", "collect", "status", "top", "workers"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
     assert min(times) < 0.5  # 0.1 s on an idle machine; with redis or pydantic imported it would be 0.4 s
 
@@ -391,8 +391,40 @@ def test_terminal_shows_a_bar_with_counts_while_jobs_run() -> None:
     code, written = on_a_terminal("run", "jobs.py:fetch", "ids.txt", "--timeout", "3", "--out", "r.jsonl")
     assert code == 3
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
-    assert re.search(r"90% +9/10 0:00:0\d 8 succeeded 1 failed 1 running", plain)
+    assert re.search(r"90% +9/10 0:00:0\d .* left", plain)
+    assert "8 succeeded · 1 failed · 1 running" in plain
+    assert re.search(r"at work  7 [12]\.\d\d s of 3\.00 s", plain), "the slowest job"
     assert "timed out" in plain.split("slowest")[0]
+
+
+def test_watched_run_shows_its_screen() -> None:
+    code, written = on_a_terminal("run", "jobs.py:fetch", "ids.txt", "--timeout", "3", "--watch")
+    assert code == 3
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    assert re.search(r"9 of 10 done · .* a second · \d s left at most", plain)
+    assert re.search(r"^ +1  ValueError: user 8 is \[not\] there", plain, re.MULTILINE)
+    assert re.search(r"^7 +━+─+ +[12]\.\d\d s of 3\.00 s +fetch", plain, re.MULTILINE)
+
+
+def test_summary_is_json_where_that_is_asked_for() -> None:
+    done = straggler("run", "jobs.py:fetch", "ids.txt", "--timeout", "0.3", "--json")
+    assert done.returncode == 3
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert (found["total"], found["success"], found["timeout"], found["failure"]) == (10, 8, 1, 1)
+    assert found["timeouts"] == {"running": 1}
+    assert found["failures"] == [{"error_type": "ValueError", "message": "user 8 is [not] there", "count": 1}]
+    assert found["slowest"][0]["key"] == "7"
+    assert 0.3 <= found["run_time"]["max"] <= found["elapsed"]
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "jobs.py:fetch", "ids.txt"), ("collect", "b"), ("submit", "f", "ids.txt", "--wait")]
+)
+def test_results_and_summary_cannot_both_go_to_stdout(words: tuple[str, ...]) -> None:
+    done = straggler(*words, "--out", "-", "--json")
+    assert done.returncode == 2
+    assert "the results go to stdout" in done.stderr
 
 
 def test_jobs_warnings_stand_above_the_bar_in_whole_lines() -> None:
@@ -613,6 +645,52 @@ class TestWithRedis:
         assert done.returncode == 0
         assert "no --jobs: only ready-made jobs run here, such as http.fetch" in done.stderr
         assert json.loads(straggler("status", "b", "--json").stdout)["failure"] == 1
+
+    def test_top_shows_queues_workers_batches_and_the_slowest_jobs(self) -> None:
+        straggler("submit", "fetch", "ids.txt", "--batch-id", "b", "--name", "users")
+        with worker("--jobs", "jobs.py", "--concurrency", "20"):
+            until(lambda: json.loads(straggler("top", "--json").stdout)["running"])
+            found = json.loads(straggler("top", "--json").stdout)
+            text = straggler("top").stdout
+            [alive] = json.loads(straggler("workers", "--json").stdout)["workers"]
+            listed = straggler("workers").stdout
+        assert [queue["queue"] for queue in found["queues"]] == ["default"]
+        assert found["queues"][0]["workers"][0]["slots"] == alive["slots"] == 20
+        assert [(batch["batch_id"], batch["done"]) for batch in found["batches"]] == [("b", 9)]
+        assert found["running"][0]["key"] == "7"
+        assert re.search(r"^default +1 +20 +1 +0 +-", text, re.MULTILINE)
+        assert re.search(r"^b +users +\d+ s +in progress +█+░* +9 +10 +1 ", text, re.MULTILINE)
+        assert re.search(r"^7 +━+─* +\d+\.\d\d s of \d", text, re.MULTILINE)
+        assert alive["worker_id"] in listed
+        assert re.search(r"1 of 20", listed)
+        assert "no worker is alive on queue 'other'" in straggler("workers", "--queue", "other").stdout
+
+    def test_top_is_live_on_a_terminal_until_ctrl_c(self) -> None:
+        straggler("submit", "fetch", "ids.txt", "--batch-id", "b")
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            command("top", "--interval", "0.1"), stdin=follower, stdout=follower, stderr=follower,
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  # no threads yet
+        )  # fmt: skip
+        os.close(follower)
+        written = b""
+        while written.count(b"\x1b[1mqueue") < 3 and select.select([leader], [], [], 30)[0]:
+            written += os.read(leader, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the other end is closed
+            while os.read(leader, 65536):
+                pass
+        os.close(leader)
+        assert process.wait(20) == 130
+        assert written.count(b"\x1b[1mqueue") >= 3, "it was drawn again and again"
+
+    def test_submit_and_collect_tell_facts_as_json(self) -> None:
+        sent = straggler("submit", "renamed", "ids.txt", "--batch-id", "b", "--json")
+        assert json.loads(sent.stdout) == {"batch": "b", "jobs": 10}
+        straggler("worker", "--jobs", "jobs.py", "--burst")
+        done = straggler("collect", "b", "--json", "--out", "r.jsonl")
+        assert (json.loads(done.stdout)["batch"], json.loads(done.stdout)["success"]) == ("b", 10)
 
     def test_check_tells_a_live_worker_from_none(self) -> None:
         assert straggler("worker", "--check").returncode == 1

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from producer.floor import read_floor
+from producer.floor import drain, read_floor
 from producer.listing import newest, read_statuses
 from producer.producer import Producer
 from producer.records import START, read_entries, read_page
 from protocol import keys
 from protocol.errors import ProtocolError
-from tests.conftest import StartWorker, until_running
-from tests.jobs import hang, square
+from tests.conftest import StartProcess, StartWorker, until, until_running
+from tests.jobs import hang, square, wait_for_file
 
 
 async def test_batches_are_listed_by_the_page_newest_first(producer: Producer) -> None:
@@ -95,3 +98,48 @@ async def test_records_name_a_stream_that_is_not_ours(producer: Producer, redis:
         await read_page(producer.redis, "b", START, 10)
     with pytest.raises(ProtocolError, match=keys.results("b")):
         await read_entries(producer.redis, "b", ["1-1"])
+
+
+# ---- draining
+
+
+async def test_a_worker_that_is_told_to_drain_ends_its_jobs_and_leaves(
+    producer: Producer, worker: StartWorker, redis: Any, door: Path
+) -> None:
+    async with worker(concurrency=1, lease=1.0, shutdown_wait=20.0) as one:
+        batch = await producer.submit([wait_for_file.spec(door), *square.map(range(3))])
+        await until_running(batch, 1)
+        assert await drain(producer.redis, one.crew.worker_id, producer.clock.now())
+        await until(lambda: one.drained)
+        [queue] = await read_floor(producer.redis, ["default"], producer.clock.now())
+        assert [state.draining for state in queue.workers] == [True]
+        door.touch()
+        await until(lambda: redis.zcard(keys.workers("default")) == 0)
+        assert not redis.exists(keys.drain(one.crew.worker_id))
+        status = await batch.status()
+        assert (status.success, status.queued) == (1, 3)
+    async with worker():
+        assert {result.attempt for result in await batch.results()} == {1}
+
+
+async def test_a_worker_that_is_not_there_cannot_be_drained(producer: Producer, redis: Any) -> None:
+    assert not await drain(producer.redis, "nobody", 0.0)
+    assert redis.keys("*drain*") == []
+
+
+@pytest.mark.redis
+async def test_nobody_takes_a_drained_workers_place_and_its_supervisor_leaves_with_the_last(
+    producer: Producer, worker_process: StartProcess
+) -> None:
+    words = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2"]
+    process = worker_process(command=words, lease=1)
+    await until(lambda: process.output.count("takes jobs from") == 2)
+    first, second = await producer.workers()
+    await drain(producer.redis, first, producer.clock.now())
+    async with asyncio.timeout(20):
+        while await producer.workers() != [second]:  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.05)
+    assert await (await producer.submit(square.map(range(9)))).gather()
+    await drain(producer.redis, second, producer.clock.now())
+    assert await asyncio.to_thread(process.wait) == 0
+    assert process.output.count("takes jobs from") == 2

@@ -71,10 +71,10 @@ class Hand:
     async def claim(self, slots: int = 100) -> list[Claimed]:
         return (await self.claims.due(Slots(slots))).chunks
 
-    async def record(self, batch: Batch[Any], *indexes: int) -> int:
-        rows = [encode_row(index=index, status="success", value=index) for index in indexes]
+    async def record(self, batch: Batch[Any], *indexes: int, status: str = "success") -> int:
+        rows = [encode_row(index=index, status=status, value=index) for index in indexes]
         common = encode_common("square", self.name, 1.0)
-        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, ["success"] * len(rows), rows)))
+        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, [status] * len(rows), rows)))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
         await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
@@ -257,6 +257,44 @@ async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any
     return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
 
 
+def _add(unique: bool) -> Case:
+    async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+        producer.scripts = hand.scripts
+        batch = await producer.open_batch(batch_id="b")
+        await batch.add([square.spec(n, key=str(n)) for n in range(3)], unique=unique)
+        return lambda: batch.add([square.spec(n, key=str(n)) for n in (2, 3, 3)], unique=unique)
+
+    return prepare
+
+
+def _close(how: str, done: int = 0) -> Case:
+    async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+        producer.scripts = hand.scripts
+        batch = await producer.open_batch(batch_id="b")
+        await batch.add(streamed([square.spec(1)]))
+        [chunk] = await hand.claim()
+        if done:
+            await hand.record(batch, 0)
+            await hand.leases.release(chunk, "succeeded")
+        last = await producer.redis.xrevrange(keys.results("b"), count=1)
+        return lambda: batch._close(how or last[0][0].decode())
+
+    return prepare
+
+
+async def _record_the_last_of_an_idle_batch(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await _close("when idle")(producer, hand)
+    batch = await producer.attach("b")
+    await batch.close(when_idle=True)
+    return lambda: hand.record(batch, 0)
+
+
+async def _record_a_failure_too_many(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b", max_failures=1)
+    await hand.claim()
+    return lambda: hand.record(batch, 1, 3, status="failure")
+
+
 CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
 CASES: dict[str, Case] = {
@@ -283,6 +321,15 @@ CASES: dict[str, Case] = {
     "cancel all": _cancel_all,
     "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
     "control": _control,
+    "add": _add(unique=False),
+    "add each once": _add(unique=True),
+    "close": _close("now"),
+    "close a batch that has all its results": _close("now", 1),
+    "close when idle": _close("when idle"),
+    "close a batch that is idle": _close("when idle", 1),
+    "close what was taken": _close("", 1),
+    "record the last of an idle batch": _record_the_last_of_an_idle_batch,
+    "record a failure too many": _record_a_failure_too_many,
 }
 
 

@@ -7,8 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from producer.progress import LiveProgress, PlainProgress, make_progress
+from producer.pace import Pace
+from producer.progress import LiveProgress, PlainProgress, Scene, make_progress, rate_words
 from producer.summary import Tally
+from protocol.running import RunningJob
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_log_gets_a_line_now_and_then_not_one_for_each_result(tally: Tally, monk
         assert isinstance(shown, PlainProgress)
         for _ in range(250):
             now += 0.1
-            shown.update(tally, 2000, 40)
+            shown.update(tally, Scene(2000, 40))
     assert isinstance(console.file, io.StringIO)
     [first, second] = console.file.getvalue().splitlines()
     assert first.startswith("1,203 of 2,000 done · 1,200 succeeded · 3 timed out · 40 running · 10.")
@@ -42,10 +44,10 @@ def test_log_tells_how_many_workers_are_alive(
     console = Console(file=io.StringIO())
     with make_progress(console, live=False) as shown:
         now += 11
-        shown.update(tally, 2000, 40, workers)
+        shown.update(tally, Scene(2000, 40, workers))
     assert isinstance(console.file, io.StringIO)
     parts = console.file.getvalue().strip().split(" · ")
-    assert parts[4:-1] == ([told] if told else [])
+    assert parts[4:5] == [told or "11.00 s"]
 
 
 def test_log_tells_how_far_a_file_is(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +59,7 @@ def test_log_tells_how_far_a_file_is(tally: Tally, monkeypatch: pytest.MonkeyPat
         now += 11
         shown.count("rows checked", 20_000)
         now += 11
-        shown.update(tally, None)
+        shown.update(tally, Scene())
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().splitlines()[0] == "20,000 rows checked"
     assert console.file.getvalue().splitlines()[1].startswith("1,203 done · ")
@@ -74,16 +76,71 @@ def test_bar_is_left_as_it_is_by_results_that_come_too_fast_to_read(
         shown.count("jobs sent", 7)
         [task] = shown._bar.tasks
         assert (task.description, task.completed, task.total) == ("jobs sent", 7, None)
-        shown.update(tally, 2000, 40)
+        shown.update(tally, Scene(2000, 40))
         tally.counts["success"] += 1
-        shown.update(tally, 2000, 40)
+        shown.update(tally, Scene(2000, 40))
         assert (task.completed, task.total) == (1203, 2000)
-        assert task.fields["counts"] == "[green]1,200 succeeded[/] [yellow]3 timed out[/] [cyan]40 running[/]"
+        assert shown_lines(shown) == ["  1,200 succeeded · 3 timed out · 40 running"]
         now += 0.2
-        shown.update(tally, 2000, 40, 3)
-        assert task.fields["counts"].endswith("[cyan]40 running[/] [dim]3 workers[/]")
+        shown.update(tally, Scene(2000, 40, 3, (SLOW, OLD)))
+        assert shown_lines(shown) == [
+            "  1,201 succeeded · 3 timed out · 40 running · 3 workers",
+            "  at work  http://slow 2.50 s of 3.00 s, 40%, page 4",
+            "           job 7 1.50 s of 3.00 s",
+        ]
         now += 0.2
-        shown.update(tally, 2000, 0, 0)
-        assert task.fields["counts"].endswith("[red]no workers[/]")
+        shown.update(tally, Scene(2000, 0, 0))
+        assert shown_lines(shown) == ["  1,201 succeeded · 3 timed out · no workers"]
         assert task.completed == 1204
-        assert "running" not in task.fields["counts"]
+
+
+SLOW = RunningJob(
+    batch_id="b",
+    index=3,
+    key="http://slow",
+    function="f",
+    started_at=1,
+    limit=3,
+    progress=0.4,
+    note="page 4",
+    elapsed=2.5,
+)
+OLD = RunningJob(batch_id="b", index=7, function="f", started_at=2, limit=3, elapsed=1.5)
+
+
+def shown_lines(shown: LiveProgress) -> list[str]:
+    return [line.plain for line in shown._bar.lines]
+
+
+def test_log_and_bar_tell_the_rate_and_the_time_left(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("producer.progress.time.monotonic", lambda: now)
+    console = Console(file=io.StringIO())
+    with make_progress(console, live=False) as log, LiveProgress(Console(file=io.StringIO())) as bar:
+        for _ in range(50):
+            now += 0.3
+            tally.counts["success"] += 10
+            for shown in (log, bar):
+                shown.update(tally, Scene(2000, 40, 1, (SLOW,)))
+        assert bar._bar.tasks[0].fields["speed"] == "33 a second · 9 s left"
+    assert isinstance(console.file, io.StringIO)
+    [line] = console.file.getvalue().splitlines()
+    assert " · 33 a second · " in line
+    assert line.endswith(" left · slowest: http://slow 2.50 s of 3.00 s, 40%, page 4")
+
+
+@pytest.mark.parametrize(("rate", "words"), [(1240.2, "1,240 a second"), (0.33, "0.3 a second")])
+def test_rates_read_well(rate: float, words: str) -> None:
+    assert rate_words(rate) == words
+
+
+def test_rate_is_that_of_the_last_seconds() -> None:
+    pace = Pace()
+    assert (pace.see(0, 0.0), pace.left(10)) == (None, None)
+    for moment in range(1, 41):
+        pace.see(moment * 100, moment)
+    for moment in range(41, 71):
+        pace.see(4000, moment)
+    assert (pace.rate, pace.left(10)) == (0.0, None)
+    pace.see(4150, 71)
+    assert pace.rate == pytest.approx(150 / 15, rel=0.1)

@@ -1,0 +1,61 @@
+"""`dashboard`: the batches of a Redis in a browser."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.util import find_spec
+
+from protocol.errors import UsageError
+from straggler.commands.place import Place
+from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
+
+# Modules of the extra, each named as it is imported.
+_NEEDED = ("starlette", "uvicorn", "jinja2")
+_SHORTEST_TOKEN = 8
+
+
+def dashboard(
+    place: Place, host: str, port: int, *, allow_actions: bool, token: str | None, hosts: list[str], verbose: bool
+) -> int:
+    """Serve until told to stop."""
+    log_plainly(verbose=verbose)
+    token = _token(place, token, allow_actions=allow_actions)
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the dashboard needs {', '.join(missing)}: pip install 'straggler[dashboard]'")
+    return run_loop(_serve(place, host, port, token, hosts))
+
+
+async def _serve(place: Place, host: str, port: int, token: str | None, hosts: list[str]) -> int:
+    from dashboard.access import Access, is_loopback, known_hosts  # noqa: PLC0415  # of an extra
+    from dashboard.server import listen, serve  # noqa: PLC0415
+
+    async with place.producer() as producer:
+        with listen(host, port) as listener:
+            bound = listener.getsockname()[1]
+            name = f"[{host}]" if ":" in host else host
+            say(f"dashboard on http://{name}:{bound}/ (Ctrl-C stops it)")
+            if not is_loopback(host):
+                say("everybody who reaches this address may read all batches, their arguments and values included")
+            await serve(producer, Access(token, known_hosts(host, hosts)), listener)
+    return SUCCEEDED
+
+
+def _token(place: Place, given: str | None, *, allow_actions: bool) -> str | None:
+    """Find the token that lets visitors act; None if none does.
+
+    Raises:
+        UsageError: If it cannot be.
+    """
+    if not allow_actions:
+        if given is not None:
+            raise UsageError("--token is for --allow-actions: without it nobody may act")
+        return None
+    known = place.settings.dashboard_token
+    token = given if given is not None else known.get_secret_value() if known is not None else None
+    if token is None:
+        token = secrets.token_urlsafe(16)
+        say(f"the token for actions: {token}")
+    elif len(token) < _SHORTEST_TOKEN:
+        raise UsageError(f"--token of {len(token)} characters can be guessed: use at least {_SHORTEST_TOKEN}")
+    return token

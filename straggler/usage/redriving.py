@@ -1,0 +1,79 @@
+"""The command that runs again what did not succeed: `retry`."""
+
+# ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from straggler.options import (
+    AsJson,
+    Backoff,
+    Deadline,
+    Grace,
+    Name,
+    Out,
+    QueueTimeout,
+    Redis,
+    Retries,
+    RetryOn,
+    Timeout,
+    Watch,
+)
+from straggler.usage.common import check_output, finish, given, place, split
+
+
+def retry(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
+    *,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="STATUSES",
+            help="Which jobs run again: timeout, failure, cancelled, lost; repeated, or separated by commas. Default: "
+            "timeout,lost, or all four with --index.",
+        ),
+    ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option("--index", metavar="N", help="Only jobs with these indexes; repeated, or separated by commas."),
+    ] = None,
+    timeout: Timeout = None,
+    queue_timeout: QueueTimeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    retry_on: RetryOn = None,
+    grace: Grace = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
+    out: Out = None,
+    batch_id: Annotated[
+        str | None,
+        typer.Option("--batch-id", metavar="ID", help="The new batch's; the same again adds nothing. Default: random."),
+    ] = None,
+    name: Name = None,
+    redis: Redis = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run those of a batch's jobs again that timed out or were lost, as a new batch, and print its id.
+
+    Arguments and options are as they were, but for those that are given here.
+    """
+    if out is not None and not wait:
+        raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
+    check_output(out, as_json=as_json)
+    overrides = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
+    overrides |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+
+    def command() -> int:
+        from straggler.commands.output import Output
+        from straggler.commands.redrive import Choice, retry
+
+        choice = Choice(batch, split(only), split(index))
+        return retry(place(redis), choice, batch_id=batch_id, wait=wait, out=Output(out, as_json, watch), **overrides)
+
+    finish(command)

@@ -1,0 +1,1 @@
+"""The benchmarks' harness: tables, medians, goals, results, pictures, processes that end; no times."""

@@ -1,0 +1,175 @@
+"""What is known of a batch from its results: counted, grouped, and found again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dashboard import digest as digest_module
+from dashboard.digest import Digest
+from dashboard.fingerprints import fingerprint, normalise
+from dashboard.index import Index, Position
+from protocol.results import Result
+from tests.dashboard.results import cancelled, failure, lost, success, timeout
+
+
+def digest_of(*results: Result[Any]) -> Digest:
+    made = Digest(100.0)
+    for number, result in enumerate(results):
+        made.add_entry(f"{1000 + number}-0", [result])
+    return made
+
+
+# ---- fingerprints
+
+
+@pytest.mark.parametrize(
+    ("message", "pattern"),
+    [
+        ("no user 17", "no user #"),
+        ("took 1.25 s of 3,000", "took # s of #"),
+        ("GET https://example.com/a?b=1 failed", "GET URL failed"),
+        ("bad url 'http://x.y/1', try again", "bad url 'URL', try again"),
+        ("order 7f9c24e8-3b12-4c1a-9d3e-1a2b3c4d5e6f is gone", "order UUID is gone"),
+        ("object at 0x7f12ab", "object at HEX"),
+        ("commit 3f786850e387550fdab836ed7e6dc881de23001b", "commit HEX"),
+        ("facade", "facade"),
+        ("first line\nsecond 2", "first line"),
+        ("", ""),
+    ],
+)
+def test_message_is_left_without_what_differs_from_job_to_job(message: str, pattern: str) -> None:
+    assert normalise(message) == pattern
+
+
+def test_failures_of_one_type_and_pattern_have_one_fingerprint() -> None:
+    same = {fingerprint(failure(1, "no user 1")), fingerprint(failure(2, "no user 22"))}
+    other = {fingerprint(failure(1, "no user 1", "KeyError")), fingerprint(failure(1, "no group 1"))}
+    assert len(same) == 1
+    assert len(same | other) == 3
+    assert len({mark.id for mark in same | other}) == 3
+
+
+def test_fingerprint_of_a_timeout_says_which_clock_ran_out_and_how_it_was_stopped() -> None:
+    assert fingerprint(timeout()).kind == "while running, cancelled"
+    assert fingerprint(timeout(phase="queued", stopped="not started")).kind == "while queued"
+
+
+def test_fingerprints_of_the_others_are_their_reasons() -> None:
+    assert fingerprint(cancelled(reason="")).kind == "on request"
+    assert fingerprint(cancelled(reason="past 10 failures")).kind == "past # failures"
+    assert fingerprint(lost(reason="worker 7 died")).kind == "worker # died"
+    assert fingerprint(success()).kind == ""
+
+
+def test_fingerprint_takes_any_text() -> None:
+    assert len(fingerprint(failure(message="\ud800 \x00")).id) == 12
+
+
+# ---- counting
+
+
+def test_digest_counts_by_status_and_groups_what_did_not_succeed() -> None:
+    known = digest_of(success(0), failure(1, "no 1"), failure(2, "no 2"), failure(3, "else"), timeout(4))
+    assert known.count == 5
+    assert dict(known.counts) == {"success": 1, "failure": 3, "timeout": 1}
+    assert [(group.fingerprint.pattern, group.count) for group in known.groups("failure")] == [("no #", 2), ("else", 1)]
+    assert len(known.groups()) == 3
+    [first, _] = known.groups("failure")
+    assert first.sample.index == 1
+    assert known.index.jobs(first.rows) == [1, 2]
+    assert known.group(first.fingerprint.id) is first
+    assert known.group("unknown") is None
+
+
+def test_digest_knows_times_by_function() -> None:
+    quick = [success(number, finished_at=101.1) for number in range(30)]
+    slow = [success(30 + number, function="slow", finished_at=131.0) for number in range(10)]
+    known = digest_of(*quick, *slow)
+    assert known.runs.all.count == 40
+    assert known.runs_of("fetch").percentile(0.95) == pytest.approx(0.1, rel=0.02)
+    assert known.runs_of("slow").percentile(0.95) == pytest.approx(30, rel=0.02)
+    assert known.runs_of("unknown").count == 0
+    assert known.waits.all.percentile(0.5) == pytest.approx(1.0, rel=0.02)
+
+
+def test_digest_of_jobs_that_never_started_knows_no_times() -> None:
+    known = digest_of(timeout(0, started_at=None, finished_at=None), cancelled(1, started_at=101.0, finished_at=None))
+    assert known.runs.all.count == 0
+    assert known.waits.all.count == 1
+    assert known.lanes.rows() == []
+
+
+def test_digest_finds_the_slowest_runs() -> None:
+    known = digest_of(*(success(number, finished_at=101.0 + number) for number in range(50)))
+    assert known.index.jobs(known.slowest()) == list(range(49, 39, -1))
+
+
+def test_very_many_kinds_of_failure_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest_module, "_MOST_GROUPS", 3)
+    words = [f"{first}{second}" for first in "abcdefgh" for second in "qrstuvwx"]
+    known = digest_of(
+        *(failure(number, word) for number, word in enumerate(words)),
+        *(failure(number, "x", f"Error{word}") for number, word in enumerate(words)),
+    )
+    groups = known.groups("failure")
+    assert len(groups) == 7
+    assert sum(group.count for group in groups) == 128
+    assert {("ValueError", "(various messages)"), ("(various)", "")} <= {
+        (group.fingerprint.kind, group.fingerprint.pattern) for group in groups
+    }
+
+
+def test_very_many_functions_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest_module, "_MOST_FUNCTIONS", 2)
+    known = digest_of(*(success(number, function=f"f{number}") for number in range(10)))
+    assert known.runs_of("f0").count == 1
+    assert known.runs_of("f9").count == 8
+
+
+# ---- the index
+
+
+def test_index_tells_where_each_result_stands() -> None:
+    index = Index()
+    index.begin_entry("1700000000123-4")
+    rows = [index.add(offset, job, f"k{job}", succeeded=True) for offset, job in enumerate((7, 3))]
+    index.begin_entry("1700000000999-0")
+    rows.append(index.add(0, 5, None, succeeded=False))
+    assert rows == [0, 1, 2]
+    assert [index.position(row) for row in range(3)] == [
+        Position("1700000000123-4", 0), Position("1700000000123-4", 1), Position("1700000000999-0", 0),
+    ]  # fmt: skip
+    assert index.recorded_at(2) == 1700000000.999
+    assert index.row_of(3) == 1
+    assert (index.row_of(4), index.row_of(-1), index.row_of(1 << 40)) == (None, None, None)
+    assert list(index.rows_with_key("k3")) == [1]
+    assert list(index.rows_with_key("k4")) == []
+
+
+def test_index_takes_so_many_and_beyond_them_what_did_not_succeed() -> None:
+    index = Index(most=2)
+    index.begin_entry("1-0")
+    rows = [index.add(0, job, None, succeeded=True) for job in range(4)]
+    rows += [index.add(0, job, None, succeeded=False) for job in range(4, 8)]
+    assert rows == [0, 1, None, None, 2, 3, None, None]
+    assert (len(index), index.skipped) == (4, 4)
+
+
+def test_index_of_a_million_results_takes_some_20_bytes_each() -> None:
+    index = Index()
+    index.begin_entry("1700000000123-4")
+    for job in range(10_000):
+        index.add(job % 256, job, None, succeeded=True)
+    columns = [getattr(index, name) for name in ("_entry", "_offset", "_job", "_key")]
+    assert sum(column.itemsize for column in columns) <= 20
+
+
+def test_digest_counts_what_its_index_has_no_room_for() -> None:
+    known = Digest(100.0, Index(most=1))
+    known.add_entry("1-0", [success(0), success(1), failure(2), failure(3)])
+    assert known.count == 4
+    assert known.counts["failure"] == 2
+    [group] = known.groups()
+    assert (group.count, len(group.rows)) == (2, 1)
