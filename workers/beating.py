@@ -6,6 +6,7 @@ long it has lasted.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from protocol.results import Phase
@@ -78,6 +79,9 @@ class BeatingRun(JobRun):
         report = self.chunk.runner.reports.get(self)
         if report is not None:
             self._heard_at = max(self._heard_at, report.beaten_at)
+        if self.process is not None:
+            # Before its code begins it cannot speak: the module is being imported.
+            self._heard_at = max(self._heard_at, self.process.report.begun_at or asyncio.get_running_loop().time())
 
     def _choose(self) -> None:
         """Set the clock that runs out first."""

@@ -9,6 +9,7 @@ A job whose step blocks the loop keeps all others from theirs: what it took move
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import os
@@ -75,6 +76,8 @@ class Deadlines:
         self._since = 0.0
         self._runs: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        # Ours, whoever sets the timer: what rings in a job's own context could cancel that job only (workers.tasks).
+        self._context = contextvars.copy_context()
 
     @property
     def earliest(self) -> float:
@@ -136,7 +139,7 @@ class Deadlines:
 
     def _set(self, when: float) -> None:
         self.close()
-        self._timer = asyncio.get_running_loop().call_at(when, self._ring)
+        self._timer = asyncio.get_running_loop().call_at(when, self._ring, context=self._context)
         if self.on_set is not None:
             self.on_set(when)
 

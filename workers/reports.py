@@ -61,11 +61,13 @@ class OwnReport:
 
 
 # When it was last heard of, how far it is (NaN: not said), the note's length in bytes; the note follows, and last what
-# the worker says: the deadline.
+# both sides say: the deadline, and when the job's own code began.
 _HEAD = struct.Struct("=ddI")
-_DEADLINE = struct.Struct("=d")
+_TIME = struct.Struct("=d")
 _NOTE_BYTES = 4 * LONGEST_NOTE
-_SIZE = _HEAD.size + _NOTE_BYTES + _DEADLINE.size
+_DEADLINE_AT = _HEAD.size + _NOTE_BYTES
+_BEGUN_AT = _DEADLINE_AT + _TIME.size
+_SIZE = _BEGUN_AT + _TIME.size
 
 
 class SharedReport:
@@ -105,12 +107,22 @@ class SharedReport:
     @property
     def deadline(self) -> float:
         """When the job's time is up, on the same clock; it moves with the batch's."""
-        deadline: float = _DEADLINE.unpack_from(self._memory, _HEAD.size + _NOTE_BYTES)[0]
+        deadline: float = _TIME.unpack_from(self._memory, _DEADLINE_AT)[0]
         return deadline
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        _DEADLINE.pack_into(self._memory, _HEAD.size + _NOTE_BYTES, deadline)
+        _TIME.pack_into(self._memory, _DEADLINE_AT, deadline)
+
+    @property
+    def begun_at(self) -> float:
+        """When the job's own code began, its module imported; 0 if it has not."""
+        begun_at: float = _TIME.unpack_from(self._memory, _BEGUN_AT)[0]
+        return begun_at
+
+    def begin(self) -> None:
+        """Take note that the job's own code begins."""
+        _TIME.pack_into(self._memory, _BEGUN_AT, time.monotonic())
 
     def say(self, progress: float | None, note: str) -> None:
         """Take note of a heartbeat."""
@@ -124,6 +136,7 @@ class SharedReport:
     def clear(self) -> None:
         """Forget what the last job has said."""
         _HEAD.pack_into(self._memory, 0, 0.0, math.nan, 0)
+        _TIME.pack_into(self._memory, _BEGUN_AT, 0.0)
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ async def beat(seconds: float, then: float = 0.0) -> str:
 
 
 @job
-async def block(seconds: float, then: float = 0.0) -> str:
+async def beat_blocking(seconds: float, then: float = 0.0) -> str:
     """Do the same, and hold the event loop all the time."""
     beat_for(seconds, SILENCE / 10)
     time.sleep(then)
@@ -48,14 +49,14 @@ async def block(seconds: float, then: float = 0.0) -> str:
 
 
 @job
-def plain(seconds: float, then: float = 0.0) -> str:
+def beat_plainly(seconds: float, then: float = 0.0) -> str:
     beat_for(seconds, SILENCE / 10)
     time.sleep(then)
     return "done"
 
 
 @job(isolation="thread")
-def thread(seconds: float, then: float = 0.0) -> str:
+def beat_in_thread(seconds: float, then: float = 0.0) -> str:
     beat_for(seconds, SILENCE / 10)
     end = time.monotonic() + then
     while time.monotonic() < end and not current_job().cancelling:
@@ -64,7 +65,7 @@ def thread(seconds: float, then: float = 0.0) -> str:
 
 
 @job
-async def hold_in_c(seconds: float, then: float = 0.0) -> str:
+async def beat_then_hold_in_c(seconds: float, then: float = 0.0) -> str:
     """Hold the loop in code that checks for no signals."""
     beat_for(seconds, SILENCE / 10)
     if then:
@@ -73,7 +74,7 @@ async def hold_in_c(seconds: float, then: float = 0.0) -> str:
 
 
 @job
-async def swallow(seconds: float, then: float = 0.0) -> None:
+async def beat_then_swallow(seconds: float, then: float = 0.0) -> None:
     """Fall silent, and ignore the cancellation."""
     await beat(seconds)
     end = time.monotonic() + then
@@ -84,10 +85,10 @@ async def swallow(seconds: float, then: float = 0.0) -> None:
             continue
 
 
-KINDS = [(beat, "cancelled"), (block, "interrupted"), (plain, "killed"), (thread, "abandoned")]
+KINDS = [(beat, "cancelled"), (beat_blocking, "interrupted"), (beat_plainly, "killed"), (beat_in_thread, "abandoned")]
 
 
-@pytest.mark.parametrize(("function", "stopped"), [*KINDS, (swallow, "abandoned")])
+@pytest.mark.parametrize(("function", "stopped"), [*KINDS, (beat_then_swallow, "abandoned")])
 async def test_a_job_that_falls_silent_is_stopped(
     producer: Producer, worker: StartWorker, function: Any, stopped: str
 ) -> None:
@@ -130,7 +131,7 @@ async def test_a_silent_job_that_nothing_interrupts_has_its_worker_process_kille
 ) -> None:
     worker_process("tests.integration.test_heartbeat_timeout", kill_floor=0.1)
     batch = await producer.submit(
-        [hold_in_c.spec(2 * SILENCE, LONG), nap.spec(0.1)], heartbeat_timeout=SILENCE, timeout=LONG, grace=0.1
+        [beat_then_hold_in_c.spec(2 * SILENCE, LONG), nap.spec(0.1)], heartbeat_timeout=SILENCE, timeout=LONG, grace=0.1
     )
     results = await batch.results()
     assert isinstance(results[0], TimeoutResult)
@@ -142,7 +143,9 @@ async def test_a_job_that_holds_the_loop_and_beats_keeps_its_worker_process(
     producer: Producer, worker_process: StartProcess
 ) -> None:
     worker_process("tests.integration.test_heartbeat_timeout", kill_floor=0.1)
-    batch = await producer.submit([hold_in_c.spec(4 * SILENCE)], heartbeat_timeout=SILENCE, timeout=LONG, grace=0)
+    batch = await producer.submit(
+        [beat_then_hold_in_c.spec(4 * SILENCE)], heartbeat_timeout=SILENCE, timeout=LONG, grace=0
+    )
     [result] = await batch.results()
     assert isinstance(result, SuccessResult), result
 
@@ -219,7 +222,7 @@ async def test_a_silent_job_may_be_cancelled_and_fail_like_any_other(producer: P
 async def test_who_is_kept_from_the_loop_by_another_is_not_silent(producer: Producer, worker: StartWorker) -> None:
     async with worker():
         batch = await producer.submit([beat.spec(3 * SILENCE, key="beats")], heartbeat_timeout=SILENCE, timeout=LONG)
-        other = await producer.submit([block.spec(0.0, 3 * SILENCE)], timeout=LONG)
+        other = await producer.submit([beat_blocking.spec(0.0, 3 * SILENCE)], timeout=LONG)
         [result] = await batch.results()
         assert isinstance(result, SuccessResult), result
         assert (await other.results())[0].status == "success"
@@ -244,3 +247,31 @@ async def test_a_time_that_cannot_be_is_refused_everywhere(producer: Producer, v
 async def test_arguments_named_so_are_given_by_a_job_spec(producer: Producer, worker: StartWorker, door: Path) -> None:
     spec = square.spec(2, heartbeat_timeout=5, deadline=9)
     assert (spec.heartbeat_timeout, spec.deadline, spec.kwargs) == (5, 9, {})
+
+
+async def test_many_silent_jobs_are_stopped_beside_many_that_beat(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        specs = [beat.spec(0.0, LONG) if number % 2 else beat.spec(3 * SILENCE) for number in range(40)]
+        results = await (await producer.submit(specs, heartbeat_timeout=SILENCE, timeout=LONG)).results()
+    assert [result.status for result in results] == ["success", "timeout"] * 20
+    assert {result.stopped for result in results if isinstance(result, TimeoutResult)} == {"cancelled"}
+
+
+async def test_the_import_of_a_plain_jobs_module_is_no_silence(
+    producer: Producer, worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "slow_to_import.py"
+    module.write_text(
+        "import os, time\nfrom straggler import job\n"
+        "if 'SLOW' in os.environ:\n    time.sleep(1.0)\n"
+        "@job\ndef imported_slowly(seconds: float) -> str:\n    time.sleep(seconds)\n    return 'done'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    function = importlib.import_module("slow_to_import").imported_slowly
+    monkeypatch.setenv("SLOW", "1")
+    async with worker(job_processes=1):
+        batch: Any = await producer.submit([function.spec(0.0), function.spec(LONG)], heartbeat_timeout=SILENCE)
+        first, second = await batch.results()
+    assert first.status == "success"
+    assert isinstance(second, TimeoutResult)
+    assert (second.phase, second.stopped) == ("heartbeat", "killed")
