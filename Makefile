@@ -3,14 +3,18 @@
 #
 #   make test PYTHON=python3.13 VENV=.venv313     # with another Python, in another environment
 #   make test ARGS='-k timeout -x'                # further words for pytest
+#   make test PROCESSES=0                         # one test after another, e.g. for --pdb
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Of pytest. More than there are cores: most of what tests do is wait for processes that they have started.
+PROCESSES ?= 4
 
 BIN = $(VENV)/bin
 # The stamp carries the version: another PYTHON with the same VENV makes the environment anew.
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+PYTEST = pytest -n $(PROCESSES) --dist worksteal
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -26,7 +30,7 @@ demo: $(READY) ## 1,000 pages of which 10 hang, fetched with a timeout of 3 s
 	@$(BIN)/python examples/demo.py
 
 test: $(READY) ## all tests; those that need Redis where there is a redis-server, on servers of their own
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m $(PYTEST) $(ARGS)
 
 check: lint types layers coverage ## the gate: format, lint, types, layers, tests, coverage
 
@@ -46,7 +50,7 @@ layers: $(READY)
 
 coverage: $(READY)
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m $(PYTEST) $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

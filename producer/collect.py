@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from protocol.errors import OptionError, ProtocolError
 from protocol.results import Result, decode_entry
 
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
+WhenTaken: TypeAlias = Callable[[str], Awaitable[None]]
 
 # Entries in one read: each holds up to 256 results or about 1 MiB.
 ENTRIES_A_READ = 16
@@ -56,7 +58,7 @@ async def read(
     cursor: Cursor,
     watch: Watch,
     timeout: float | None = None,
-    when_taken: Callable[[str], Awaitable[None]] | None = None,
+    when_taken: WhenTaken | None = None,
 ) -> AsyncGenerator[Result[Any], None]:
     """Yield each result after the cursor once, in order of recording, until the batch is complete; moves the cursor.
 
@@ -73,6 +75,40 @@ async def read(
         BatchNotFoundError: If there is no such batch; BatchLostError, if there was.
         ProtocolError: If a key or an entry is not ours.
     """
+    async with aclosing(_pages(redis, batch_id, cursor, watch, timeout, when_taken)) as pages:
+        async for entries in pages:
+            for result in _take(entries, batch_id, cursor):
+                yield result
+
+
+async def read_groups(
+    redis: ArqRedis,
+    batch_id: str,
+    cursor: Cursor,
+    watch: Watch,
+    timeout: float | None = None,
+    when_taken: WhenTaken | None = None,
+) -> AsyncGenerator[list[Result[Any]], None]:
+    """Yield results as `read` does, those of one entry at a time; the cursor moves by entries."""
+    async with aclosing(_pages(redis, batch_id, cursor, watch, timeout, when_taken)) as pages:
+        async for entries in pages:
+            for entry_id, entry in entries:
+                if b"end" in entry:
+                    return
+                group = decode_entry(batch_id, entry, keys.results(batch_id))[cursor.taken :]
+                cursor.entry, cursor.taken = entry_id.decode(), 0
+                yield group
+
+
+async def _pages(
+    redis: ArqRedis,
+    batch_id: str,
+    cursor: Cursor,
+    watch: Watch,
+    timeout: float | None,
+    when_taken: WhenTaken | None,
+) -> AsyncGenerator[list[Entry], None]:
+    """Yield the entries after the cursor, some at a time, as they are recorded; who takes them moves the cursor."""
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     async with asyncio.timeout_at(deadline):
         await watch.begin()
@@ -81,8 +117,7 @@ async def read(
             if when_taken is not None and not await _next_entries(redis, keys.results(batch_id), cursor, None):
                 await when_taken(cursor.entry)
             entries = await _wait_for_entries(redis, keys.results(batch_id), cursor, watch)
-        for result in _take(entries, batch_id, cursor):
-            yield result
+        yield entries
         if _have_end(entries):
             return
 

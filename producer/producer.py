@@ -114,7 +114,7 @@ class Producer:
         return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit)
 
     async def open_batch(
-        self, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
+        self, /, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
     ) -> Batch[Any]:
         """Open a batch to which jobs are added, by `Batch.add` or by its own jobs, until it is closed.
 

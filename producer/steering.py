@@ -10,10 +10,11 @@ from producer.cancel import Cancellation, checked_indexes, checked_reason
 from producer.fleet import slots_alive
 from producer.watch import Watch
 from protocol import keys
-from protocol.adding import Adder, Jobs, name_by_key, portions
+from protocol.adding import Adder
 from protocol.batches import BatchOptions
 from protocol.connection import Scripts
 from protocol.errors import BatchLostError
+from protocol.newjobs import Jobs, name_by_key, portions
 from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
 
 # So few jobs travel one by one, however many slots there are.

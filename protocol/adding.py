@@ -6,91 +6,16 @@ once, however often it comes; a call without names, too, by the number that its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import ResponseError
 
 from protocol import keys
 from protocol.connection import Call, Scripts
-from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError, UsageError
-from protocol.jobs import JobSpec, encode_job
+from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
+from protocol.newjobs import BYTES_A_CALL, NewJob
 
-Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]] | JobSpec[Any]
-
-# What one call may carry, and how large a chunk is cut from it.
-_JOBS_A_CALL = 1000
-_BYTES_A_CALL = 1 << 20
 _LARGEST_CHUNK = 256
-
-
-class NewJob(NamedTuple):
-    """A job that is to be added.
-
-    Args:
-        key: What people call it, if it is known by that; else None.
-        text: The job, as JSON.
-    """
-
-    key: str | None
-    text: bytes
-
-
-def encode_new(jobs: Iterable[JobSpec[Any]], limit_bytes: int, *, unique: bool, first: int = 0) -> Iterator[NewJob]:
-    """Write jobs that are to be added.
-
-    Args:
-        jobs: The jobs.
-        limit_bytes: Longest arguments of one job, bytes of JSON.
-        unique: Whether each is known by its key.
-        first: The number of the first of them, for messages.
-
-    Raises:
-        UsageError: If a job cannot be; names it by its place among these.
-    """
-    for number, job in enumerate(jobs, first):
-        if not isinstance(job, JobSpec):
-            raise UsageError(
-                f"job {number} is {job!r}, not a JobSpec: make one with your_job.spec(...) or JobSpec(...)"
-            )
-        if unique and job.key is None:
-            raise OptionError(
-                f"job {number}, of {job.function!r}, has no key, and with unique=True jobs are told apart by that: "
-                "your_job.spec(..., key=...)"
-            )
-        try:
-            yield NewJob(job.key if unique else None, encode_job(job, limit_bytes))
-        except UsageError as error:
-            raise type(error)(f"job {number}: {error}") from None
-
-
-async def portions(jobs: Jobs, limit_bytes: int, *, unique: bool) -> AsyncIterator[list[NewJob]]:
-    """Cut jobs into what one call may carry; those of an async source go one by one, as they come.
-
-    Raises:
-        UsageError: If a job cannot be; those before its portion are on their way by then.
-    """
-    if isinstance(jobs, AsyncIterable):
-        number = 0
-        async for job in jobs:
-            yield list(encode_new([job], limit_bytes, unique=unique, first=number))
-            number += 1
-        return
-    portion: list[NewJob] = []
-    size = 0
-    for new in encode_new([jobs] if isinstance(jobs, JobSpec) else jobs, limit_bytes, unique=unique):
-        if portion and (len(portion) == _JOBS_A_CALL or size + len(new.text) > _BYTES_A_CALL):
-            yield portion
-            portion, size = [], 0
-        portion.append(new)
-        size += len(new.text)
-    if portion:
-        yield portion
-
-
-def name_by_key(new: NewJob) -> str:
-    """Name a job by its key; without one it has no name."""
-    return "" if new.key is None else f"={new.key}"
 
 
 class Adder:
@@ -133,7 +58,7 @@ class Adder:
             keys.batch(batch_id), keys.chunks(batch_id), keys.queue(self._queue), keys.wake(self._queue),
             keys.names(batch_id),
         )  # fmt: skip
-        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), size, _BYTES_A_CALL)
+        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), size, BYTES_A_CALL)
         jobs = [part for both in named for part in both]
         return self._read(await self._run(("add", names, (*about, self._adder_id, number, *jobs))))
 

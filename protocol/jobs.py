@@ -91,6 +91,11 @@ class JobSpecs(Generic[R]):
         """What each job is called with, by position, lazily; a fifth of the work of making it a `JobSpec`."""
         return map(self._pack, self._arguments)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether iterating waits for nothing: what they are called with is all in memory."""
+        return isinstance(self._arguments, list | tuple | range | set | frozenset | dict | str)
+
     def __length_hint__(self) -> int:
         return len(self._arguments) if isinstance(self._arguments, Sized) else NotImplemented
 

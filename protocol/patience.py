@@ -154,10 +154,12 @@ class Patience:
 
     Attributes:
         outage: What these calls know of their Redis.
+        retries: How often a call has been made again.
     """
 
     def __init__(self) -> None:
         self.outage = Outage()
+        self.retries = 0
 
     async def keep_trying(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make a call until Redis has answered it.
@@ -183,6 +185,7 @@ class Patience:
         try:
             while True:
                 await asyncio.sleep(next(waits))
+                self.retries += 1
                 try:
                     reply = await _in_time(attempt, limit)
                 except Exception as error:

@@ -8,12 +8,14 @@ object each. `protocol.results` reads both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
 from protocol import keys
-from protocol.connection import Call
+
+if TYPE_CHECKING:  # each process of a job imports this, and none of them speaks to Redis
+    from protocol.connection import Call
 
 Success = tuple[int, str, bytes, float, float]
 """Index, "success", the value as JSON, and when the job started and ended, on one clock, s."""

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
         dashboard_token: What the dashboard's visitors give before they may act.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        metrics_port: Where a worker serves its metrics for Prometheus; none are served by default, 0 takes a free port.
+        metrics_host: The address of that.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     dashboard_token: Annotated[SecretStr | None, Field(min_length=8)] = None
     max_arguments_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_ARGUMENTS_BYTES
     max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    metrics_host: str = "127.0.0.1"
 
     @classmethod
     def read(cls) -> Settings:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from protocol.results import TimeoutResult as TimeoutResult
     from protocol.running import RunningJob as RunningJob
     from protocol.settings import Settings as Settings
+    from straggler import sync as sync
     from straggler.embedded import embedded as embedded
     from workers.context import current_job as current_job
     from workers.local import with_result as with_result
@@ -79,6 +80,8 @@ __all__ = sorted(_HOME_OF)  # noqa: PLE0605  # built from the table above
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sync":
+        return _import("straggler.sync")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'straggler' has no attribute {name!r}")
     value = getattr(_import(_HOME_OF[name]), name)

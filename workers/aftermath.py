@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,9 @@ class Aftermath:
         scripts: The scripts of the Redis that holds the queue.
         queue: The queue's name.
         lease: How long a lease lasts, s.
+
+    Attributes:
+        recorded: How many results it has recorded itself, by function and status.
     """
 
     def __init__(self, scripts: Scripts, queue: str, lease: float = 10.0) -> None:
@@ -66,6 +70,7 @@ class Aftermath:
         self._redis = scripts.redis
         self._queue = queue
         self.lease = lease
+        self.recorded: Counter[tuple[str, str]] = Counter()
 
     async def renew(self, pulse: Pulse) -> float:
         """Renew the leases of a process that a job keeps from it: its other jobs are not to stop for that.
@@ -132,7 +137,7 @@ class Aftermath:
             pipe.hget(keys.batch(batch_id), "options")
             pipe.hget(keys.chunks(batch_id), str(first))
             pipe.hget(keys.retries(batch_id), str(current.index))
-            pipe.hmget(keys.crashes(batch_id), [current.chunk_id, keys.chunk_id(batch_id, first)])
+            pipe.hget(keys.crashes(batch_id), current.chunk_id)
             pipe.time()
             encoded, jobs, failures, crashes, (seconds, microseconds) = await pipe.execute()
         if encoded is None or jobs is None:
@@ -147,7 +152,7 @@ class Aftermath:
             again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay)
             await Retries(self._scripts, self._queue, worker_id).write([again])
             return
-        died = [crash for some in set(crashes) for crash in read_crashes(some) if crash.is_under(current.index)]
+        died = [crash for crash in read_crashes(crashes) if crash.is_under(current.index)]
         now = seconds + microseconds / 1e6
         row = encode_row(
             index=current.index,
@@ -161,7 +166,8 @@ class Aftermath:
             stopped=outcome.stopped,
         )
         common = encode_common(job.function, worker_id, payload.enqueued_at)
-        await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row]))
+        if await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row])) > 0:
+            self.recorded[job.function, "timeout"] += 1
 
     async def _hand_back(
         self, worker_id: str, death: Death, begun: dict[str, int], payloads: dict[str, Payload]

@@ -14,10 +14,14 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+import threading
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 from pydantic_core import from_json, to_json
 
+from protocol.errors import BatchClosedError, StragglerError
+from protocol.newjobs import NewJob
 from workers import context, registry
 from workers.endings import die_with_parent
 from workers.failures import asks_again, describe
@@ -37,13 +41,13 @@ def main(descriptor: int, report: SharedReport) -> None:
     os.set_inheritable(descriptor, False)  # noqa: FBT003  # takes no keyword
     os.register_at_fork(after_in_child=lambda: _leave_to_itself(descriptor))
     with socket.socket(fileno=descriptor) as worker, worker.makefile("rwb") as stream:
-        _send(stream, b"{}")
-        while length := stream.read(LENGTH_BYTES):
-            call = from_json(stream.read(int.from_bytes(length, "big")))
-            reply = _run(call, report)
+        line = _Line(stream)
+        line.send(b"{}")
+        while call := line.receive():
+            reply = _run(call, report, line)
             if os.getpid() != own:
                 os._exit(0)  # a fork of the job's that came back: the job goes on in the process that it was
-            _send(stream, reply)
+            line.send(reply)
 
 
 def _leave_to_itself(descriptor: int) -> None:
@@ -52,19 +56,64 @@ def _leave_to_itself(descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _send(stream: Any, text: bytes) -> None:
-    stream.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
-    stream.flush()
+class _Line:
+    """The line to the worker. While a thread of the job's asks for something, nothing else is said."""
+
+    def __init__(self, stream: BinaryIO | Any) -> None:
+        self._stream = stream
+        self._asking = threading.Lock()
+        self._own = os.getpid()
+
+    def send(self, text: bytes) -> None:
+        """Say something, once nobody asks any more."""
+        with self._asking:
+            self._write(text)
+
+    def receive(self) -> dict[str, Any] | None:
+        """Read what the worker says; nothing if it is gone."""
+        length = self._stream.read(LENGTH_BYTES)
+        return from_json(self._stream.read(int.from_bytes(length, "big"))) if length else None
+
+    def add(self, batch_id: str, jobs: Sequence[NewJob]) -> list[int]:
+        """Ask the worker to add jobs to the job's batch."""
+        if os.getpid() != self._own:
+            raise StragglerError("a fork of a job's process cannot add jobs: the job itself must")
+        request = to_json({"add": [(key, text.decode()) for key, text in jobs]})
+        with self._asking:
+            self._write(request)
+            told = self.receive()
+        if told is None:
+            raise StragglerError("the job's worker is gone")
+        return _read_answer(batch_id, told)
+
+    def _write(self, text: bytes) -> None:
+        self._stream.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
+        self._stream.flush()
 
 
-def _run(call: dict[str, Any], report: SharedReport) -> bytes:
+def _read_answer(batch_id: str, told: dict[str, Any]) -> list[int]:
+    """Read what a job's process was told.
+
+    Raises:
+        BatchClosedError: If the batch takes no more jobs.
+        StragglerError: If the jobs could not be added for another reason.
+    """
+    if "closed" in told:
+        raise BatchClosedError(batch_id, told["closed"])
+    if "problem" in told:
+        raise StragglerError(told["problem"])
+    indexes: list[int] = told["indexes"]
+    return indexes
+
+
+def _run(call: dict[str, Any], report: SharedReport, line: _Line) -> bytes:
     run: context.RunElsewhere | None = None
     try:
         with importing():
             registry.load(call["module"])
         function = registry.find(call["job"])
         if call["about"] is not None:
-            run = context.RunElsewhere(call["about"], report)
+            run = context.RunElsewhere(call["about"], report, line.add)
             context.enter(run)
         report.begin()
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])

@@ -217,7 +217,7 @@ def _read(reply: list[Any]) -> Claimed | None:
     if len(reply) == 2:
         _say_dropped(name, "it names jobs that its batch does not have")
         return None
-    _, _, options, deadline, jobs, done, crashes, parents_crashes, orders, *failures = reply
+    _, _, options, deadline, jobs, done, crashes, orders, *failures = reply
     return Claimed(
         name,
         payload,
@@ -225,7 +225,7 @@ def _read(reply: list[Any]) -> Claimed | None:
         _number(deadline),
         jobs,
         done or b"",
-        [*read_crashes(crashes), *read_crashes(parents_crashes)],
+        read_crashes(crashes),
         dict(_pairs(failures)),
         read_orders(orders),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from protocol.errors import StragglerError
+from protocol.jobs import JobSpec
+from protocol.newjobs import NewJob, encode_new
 from workers import reports
 
 _current: ContextVar[RunsJob] = ContextVar("straggler_current_job")
@@ -77,6 +80,42 @@ class CurrentJob:
         if self._run.outcome is None:
             self._run.report(progress, note)
 
+    async def add(self, jobs: Iterable[JobSpec[Any]] | JobSpec[Any], *, unique: bool = False) -> list[int]:
+        """Add jobs to this job's own batch, which `Producer.open_batch` has made; they may start at once.
+
+        Should this job run again, it adds nothing twice: what it adds is known by the order in which it does, so that
+        its first addition is the same job each time. Where that order may differ between attempts, or several jobs may
+        add the same, give each a `key` and `unique=True`.
+
+        Args:
+            jobs: Jobs, or one job.
+            unique: Whether each job is known by its key, in the whole batch, whoever adds it.
+
+        Returns:
+            The index of each job in the batch, in order; of one that was there already, that one's.
+
+        Raises:
+            UsageError: If a job cannot be: ArgumentsError, PayloadTooLargeError, ...; none is added then.
+            OptionError: If a job has no key with `unique=True`; as above.
+            BatchClosedError: If the batch takes no more jobs. (That all of them were added before is no error.)
+            StragglerError: If this job is over.
+        """
+        return await self._run.add(self._written(jobs, unique=unique))
+
+    def add_sync(self, jobs: Iterable[JobSpec[Any]] | JobSpec[Any], *, unique: bool = False) -> list[int]:
+        """Do as `add`, from a plain function, in its process or thread, which waits for it.
+
+        Raises:
+            StragglerError: If it is called on an event loop, which it would block; else as `add`.
+        """
+        if _has_loop():
+            raise StragglerError("add_sync(...) would block the event loop: use `await current_job().add(...)` here")
+        return self._run.add_sync(self._written(jobs, unique=unique))
+
+    def _written(self, jobs: Iterable[JobSpec[Any]] | JobSpec[Any], *, unique: bool) -> list[NewJob]:
+        some = [jobs] if isinstance(jobs, JobSpec) else jobs
+        return list(encode_new(some, self._run.arguments_limit, unique=unique))
+
 
 class RunElsewhere:
     """A run as the job's own process knows it.
@@ -84,11 +123,16 @@ class RunElsewhere:
     Args:
         about: What `describe` said of it in the worker.
         report: Where the job says that it is alive, and the worker until when it may run.
+        add: Asks the worker to add jobs to this batch; waits for its answer.
     """
 
     cancelling = False
 
-    def __init__(self, about: dict[str, Any], report: reports.SharedReport) -> None:
+    def __init__(
+        self, about: dict[str, Any], report: reports.SharedReport, add: Callable[[str, Sequence[NewJob]], list[int]]
+    ) -> None:
+        self.arguments_limit: int = about.pop("arguments_limit")
+        self._add = add
         self.outcome: Any = None
         self.report = report.say
         self._shared = report
@@ -102,6 +146,20 @@ class RunElsewhere:
     def current_job(self) -> CurrentJob:
         """Describe the job."""
         return CurrentJob(self, **self._about)
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs; this process runs nothing else."""
+        return self.add_sync(jobs)
+
+    def add_sync(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs.
+
+        Raises:
+            StragglerError: If the job is over.
+        """
+        if self.outcome is not None:
+            raise StragglerError(f"job {self.current_job().job_id} is over, and adds no more jobs")
+        return self._add(self._about["batch_id"], jobs)
 
 
 class RunsJob(Protocol):
@@ -121,6 +179,18 @@ class RunsJob(Protocol):
     @property
     def report(self) -> Callable[[float | None, str], None]:
         """Take note of a heartbeat: its progress, its note."""
+
+    @property
+    def arguments_limit(self) -> int:
+        """Longest arguments of a job that it adds, bytes of JSON."""
+
+    @property
+    def add(self) -> Callable[[Sequence[NewJob]], Awaitable[list[int]]]:
+        """Add jobs to the job's batch."""
+
+    @property
+    def add_sync(self) -> Callable[[Sequence[NewJob]], list[int]]:
+        """Add jobs to the job's batch, not from the loop."""
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""
@@ -160,4 +230,13 @@ def describe() -> dict[str, Any] | None:
         return None
     job: CurrentJob = run.current_job()
     names = ("batch_id", "index", "key", "attempt")
-    return {name: getattr(job, name) for name in names}
+    about = {name: getattr(job, name) for name in names}
+    return {**about, "arguments_limit": run.arguments_limit}
+
+
+def _has_loop() -> bool:
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -13,13 +13,15 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Scripts
-from protocol.settings import Settings
+from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES, Settings
 from workers import forks
+from workers.adding import Additions
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.control import Control
@@ -27,6 +29,7 @@ from workers.deadlines import Deadlines
 from workers.heart import Heart, resident_memory
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
+from workers.metrics import Counts, Metrics
 from workers.processes import Processes
 from workers.pulse import Pulse
 from workers.recorder import Recorder
@@ -51,9 +54,11 @@ class WorkerOptions:
         lease: How long a chunk is held without a sign of life, s.
         shutdown_wait: How long running jobs may finish after SIGTERM, s.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        max_arguments_bytes: Longest arguments of one job that a job adds, bytes of JSON.
         job_processes: Processes for plain functions.
         max_abandoned: Runs left behind that a worker bears with before it drains and leaves.
         burst: Whether to leave once the queue is empty.
+        metrics: The folder in which to write down what is counted, if anybody asks for it.
     """
 
     queue: str = "default"
@@ -61,9 +66,11 @@ class WorkerOptions:
     lease: float = 10.0
     shutdown_wait: float = 10.0
     max_result_bytes: int = 1 << 20
+    max_arguments_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES
     job_processes: int = os.cpu_count() or 1
     max_abandoned: int = 16
     burst: bool = False
+    metrics: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, burst: bool = False) -> WorkerOptions:
@@ -74,6 +81,7 @@ class WorkerOptions:
             lease=settings.lease,
             shutdown_wait=settings.shutdown_wait,
             max_result_bytes=settings.max_result_bytes,
+            max_arguments_bytes=settings.max_arguments_bytes,
             job_processes=settings.job_processes,
             max_abandoned=settings.max_abandoned,
             burst=burst,
@@ -125,9 +133,10 @@ class Crew:
         self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
+        self.additions = Additions(self.scripts, options.queue, options.concurrency, options.max_arguments_bytes)
         self.runner = Runner(
             self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
-            options.max_result_bytes, self.deadlines, self.processes, self.threads, {},
+            options.max_result_bytes, self.deadlines, self.processes, self.threads, {}, self.additions,
         )  # fmt: skip
         self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)
@@ -136,6 +145,9 @@ class Crew:
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
         self.control = Control(self.scripts, self.chunks, options.lease * 0.3)
+        self._lag = 0.0
+        self.metrics = Metrics(options.metrics, self.clock, self._observe) if options.metrics else None
+        self.recorder.on_written = self.metrics.count if self.metrics else None
 
     async def start(self) -> None:
         """Start to record and to renew, and tell the producers of our slots."""
@@ -149,10 +161,13 @@ class Crew:
         if self._pulse is not None:
             self._pulse.worker_id = self.worker_id
         self.heart.start()
+        if self.metrics is not None:
+            self.metrics.start()
 
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
         await self.control.close()
+        await self.additions.close()
         await self.recorder.close()
         self.interrupts.stop()
         self.deadlines.close()
@@ -163,6 +178,8 @@ class Crew:
         self.threads.close()
         await self.resources.close()
         self.tasks.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
 
     def hold(self, claimed: Claimed, until: float) -> bool:
         """Renew a claimed chunk's lease, which ends at `until`; returns whether it is to be run.
@@ -208,12 +225,27 @@ class Crew:
             self._pulse.drop(claimed.chunk_id)
 
     def _describe(self) -> dict[str, Any]:
+        self._lag = self.heart.take_lag()
         return {
             "slots": self.slots.total,
             "running": self.slots.used,
             "abandoned": len(self.deadlines.left_behind),
-            "loop_lag": round(self.heart.take_lag(), 6),
+            "loop_lag": round(self._lag, 6),
             "memory": resident_memory(),
+        }
+
+    def _observe(self, counts: Counts) -> None:
+        patience = getattr(self.scripts.redis, "patience", None)  # arq's own client has none
+        counts.redis_retries = patience.retries if patience else 0
+        counts.leases_renewed, counts.leases_lost = self.leases.renewed, self.leases.lost
+        counts.batches = list({chunk.batch_id for chunk in self.chunks.values()})
+        counts.now = {
+            "slots": self.slots.total,
+            "slots_in_use": self.slots.used,
+            "abandoned_jobs": len(self.deadlines.left_behind),
+            "results_held": self.recorder.held,
+            "memory_bytes": resident_memory(),
+            "loop_lag_seconds": self._lag,
         }
 
     def _stop_chunk(self, chunk_id: str) -> None:

@@ -40,6 +40,10 @@ class Leases:
         lease: How long a lease lasts, s; it is renewed every third of that, less a little.
         cells: The memory that is shared with a supervisor, which renews where a job keeps this process from it.
         on_drain: Called each time that somebody is found to want this worker to leave.
+
+    Attributes:
+        renewed: How often a lease has been renewed.
+        lost: How many leases have been lost.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Leases:
         self._interval = lease * 0.3
         # A chunk's id -> when its lease ends unless it is renewed, on the monotonic clock.
         self._held: dict[str, float] = {}
+        self.renewed = self.lost = 0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
@@ -134,6 +139,7 @@ class Leases:
             "renew", (keys.queue(self._queue),), (self.worker_id, lease_ms, *renewed)
         )
         until = self._clock.monotonic(seconds, microseconds) + self._lease
+        self.renewed += len(renewed) - len(lost)
         for chunk_id in set(renewed) & set(self._held):
             self._held[chunk_id] = until
         for chunk_id in lost:
@@ -142,6 +148,7 @@ class Leases:
     def _lose(self, chunk_id: str) -> None:
         if self._held.pop(chunk_id, None) is None:
             return
+        self.lost += 1
         logger.warning(
             "lease of chunk %s was lost: its jobs stop here and run elsewhere", chunk_id,
             extra={"event": "lease.lost", "chunk": chunk_id},

@@ -122,7 +122,6 @@ class Process:
             DescribedError: If the job raised.
             ProcessDiedError: If its process ended.
         """
-        assert self._writer is not None  # noqa: S101  # started before it is handed out
         call = {
             "module": function.module,
             "job": function.name,
@@ -133,9 +132,11 @@ class Process:
             "about": context.describe(),
         }
         self.report.clear()
-        text = to_json(call, bytes_mode="base64", inf_nan_mode="constants")
-        self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
+        self._send(to_json(call, bytes_mode="base64", inf_nan_mode="constants"))
         reply = await self._receive()
+        while reply.startswith(b'{"add":'):
+            self._send(await context.running().answer(reply))
+            reply = await self._receive()
         if reply.startswith(b'{"value":'):
             return Encoded(reply)
         raise _told(from_json(reply))
@@ -159,6 +160,10 @@ class Process:
             await asyncio.sleep(delay)
             delay = min(0.05, 2 * delay)
         return code
+
+    def _send(self, text: bytes) -> None:
+        assert self._writer is not None  # noqa: S101  # started before it is handed out
+        self._writer.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
 
     async def _receive(self) -> bytes:
         assert self._reader is not None  # noqa: S101  # as above

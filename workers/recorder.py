@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast, get_args
 
 from redis.exceptions import RedisError
@@ -105,6 +105,9 @@ class Recorder:
         limit: Results held at most; beyond it `room` waits.
         is_busy: Whether more results are to be expected: then one waits for company, 2 ms at most since the last write.
         limit_bytes: Bytes of results held at most; beyond it `room` waits.
+
+    Attributes:
+        on_written: Called with each few groups that have been written.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Recorder:
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.on_written: Callable[[Sequence[Group]], None] | None = None
 
     def start(self) -> None:
         """Start to write."""
@@ -174,6 +178,11 @@ class Recorder:
         self._wanted.set()
 
     @property
+    def held(self) -> int:
+        """Results that are held."""
+        return self._held
+
+    @property
     def is_full(self) -> bool:
         """Whether no more results should be taken on."""
         return self._held >= self._limit or self._held_bytes >= self._limit_bytes
@@ -200,6 +209,8 @@ class Recorder:
                 self._held -= len(piece.rows)
                 self._held_bytes -= piece.size
                 piece.tell_owners()
+            if self.on_written is not None:
+                self.on_written(pieces)
             self._written.set()
 
     def _gather(self) -> list[Group]:

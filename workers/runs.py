@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
+from protocol.newjobs import NewJob
 from protocol.results import Phase, Stopped
 from workers import registry
+from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
 from workers.clocks import Clocks
 from workers.context import CurrentJob, enter
@@ -50,6 +52,7 @@ class Runner:
         processes: Where plain functions run.
         threads: Where those run that ask for it.
         reports: What jobs say of themselves, of those that do.
+        additions: What jobs add to their batches.
     """
 
     worker_id: str
@@ -63,6 +66,7 @@ class Runner:
     processes: Processes
     threads: Threads
     reports: dict[JobRun, Report]
+    additions: Additions
 
     def call(
         self,
@@ -155,6 +159,28 @@ class JobRun(Run):
         if report is None:
             report = reports[self] = OwnReport()
         report.say(progress, note)
+
+    @property
+    def batch_id(self) -> str:
+        """The job's batch."""
+        return self.chunk.batch_id
+
+    @property
+    def arguments_limit(self) -> int:
+        """Longest arguments of a job that it adds, bytes of JSON."""
+        return self.chunk.runner.additions.limit_bytes
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs to the job's batch."""
+        return await self.chunk.runner.additions.add(self, jobs)
+
+    async def answer(self, request: bytes) -> bytes:
+        """Add jobs for the job's process, which asks for it."""
+        return await answer(self, request)
+
+    def add_sync(self, jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs to the job's batch, from a thread."""
+        return self.chunk.runner.additions.add_from_thread(self, jobs)
 
     def current_job(self) -> CurrentJob:
         """Tell the job what it may ask."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,9 @@ class Supervisor:
         environment: Of the processes.
         shutdown_wait: How long running jobs may finish once the processes are told to stop, s.
         burst: Whether a process that leaves by itself has done its work.
+
+    Attributes:
+        deaths: How many processes have ended otherwise than in order, `killed` or `died`.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._settling: set[asyncio.Task[None]] = set()
         self._is_proven = False
+        self.deaths: Counter[str] = Counter()
         self._shutdown_wait = shutdown_wait
         self._stops = 0
         self._kill_at = 0.0
@@ -246,6 +251,7 @@ class Supervisor:
 
     def _mourn(self, child: Child) -> None:
         code = child.process.returncode
+        self.deaths["killed" if child.hung or child.kept else "died"] += 1
         ending = "hung and was killed" if child.hung or child.kept else describe_exit(code)
         logger.warning(
             "worker process %d: %s", child.process.pid, ending,

@@ -25,15 +25,22 @@ if ARGV[7] ~= '' then
   end
 end
 
-for at = 8, #ARGV, 2 do
-  local name = ARGV[at]
-  local known = name ~= '' and (names[name] or redis.call('HGET', KEYS[5], name))
-  if not known then
-    known = total + #texts
-    table.insert(texts, ARGV[at + 1])
-    if name ~= '' then names[name] = known end
+local asked = {}
+for at = 8, #ARGV, 2 do table.insert(asked, ARGV[at]) end
+local known = redis.call('HMGET', KEYS[5], unpack(asked))
+local new = {}
+for number, name in ipairs(asked) do
+  local index = name ~= '' and (known[number] or new[name])
+  if not index then
+    index = total + #texts
+    table.insert(texts, ARGV[7 + 2 * number])
+    if name ~= '' then
+      new[name] = index
+      table.insert(names, name)
+      table.insert(names, index)
+    end
   end
-  table.insert(indexes, tonumber(known))
+  table.insert(indexes, tonumber(index))
 end
 if #texts == 0 then return {total, unpack(indexes)} end
 
@@ -62,8 +69,11 @@ for _, text in ipairs(texts) do
 end
 send(first, jobs)
 
-for name, index in pairs(names) do redis.call('HSET', KEYS[5], name, index) end
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[5], '@' .. ARGV[6], ARGV[7] .. ' ' .. total) end
+if ARGV[7] ~= '' then
+  table.insert(names, '@' .. ARGV[6])
+  table.insert(names, ARGV[7] .. ' ' .. total)
+end
+redis.call('HSET', KEYS[5], unpack(names))
 redis.call('HSET', KEYS[1], 'total', total + #texts)
 for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5]}) do redis.call('PEXPIRE', key, ARGV[3]) end
 wake_one(KEYS[4], ARGV[3])

@@ -9,8 +9,7 @@
 --      lease ("": those that are due)
 -- Returns {Redis' time in s, in us, ms until the next chunk is due (-1: none), jobs of a due chunk that did not fit (0),
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
---          crashes of the chunk, and of the one that it was retried from, what was decided since (see orders.lua),
---          then index and failures of each retried job}}
+--          crashes, what was decided since (see orders.lua), then index and failures of each retried job}}
 -- @include crashes
 -- @include orders
 local time = redis.call('TIME')
@@ -45,9 +44,9 @@ local function read(chunk, payload)
   local total = tonumber(fields[3])
   if total and first + count > total then return nil end
   return {
-    id = chunk, payload = payload, header = header, name = batch .. ':' .. string.format('%d', first),
+    id = chunk, payload = payload, header = header,
     first = first, count = count, jobs = index and 1 or count, start = index or first, stop = (index or first + count - 1) + 1,
-    options = fields[1], deadline = fields[2], is_over = fields[4], has_orders = fields[5], is_retry = index ~= nil,
+    options = fields[1], deadline = fields[2], is_over = fields[4], has_orders = fields[5],
   }
 end
 
@@ -73,11 +72,10 @@ local function describe(chunk)
     ask('HGET', chunk.header .. ':chunks', string.format('%d', chunk.first)),
     ask('GETRANGE', chunk.header .. ':done', math.floor(chunk.first / 8), math.floor((chunk.first + chunk.count) / 8)),
     ask('HGET', chunk.header .. ':crashes', chunk.id),
-    chunk.is_retry and ask('HGET', chunk.header .. ':crashes', chunk.name),
     chunk.has_orders and read_orders(chunk.header, chunk.id, chunk.start, chunk.stop, '', lifetime),
   }
   -- Some commands' replies may be nil inside a table only as false.
-  for at = 1, 9 do told[at] = told[at] or false end
+  for at = 1, 8 do told[at] = told[at] or false end
   if redis.call('EXISTS', chunk.header .. ':retries') == 1 then
     local indexes = {}
     for index = chunk.start, chunk.stop - 1 do table.insert(indexes, string.format('%d', index)) end

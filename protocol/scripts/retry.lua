@@ -1,7 +1,7 @@
 -- retry: let failed jobs run again later, each as a chunk of its own: one of arq's deferred jobs.
 -- Safe to call twice: a failure that is counted already is passed over, and so is a job that has its result.
 -- Reads and writes: KEYS 1 queue, 2 wake; of each job the arq keys of its chunks, and its batch's header, done bits,
---      holders and retries
+--      holders, crashes and retries
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each job: its batch id, the chunk in which it failed, index,
 --      failures so far, delay ms, the chunk in which it runs again, and that one's payload
 -- Returns how many will run again
@@ -11,6 +11,18 @@ local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local deferred = 0
+
+-- The deaths under a job go with it; those under its old chunk from now on are none of its own.
+local function take_crashes_along(header, held, chunk, index)
+  local under = {}
+  for _, crash in ipairs(read_crashes(header, held)) do
+    local start, stop = nil, nil
+    if type(crash) == 'table' then start, stop = tonumber(crash.start), tonumber(crash.stop) end
+    if start and stop and start <= index and index < stop then table.insert(under, crash) end
+  end
+  if #under > 0 then write_crashes(header, chunk, under, lifetime) end
+end
+
 -- Fails where no queue stands there, before a failure is counted that would keep the job out of it for ever.
 redis.call('ZCARD', KEYS[1])
 for at = 3, #ARGV, 7 do
@@ -26,6 +38,8 @@ for at = 3, #ARGV, 7 do
     if held == chunk then
       redis.call('DEL', 'arq:in-progress:' .. held, 'arq:retry:' .. held)
       ask('HDEL', header .. ':holders', held)
+    else
+      take_crashes_along(header, held, chunk, tonumber(index))
     end
     ask('HINCRBY', header, 'taken', -1)
     redis.call('SET', 'arq:job:' .. chunk, ARGV[at + 6], 'PX', lifetime)

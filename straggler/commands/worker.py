@@ -6,16 +6,21 @@ import gc
 import logging
 import os
 import socket
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from protocol import keys
 from protocol.connection import Scripts, connect, connected, reach
 from protocol.errors import StragglerError
+from protocol.settings import Settings
 from straggler.commands.functions import load_modules
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
-from workers import registry
+from workers import exposition, registry
 from workers.aftermath import Aftermath
 from workers.crew import WorkerOptions
 from workers.endings import die_with_parent
@@ -28,59 +33,108 @@ logger = logging.getLogger(__name__)
 
 _CHUNKS_BEING_RECORDED = 64
 
+Serve: TypeAlias = Callable[[Aftermath, Supervisor], AbstractContextManager[None]]
+"""Serve metrics of a supervisor while it runs."""
 
-def supervise(
-    place: Place, processes: int, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool
-) -> int:
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the command line says of a worker.
+
+    Args:
+        jobs: `--jobs`.
+        concurrency: `--concurrency`.
+        burst: `--burst`.
+        verbose: `--verbose`.
+        metrics_port: `--metrics-port`.
+    """
+
+    jobs: str | None = None
+    concurrency: int | None = None
+    burst: bool = False
+    verbose: bool = False
+    metrics_port: int | None = None
+
+    def words(self, queue: str, slots: int) -> list[str]:
+        """Write the command line of a worker process."""
+        words = ["--queue", queue, "--concurrency", str(slots)]
+        words += ["--jobs", self.jobs] if self.jobs else []
+        words += ["--burst"] if self.burst else []
+        return words + (["--verbose"] if self.verbose else [])
+
+
+def supervise(place: Place, processes: int, work: Work) -> int:
     """Keep worker processes running until told to stop, or in burst mode until the queue is empty."""
-    log_plainly(verbose=verbose)
-    settings = place.settings
-    queue, slots = place.queue or settings.queue, concurrency or settings.concurrency
-    words = ["--queue", queue, "--concurrency", str(slots)]
-    words += ["--jobs", jobs] if jobs else []
-    words += ["--burst"] if burst else []
-    words += ["--verbose"] if verbose else []
+    log_plainly(verbose=work.verbose)
+    _log_life()
+    return run_loop(_supervise(place, processes, work))
 
-    async def run() -> int:
-        await reach(place.url)
-        redis = connect(place.url)
-        try:
-            # A chunk holds a slot at least, but for those whose last results are just being recorded.
-            chunks = slots + _CHUNKS_BEING_RECORDED
-            # The URL may hold a password: the environment keeps it off the processes' command lines.
-            environment = {**os.environ, "STRAGGLER_REDIS_URL": place.url}
-            aftermath = Aftermath(Scripts(redis), queue, settings.lease)
-            return await Supervisor(
-                worker_words(words),
+
+async def _supervise(place: Place, processes: int, work: Work) -> int:
+    settings = place.settings
+    queue, slots = place.queue or settings.queue, work.concurrency or settings.concurrency
+    await reach(place.url)
+    redis = connect(place.url)
+    try:
+        aftermath = Aftermath(Scripts(redis), queue, settings.lease)
+        with _metrics(settings, work) as (folder, serve):
+            supervisor = Supervisor(
+                worker_words(work.words(queue, slots) + (["--metrics", str(folder)] if folder else [])),
                 processes,
-                chunks,
+                # A chunk holds a slot at least, but for those whose last results are just being recorded.
+                slots + _CHUNKS_BEING_RECORDED,
                 aftermath,
                 settings.kill_floor,
-                environment,
+                # The URL may hold a password: the environment keeps it off the processes' command lines.
+                {**os.environ, "STRAGGLER_REDIS_URL": place.url},
                 settings.shutdown_wait,
-                burst=burst,
-            ).run()
-        finally:
-            await say_goodbye(redis, queue)
-            await redis.aclose(close_connection_pool=True)
+                burst=work.burst,
+            )
+            with serve(aftermath, supervisor):
+                return await supervisor.run()
+    finally:
+        await say_goodbye(redis, queue)
+        await redis.aclose(close_connection_pool=True)
 
-    return run_loop(run())
+
+@contextmanager
+def _metrics(settings: Settings, work: Work) -> Iterator[tuple[Path | None, Serve]]:
+    """Make ready to serve metrics, if they are asked for: yields where processes write their counts, and who serves."""
+    port = settings.metrics_port if work.metrics_port is None else work.metrics_port
+    if port is None:
+        yield None, lambda aftermath, supervisor: nullcontext()
+        return
+    exposition.require()
+
+    @contextmanager
+    def serve(aftermath: Aftermath, supervisor: Supervisor) -> Iterator[None]:
+        collector = exposition.Collector(exposition.Ledger(Path(folder)), aftermath.recorded, supervisor.deaths)
+        with exposition.serving(settings.metrics_host, port, collector) as served_at:
+            logger.info(
+                "metrics are served at http://%s:%d/metrics", settings.metrics_host, served_at,
+                extra={"event": "worker.metrics", "port": served_at},
+            )  # fmt: skip
+            yield
+
+    with tempfile.TemporaryDirectory(prefix="straggler-metrics-") as folder:
+        yield Path(folder), serve
 
 
-def work(place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None, burst: bool, verbose: bool) -> int:
+def work(place: Place, pulse: Path, metrics: Path | None, work: Work) -> int:
     """Run jobs until told to stop, or in burst mode until the queue is empty: one process of a supervisor's."""
     die_with_parent()
-    log_plainly(verbose=verbose)
+    log_plainly(verbose=work.verbose)
     _log_life()
     settings = place.settings
-    modules = jobs or settings.jobs
+    modules = work.jobs or settings.jobs
     load_modules(modules)
     if modules:
         logger.info("jobs of %s: %s", modules, ", ".join(registry.names()), extra={"event": "worker.jobs"})
     else:
         logger.warning("no --jobs: only ready-made jobs run here, such as http.fetch", extra={"event": "worker.jobs"})
-    options = WorkerOptions.of(settings, burst=burst)
-    options = replace(options, queue=place.queue or options.queue, concurrency=concurrency or options.concurrency)
+    options = WorkerOptions.of(settings, burst=work.burst)
+    queue, concurrency = place.queue or options.queue, work.concurrency or options.concurrency
+    options = replace(options, queue=queue, concurrency=concurrency, metrics=metrics)
     # What was imported is never garbage, and looking through it again and again costs every job (29,000 no-op jobs a
     # second without this, 37,000 with it, in two workers).
     gc.collect()
@@ -89,7 +143,7 @@ def work(place: Place, pulse: Path, *, jobs: str | None, concurrency: int | None
     return run_loop(_work(place.url, options, Pulse(pulse)))
 
 
-def check(place: Place) -> int:
+def check_health(place: Place) -> int:
     """Find out whether this host's worker is well, by the health key that arq's worker keeps."""
     return run_loop(_check(place.url, place.queue or place.settings.queue))
 

@@ -109,7 +109,18 @@ def worker(
         int,
         typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots."),
     ] = 1,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=0,
+            max=65_535,
+            metavar="PORT",
+            help="Serve Prometheus metrics of all processes here, at STRAGGLER_METRICS_HOST (127.0.0.1).",
+        ),
+    ] = None,
     pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    metrics: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
 
@@ -120,14 +131,12 @@ def worker(
     """
 
     def command() -> int:
-        from straggler.commands.worker import check as check_health
-        from straggler.commands.worker import supervise, work
+        from straggler.commands.worker import Work, check_health, supervise, work
 
         where = place(redis, queue)
         if check:
             return check_health(where)
-        if pulse is not None:
-            return work(where, pulse, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
-        return supervise(where, processes, jobs=jobs, concurrency=concurrency, burst=burst, verbose=verbose)
+        told = Work(jobs, concurrency, burst, verbose, metrics_port)
+        return supervise(where, processes, told) if pulse is None else work(where, pulse, metrics, told)
 
     finish(command)

@@ -56,8 +56,8 @@ BUGS = {
     ),
     "records each result of a job": Bug(
         "protocol/scripts/record.lua",
-        r"(local was_set = )redis\.call\('BITFIELD', .*\)",
-        r"redis.call('BITFIELD', KEYS[2], unpack(set))\n\1setmetatable({}, {__index = function() return 0 end})",
+        r"local before = redis\.call\('BITFIELD', .*\)\n",
+        r"\g<0>for at = 1, #before do before[at] = 0 end\n",
         "one result",
         ("--faults", "worker-stop,cut-hold", *_SHORT_LEASE),
     ),

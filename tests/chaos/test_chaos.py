@@ -18,6 +18,7 @@ SEED = 7
 TIMES = {"recovery", "too early", "ran on"}
 
 
+@pytest.mark.alone
 @pytest.mark.redis
 def test_nothing_is_lost_and_nothing_comes_twice() -> None:
     lines: list[str] = []

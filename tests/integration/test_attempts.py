@@ -221,6 +221,61 @@ async def overlap(path: Path) -> None:
     mark.unlink()
 
 
+@job
+async def fail_at_first_run(path: Path) -> int:
+    """Fail at the first run, whatever attempt that is."""
+    note(path, current_job().attempt)
+    if len(runs_of(path)) == 1:
+        raise ValueError("at first")
+    return current_job().attempt
+
+
+@job
+async def die_then_fail(path: Path) -> int:
+    """Kill the worker, then fail, then succeed."""
+    note(path, current_job().attempt)
+    match len(runs_of(path)):
+        case 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 2:
+            raise ValueError("not yet")
+    return current_job().attempt
+
+
+@pytest.mark.redis
+async def test_a_death_is_none_of_the_jobs_that_have_left_the_chunk_to_run_again(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path, door: Path
+) -> None:
+    trace = tmp_path / "trace"
+
+    async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
+        yield fail_at_first_run.spec(trace)
+        yield wait_for_file.spec(door)
+
+    worker = worker_process(jobs="tests.jobs,tests.integration.test_attempts")
+    batch = await producer.submit(stream(), retries=1, backoff=3)
+    while not await producer.redis.hlen(keys.retries(batch.id)):  # type: ignore[misc]  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    [worker_id] = await producer.workers()
+    os.kill(int(await producer.redis.hget(keys.worker(worker_id), "pid") or 0), signal.SIGKILL)  # type: ignore[misc]
+    await until(lambda: worker.output.count("takes jobs from") == 2, timeout=20)
+    door.touch()
+    assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 2), ("success", 2)]
+    assert runs_of(trace) == ["1", "2"]
+
+
+@pytest.mark.redis
+async def test_a_death_and_a_failure_both_burn_their_attempt(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    worker_process(jobs="tests.jobs,tests.integration.test_attempts")
+    batch = await producer.submit([die_then_fail.spec(trace)], retries=1, backoff=0.1)
+    [result] = await batch.results()
+    assert (result.status, result.attempt) == ("success", 3)
+    assert runs_of(trace) == ["1", "2", "3"]
+
+
 @pytest.mark.redis
 async def test_poison_that_nobody_saw_at_work_is_found_and_lost_alone(
     producer: Producer, worker_process: StartProcess, tmp_path: Path
@@ -313,7 +368,10 @@ async def test_poison_condemns_none_of_its_neighbours(
     assert {result.index for result in results if result.status == "lost"} == killers
     assert {result.status for result in results} == {"success", "lost"}
     runs = runs_of(trace)
-    assert all(runs.count(str(number)) == 3 for number in killers)
+    # One that was only beside the other when that ended their process has not burnt an attempt by it.
+    counts = [runs.count(str(number)) for number in killers]
+    assert min(counts) >= 3, counts
+    assert max(counts) <= 6, counts
 
 
 def test_a_death_in_doubt_burns_no_attempt_and_condemns_only_after_many() -> None:
@@ -344,7 +402,7 @@ async def test_a_lease_that_lapsed_under_a_living_worker_was_no_crash(
 ) -> None:
     batch = await producer.submit([wait_for_file.spec(door)])
     chunk = f"{batch.id}:0"
-    async with worker(lease=1.0):
+    async with worker(lease=1.0, concurrency=1):  # it has no slot to take the chunk again itself
         await until_running(batch, 1)
         redis.delete(keys.ARQ_IN_PROGRESS + chunk)  # as a Redis that was away for long has it
         redis.zadd(keys.queue("default"), {chunk: 1})

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -130,12 +131,17 @@ def statuses(path: str) -> Counter[str]:
 def test_help_names_the_commands_and_is_fast() -> None:
     times = []
     for _ in range(5):
-        began = time.monotonic()
+        began = cpu_of_children()
         done = straggler("--help")
-        times.append(time.monotonic() - began)
+        times.append(cpu_of_children() - began)
     for name in ("run", "worker", "submit", "collect", "status", "top", "workers"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
-    assert min(times) < 0.5  # 0.1 s on an idle machine; with redis or pydantic imported it would be 0.4 s
+    assert min(times) < 0.5  # 0.1 s of CPU, or more where it is measured; with redis or pydantic imported 0.4 s
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -59,7 +59,7 @@ async def test_no_key_outlives_its_batch(
 ) -> None:
     seen: set[bytes] = set()
     watching = asyncio.create_task(watch_lifetimes(redis, seen))
-    short: dict[str, Any] = {"keep_results": 0.5, "grace": 0}
+    short: dict[str, Any] = {"keep_results": 3, "grace": 0}
     dying = worker_process(lease=1)
     killed = await producer.submit([append_line.spec(tmp_path / "runs", "x", 1.0)], batch_id="killed", **short)
     await until(lambda: (tmp_path / "runs").exists() and (tmp_path / "runs").read_text())
@@ -76,7 +76,7 @@ async def test_no_key_outlives_its_batch(
         ]
         ended = {result.status for batch in batches for result in await batch.results()}
         assert ended == {"success", "failure", "timeout"}
-        await until(lambda: not of_batches(redis))
+        await until(lambda: not of_batches(redis), timeout=20)
         assert redis.zcard(keys.queue("default")) == 0
         assert await producer.batches() == []
         assert not watching.done(), watching.exception()

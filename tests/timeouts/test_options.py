@@ -77,10 +77,10 @@ async def test_queue_timeout_counts_from_submission_and_not_while_the_job_runs()
     async def runs_long() -> None:
         await hang()
 
-    jobs = [runs_long.spec(timeout=0.4, queue_timeout=0.1), echo.spec(2, queue_timeout=0.2), echo.spec(3)]
+    jobs = [runs_long.spec(timeout=1.2, queue_timeout=1), echo.spec(2, queue_timeout=0.2), echo.spec(3)]
     async with embedded(Settings(concurrency=1)) as producer:
         results: list[Any] = list(await (await producer.submit(jobs, grace=0)).results())
     first, waited, patient = results
-    assert (first.phase, first.limit) == ("running", 0.4)
+    assert (first.phase, first.limit) == ("running", 1.2)
     assert (waited.phase, waited.limit, waited.stopped, waited.started_at) == ("queued", 0.2, "not started", None)
     assert patient.status == "success"

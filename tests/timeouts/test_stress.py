@@ -14,6 +14,8 @@ from protocol.settings import Settings
 from straggler import TimeoutResult, embedded, job
 from tests.timeouts.stress import CONCURRENT, stress
 
+pytestmark = pytest.mark.alone
+
 # `make stress` takes a minute.
 SECONDS = float(os.environ.get("STRESS_SECONDS", "5"))
 

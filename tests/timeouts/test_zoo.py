@@ -25,6 +25,7 @@ def wrong(verdicts: list[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if not verdict.is_right(MARGIN)]
 
 
+@pytest.mark.alone
 @pytest.mark.redis
 async def test_every_misbehaving_job_has_its_one_result_and_no_other_loses_its_own(
     producer: Producer, redis_url: str, tmp_path: Path
@@ -46,6 +47,7 @@ def test_the_zoo_is_large() -> None:
     assert TIMES == 4
 
 
+@pytest.mark.alone
 def test_the_embedded_mode_bears_all_that_needs_no_second_process() -> None:
     # In a process of its own: some of the jobs leave behind what runs on, and take away what pytest needs.
     words = [sys.executable, "-m", "tests.timeouts", "--embedded", "--margin", str(MARGIN)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from protocol.errors import StragglerError
+from protocol.newjobs import NewJob
 from workers.context import CurrentJob, current_job, enter
 
 
 class SomeRun:
+    arguments_limit = 1000
+
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.cancelling = False
@@ -20,6 +24,12 @@ class SomeRun:
 
     def report(self, progress: float | None, note: str) -> None:
         self.said.append((progress, note))
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[int]:
+        return list(range(len(jobs)))
+
+    def add_sync(self, jobs: Sequence[NewJob]) -> list[int]:
+        return list(range(len(jobs)))
 
     def current_job(self) -> CurrentJob:
         return CurrentJob(self, "b", 3, "key", 2)

@@ -95,8 +95,8 @@ async def test_a_run_may_set_a_new_time_while_it_rings() -> None:
     run, other = Again("again", 0.01), Clocked("other", 0.05)
     deadlines.watch(run)
     deadlines.watch(other)
-    await until(lambda: other.rung)
-    assert len(run.rung) == 3
+    await until(lambda: other.rung and len(run.rung) == 3)
+    assert timers() == 0
 
 
 async def test_each_new_earliest_time_is_told_to_who_interrupts() -> None:

@@ -29,6 +29,12 @@ def test_importing_straggler_loads_no_room() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_sync_is_loaded_when_it_is_used_and_hides_nothing() -> None:
+    code = "import straggler; straggler.sync.Producer, straggler.sync.embedded; print(straggler.embedded.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "embedded"
+
+
 def test_a_script_that_shadows_one_of_our_packages_is_told_to_take_another_name(tmp_path: Path) -> None:
     script = tmp_path / "producer.py"
     script.write_text("from straggler import Producer\n")

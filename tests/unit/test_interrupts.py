@@ -183,8 +183,8 @@ async def test_a_job_that_swallows_its_interruption_and_blocks_on_is_interrupted
 
     outcome, took = await outcome_of(call())
     assert outcome == TimedOut(LIMIT, "running", "interrupted")
-    assert times[1] - times[0] >= GRACE
-    assert took < LIMIT + GRACE + 0.1 + SLOW
+    assert len(times) == 2
+    assert LIMIT + GRACE <= took < LIMIT + GRACE + 0.1 + SLOW
 
 
 async def test_a_cancelled_job_that_blocks_in_its_cleanup_is_interrupted_after_grace() -> None:

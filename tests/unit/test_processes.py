@@ -474,3 +474,10 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], function: C
     with pytest.raises(OptionError, match=told):
         job(name="refused", **options)(function)
     assert "refused" not in registry.names()
+
+
+def test_a_jobs_process_loads_nothing_that_speaks_to_redis() -> None:
+    """Each of them would wait for that import: 0.1 s and more."""
+    code = "import sys, workers.child; sys.exit(', '.join({'redis', 'arq', 'fakeredis'} & set(sys.modules)) or 0)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.strip()) == (0, "")

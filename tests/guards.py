@@ -1,0 +1,77 @@
+"""Guards: a test that leaves tasks, processes or jobs behind fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol import signatures
+from tests.redis_server import RedisServer
+from workers import registry
+
+
+@pytest.fixture(autouse=True)
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail a test that leaves asyncio tasks behind."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(10):  # what was cancelled needs a step or two to end
+        left = {task for task in asyncio.all_tasks() - before if not _is_fakeredis(task)} - {asyncio.current_task()}
+        if not left:
+            break
+        await asyncio.sleep(0.001)
+    for task in left:
+        task.cancel()
+    assert not left, f"tasks left behind: {left}"
+
+
+def _is_fakeredis(task: asyncio.Task[Any]) -> bool:
+    # fakeredis 2.40 lets a blocking call whose client is gone wait out its time, in a task of its own.
+    return "AsyncFakeSocket" in repr(task.get_coro())
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_processes(redis_server: RedisServer | None) -> Iterator[None]:
+    """Fail a test that leaves child processes behind."""
+    before = _children()
+    yield
+    left = _children() - before
+    assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_jobs() -> Iterator[None]:
+    """Forget the jobs that a test has defined inside itself, so that others may use their names."""
+    yield
+    for name, job in list(registry._jobs.items()):
+        if "<locals>" in job.function.__qualname__:
+            del registry._jobs[name]
+            signatures._known.pop(name, None)
+
+
+@pytest.fixture
+def no_warnings_at_collection() -> Iterator[None]:
+    """Fail a test whose garbage warns, e.g. of a coroutine that was never awaited."""
+    yield
+    gc.collect()
+
+
+def _children() -> set[str]:
+    """Name our child processes, as `/proc` knows them; nothing where there is none."""
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        try:
+            pids = task.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            continue
+        for pid in pids:
+            command = Path(f"/proc/{pid}/cmdline")
+            name = command.read_bytes().replace(b"\0", b" ").decode(errors="replace") if command.exists() else ""
+            if "resource_tracker" not in name:  # multiprocessing's own, one for the whole session
+                found.add(f"{pid} {name}")
+    return found

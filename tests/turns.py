@@ -1,0 +1,41 @@
+"""Tests that run beside each other (`pytest -n 4`), but for those that want the machine to themselves.
+
+Each process of pytest-xdist has a session, and so a Redis server, of its own: tests share nothing but the machine. One
+that measures times, or loads the machine for long, is marked `alone`: it waits until all others have ended, and they
+wait for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give a test its turn."""
+    if not hasattr(request.config, "workerinput"):  # one test after another
+        yield
+        return
+    # xdist's processes share the folder that theirs stand in.
+    with room(tmp_path_factory.getbasetemp().parent, alone="alone" in request.keywords):
+        yield
+
+
+@contextmanager
+def room(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Be in a room with others, or alone; who waits for it to be empty holds the door, so that nobody else enters."""
+    with (folder / "door.lock").open("w") as door, (folder / "room.lock").open("w") as inside:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(inside, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those last that run alone: the fewer others there are then, the fewer wait."""
+    items.sort(key=lambda item: "alone" in item.keywords)
