@@ -1,10 +1,9 @@
-"""Serve the dashboard until told to stop."""
+"""Serve the dashboard on a socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Iterator
 
@@ -19,8 +18,15 @@ from protocol.errors import UsageError
 _FAREWELL = 1
 
 
-async def serve(producer: Producer, access: Access, listener: socket.socket) -> None:
-    """Serve on a socket that listens, until SIGTERM or SIGINT."""
+async def serve(producer: Producer, access: Access, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve on a socket that listens, until told to stop.
+
+    Args:
+        producer: Whose Redis is shown.
+        access: Who may do what.
+        listener: The socket.
+        stop: Set when it is to stop.
+    """
     config = uvicorn.Config(
         make_app(producer, access),
         log_config=None,
@@ -31,14 +37,15 @@ async def serve(producer: Producer, access: Access, listener: socket.socket) -> 
         lifespan="on",
     )
     server = _Server(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+    serving = asyncio.create_task(server.serve([listener]), name="dashboard-serves")
+    waiting = asyncio.create_task(stop.wait(), name="dashboard-stop")
     try:
-        await server.serve([listener])
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        server.should_exit = True
+        waiting.cancel()
+        await asyncio.wait({serving, waiting})
+    serving.result()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,10 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    def stop(self) -> None:
-        self.should_exit = True
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us: uvicorn would raise them once more after the end."""
+        """Leave signals to our caller: uvicorn would raise them once more after the end."""
         yield

@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
 from producer.callbacks import encode_callback
@@ -24,7 +23,7 @@ from producer.fleet import slots_alive
 from producer.origins import CHUNKS_A_PAGE, PLACES_A_PAGE, Selection, read_places, write_selection
 from producer.spoilt import find_spoilt, naming, types_of
 from producer.status import parse_options, parse_status, read_header, read_status
-from producer.submission import CHUNKS_A_TRIP, read_reply, submit_call
+from producer.submission import CHUNKS_A_TRIP, header_fields, read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, checked_id
 from protocol.batches import options as make_options
@@ -128,7 +127,7 @@ class Redrive:
             int(keys.OPEN_BATCH_LIFETIME * 1000),
             keys.BATCHES_KEPT,
             "" if options.deadline is None else options.deadline,
-            to_json(self._fields()),
+            header_fields(options, self._fields()),
         )
         sent = time.monotonic()
         self._count, seconds, microseconds, present = await self._run([("redrive", names, args)])

@@ -47,7 +47,6 @@ def submit_call(
         must_exist: Whether to change nothing if there is no such batch.
         fields: Further fields of a new header.
     """
-    tolerance = {} if options.max_failures is None else {"max_failures": str(options.max_failures)}
     args = (
         batch_id,
         queue,
@@ -58,7 +57,7 @@ def submit_call(
         "" if total is None else total,
         "" if options.deadline is None else options.deadline,
         int(must_exist),
-        to_json({**tolerance, **(fields or {})}),
+        header_fields(options, fields or {}),
         *chunk,
     )
     names = (
@@ -69,6 +68,12 @@ def submit_call(
         keys.BATCHES,
     )
     return "submit", names, args
+
+
+def header_fields(options: BatchOptions, fields: Mapping[str, str]) -> bytes:
+    """Write the further fields of a new batch's header: a JSON object."""
+    tolerance = {} if options.max_failures is None else {"max_failures": str(options.max_failures)}
+    return to_json({**tolerance, **fields})
 
 
 def read_reply(batch_id: str, reply: Sequence[int]) -> tuple[int, bool]:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,12 +36,14 @@ NO_BINARY = "no redis-server binary on this machine: it needs processes, or what
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("REQUIRE_REDIS") == "1" and BINARY is None:
-        raise pytest.UsageError("REQUIRE_REDIS=1, but there is no redis-server binary on this machine")
+    for variable, name in (("REQUIRE_REDIS", "redis-server"), ("REQUIRE_CHROMIUM", "chromium")):
+        if os.environ.get(variable) == "1" and shutil.which(name) is None:
+            raise pytest.UsageError(f"{variable}=1, but there is no {name} binary on this machine")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"redis: {BINARY}" if BINARY else "redis: NO redis-server binary; fakeredis where it will do, others skipped"
+    redis = BINARY or "NO redis-server binary; fakeredis where it will do, others skipped"
+    return f"redis: {redis}, browser: {shutil.which('chromium') or 'NO chromium; its tests are skipped'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,9 +25,9 @@ from protocol.errors import ProtocolError, explain
 from protocol.recording import encode_common, encode_row, record_rows
 from workers.claims import Crash, read_crashes
 from workers.clocks import whole_limit
+from workers.outcomes import TimedOut
 from workers.pulse import Current, Pulse
 from workers.retries import Deferred, Retries, delay_before_retry
-from workers.timeouts import TimedOut
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ long it has lasted.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import Any
 
 from protocol.results import Phase
@@ -24,20 +24,18 @@ class BeatingRun(JobRun):
         *args: See `JobRun`.
     """
 
-    __slots__ = ("_bound", "_heard_at", "_silence")
+    _heard_at = 0.0
 
     def __init__(self, heartbeat_timeout: float, *args: Any) -> None:
-        self._silence = heartbeat_timeout
         super().__init__(*args)
+        self.promises_heartbeats = True
+        self._longest_silence = heartbeat_timeout
         self._bound: tuple[float, Phase] = (self.limit, self.phase)
-        self._heard_at = self.started
 
-    def began(self) -> None:
+    def listen(self) -> None:
         """Begin to listen."""
-        super().began()
         self._heard_at = self.started
         self._choose()
-        self.deadlines.watch(self)
 
     def ring(self) -> None:
         """Take note that the time has come, unless the job was heard meanwhile."""
@@ -54,7 +52,7 @@ class BeatingRun(JobRun):
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop: this one could not be heard."""
-        self._listen()
+        self._hear()
         self._heard_at += seconds
         super().postpone(seconds)
 
@@ -75,21 +73,21 @@ class BeatingRun(JobRun):
             self._choose()
             self.deadlines.cells[LAST_MOMENT] = self.last_moment
 
-    def _listen(self) -> None:
+    def _hear(self) -> None:
         report = self.chunk.runner.reports.get(self)
         if report is not None:
             self._heard_at = max(self._heard_at, report.beaten_at)
         if self.process is not None:
             # Before its code begins it cannot speak: the module is being imported.
-            self._heard_at = max(self._heard_at, self.process.report.begun_at or asyncio.get_running_loop().time())
+            self._heard_at = max(self._heard_at, self.process.report.begun_at or time.monotonic())
 
     def _choose(self) -> None:
         """Set the clock that runs out first."""
-        self._listen()
-        silent_at = self._heard_at + self._silence
+        self._hear()
+        silent_at = self._heard_at + self._longest_silence
         limit, phase = self._bound
         if silent_at < self.deadline:
-            limit, phase = self._silence, "heartbeat"
+            limit, phase = self._longest_silence, "heartbeat"
         self.when = min(silent_at, self.deadline)
         self.last_moment = self.when + self.grace
         self.limit, self.phase = limit, phase

@@ -181,8 +181,8 @@ class Claims:
     async def due(self, slots: Slots) -> Found:
         """Lease chunks that are due, as many as fit into the free slots."""
         # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
-        may_exceed = slots.free >= max(1, slots.total // 2)
-        return await self._claim(slots.free, may_exceed=may_exceed)
+        may_exceed = slots.spare >= max(1, slots.total // 2)
+        return await self._claim(slots.spare, may_exceed=may_exceed)
 
     async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
         """Lease the chunk of this name, which arq's own worker has taken.

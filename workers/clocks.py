@@ -60,12 +60,14 @@ class ChunkClocks:
 
     def late(self, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
+        longest = job.queue_timeout or self._options.queue_timeout
+        if self._deadline is None and longest is None and job.deadline is None:
+            return None
         payload, now = self._payload, self._clock.now()
         if self._deadline is not None and now >= self._deadline:
             return self._batch_limit, "batch"
         if job.deadline is not None and now - payload.enqueued_at >= job.deadline:
             return job.deadline, "deadline"
-        longest = job.queue_timeout or self._options.queue_timeout
         # A job that runs again has started before.
         if longest is not None and payload.index is None and now - payload.enqueued_at > longest:
             return longest, "queued"

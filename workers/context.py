@@ -213,6 +213,11 @@ def enter(run: RunsJob) -> None:
     _current.set(run)
 
 
+def asking() -> Any:
+    """Return the run in whose context this is, whether or not it has ended; None outside of all."""
+    return _current.get(None)
+
+
 def running(context: Context | None = None) -> Any:
     """Return the run in whose context this is, if it has not ended.
 

@@ -9,12 +9,12 @@ A job whose step blocks the loop keeps all others from theirs: what it took move
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, MutableSequence
+from contextvars import Context
 from typing import Any, Protocol
 
 from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
@@ -60,6 +60,7 @@ class Deadlines:
         code: The coroutine of that run which does: its own, or that of a task which it has started.
         is_fork: Whether this process is a job's fork of the worker.
         on_set: Called when the next time is set, with that time; who interrupts a blocked loop hears it.
+        earliest: When the timer is due, on the loop's clock.
         left_behind: What ignored its cancellation and still goes on. (The loop holds tasks weakly; this holds them.)
 
     Args:
@@ -76,17 +77,16 @@ class Deadlines:
         self._since = 0.0
         self._runs: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        # Ours, whoever sets the timer: what rings in a job's own context could cancel that job only (workers.tasks).
-        self._context = contextvars.copy_context()
-
-    @property
-    def earliest(self) -> float:
-        """When the timer is due, on the loop's clock."""
-        return math.inf if self._timer is None else self._timer.when()
+        self.earliest = math.inf
 
     def runs(self) -> Iterator[Watched]:
         """Go through the runs that are watched, those that began first at the front."""
         return iter(self._runs)
+
+    def expect(self, when: float) -> None:
+        """Be awake at a time: a run whose first step blocks the loop is not watched yet, and yet interrupted then."""
+        if when < self.earliest:
+            self._set(when)
 
     def watch(self, run: Watched) -> None:
         """Ring this run at its time; call again when that has changed."""
@@ -103,12 +103,16 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.earliest = math.inf
 
     def enter(self, run: Watched) -> None:
         """Take note that a step of this run's own code begins."""
         self.current = run
         self.code = run.call
-        self.blame(run)
+        cells = self.cells
+        cells[SINCE] = self._since = time.monotonic()
+        cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
+        cells[CURRENT] = run.number
 
     def blame(self, run: Watched) -> None:
         """Write down for the supervisor that this run holds the loop."""
@@ -117,15 +121,16 @@ class Deadlines:
         cells[LAST_MOMENT], cells[STARTED], cells[LIMIT] = run.last_moment, run.started, run.limit
         cells[CURRENT] = run.number
 
-    def leave(self, run: Watched) -> None:
-        """Take note that the step has ended."""
+    def leave(self, run: Watched) -> float:
+        """Take note that the step has ended; returns the time."""
         if self.is_fork:
             os._exit(0)  # the worker goes on in the process that it was
         self.current = self.code = None
         self.cells[CURRENT] = NOBODY
-        took = time.monotonic() - self._since
-        if took > _STALL:
-            self._stalled(run, took)
+        now = time.monotonic()
+        if now - self._since > _STALL:
+            self._stalled(run, now - self._since)
+        return now
 
     def _stalled(self, culprit: Watched, took: float) -> None:
         for run in self._runs:
@@ -139,12 +144,15 @@ class Deadlines:
 
     def _set(self, when: float) -> None:
         self.close()
-        self._timer = asyncio.get_running_loop().call_at(when, self._ring, context=self._context)
+        # In no job's context: what runs in one cannot cancel the tasks of others (`workers.tasks`).
+        self._timer = asyncio.get_running_loop().call_at(when, self._ring, context=Context())
+        self.earliest = when
         if self.on_set is not None:
             self.on_set(when)
 
     def _ring(self) -> None:
         self._timer = None
+        self.earliest = math.inf
         now = asyncio.get_running_loop().time()
         for run in [run for run in self._runs if run.when <= now]:
             del self._runs[run]

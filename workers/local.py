@@ -12,7 +12,8 @@ from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
 from workers.deadlines import Deadlines
 from workers.failures import describe
-from workers.timeouts import Raised, Returned, Run, TimedOut
+from workers.outcomes import Raised, Returned, TimedOut
+from workers.timeouts import Run
 
 # The loop holds tasks weakly: what a caller no longer waits for is held here until it ends.
 _left_behind: set[Any] = set()
@@ -143,8 +144,6 @@ def _is_time(seconds: object) -> bool:
 
 
 class _LocalRun(Run):
-    __slots__ = ("done",)
-
     def __init__(self, call: Coroutine[Any, Any, Any], limit: float, grace: float, deadlines: Deadlines) -> None:
         super().__init__(call, limit, grace, deadlines)
         self.done = asyncio.Event()

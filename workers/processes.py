@@ -33,9 +33,9 @@ from workers import context
 from workers.calls import Encoded
 from workers.endings import describe_exit
 from workers.failures import Again, DescribedError
+from workers.outcomes import Outcome, Raised, Returned
 from workers.registry import Job
 from workers.reports import SharedReport, make_file
-from workers.timeouts import Outcome, Raised, Returned
 
 logger = logging.getLogger(__name__)
 

@@ -48,6 +48,9 @@ class Job(Generic[P, C, R]):
         retries: Further attempts after a failure, where its batch says nothing.
         backoff: Base of the exponential back-off between them, s, where its batch says nothing.
         heartbeat_timeout: Longest time without a heartbeat, s, where neither the job nor its batch says another.
+
+    Attributes:
+        awaits: Whether its last run in this process has awaited anything.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Job(Generic[P, C, R]):
         self.backoff = backoff
         self.heartbeat_timeout = heartbeat_timeout
         self.signature = Signature(name, function)
+        self.awaits = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         """Call the function, here and now."""
@@ -235,9 +239,9 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
-def runs_here(name: str) -> bool:
-    """Whether a job is known and runs in this very process."""
-    return name in _jobs and _jobs[name].isolation != "process"
+def needs_process(name: str) -> bool:
+    """Whether a job is known, and runs in a process of its own."""
+    return name in _jobs and _jobs[name].isolation == "process"
 
 
 def load(module: str) -> ModuleType:

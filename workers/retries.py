@@ -19,9 +19,9 @@ from protocol.batches import DEFAULT_BACKOFF, BatchOptions
 from protocol.connection import Payload, Scripts, encode_payload
 from protocol.errors import OptionError
 from workers.failures import Again, asks_again
+from workers.outcomes import Outcome, Raised, TimedOut
 from workers.recorder import Recorded
 from workers.registry import Job
-from workers.timeouts import Outcome, Raised, TimedOut
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from protocol.results import Phase
 from workers.calls import Encoded
 from workers.claims import Crash
 from workers.failures import describe
+from workers.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.registry import Job, UnusableValueError
-from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
+from workers.timeouts import Run
 
 Row = tuple[int, str, bytes] | Success
 """A job's index, its result's status, and what the result adds to its group's common fields, as JSON.

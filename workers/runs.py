@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from workers import registry
 from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
 from workers.clocks import Clocks
-from workers.context import CurrentJob, enter
+from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.isolation import Isolation
 from workers.leases import Leases
@@ -27,7 +28,6 @@ from workers.registry import Job
 from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
-from workers.tasks import guarded
 from workers.threads import Threads
 from workers.timeouts import Run
 
@@ -96,11 +96,12 @@ class ConcludesRuns(Protocol):
     def conclude(self, run: JobRun) -> None:
         """Take note that a run has ended."""
 
+    def enlist(self, run: JobRun) -> None:
+        """Take note of a run that others may stop."""
+
 
 class JobRun(Run):
     """A run of one job of a chunk."""
-
-    __slots__ = ("attempt", "chunk", "function", "index", "job", "process")
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class JobRun(Run):
     ) -> None:
         limit, phase, grace = clocks
         stopped = _STOPPED["process" if process is not None else function.isolation]
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped, has_own_task=False)
         self.number = job_number(chunk.row, index, phase)
         self.chunk = chunk
         self.index = index
@@ -129,16 +130,15 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
-    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Make a task that no other job can cancel."""
-        return guarded(asyncio.get_running_loop(), body, self)
-
-    def began(self) -> None:
-        """Let the job ask who it is."""
-        enter(self)
+    def begin(self, context: Context) -> bool:
+        """Take the first step, and let the chunk know of a run that awaits."""
         if self.process is not None:
-            self.process.report.deadline = self.deadline
+            self.process.report.deadline = time.monotonic() + self.limit
             self.chunk.runner.reports[self] = self.process.report
+        awaits = self.function.awaits = super().begin(context)
+        if awaits:
+            self.chunk.enlist(self)
+        return awaits
 
     def reclock(self, limit: float, phase: Phase) -> None:
         """Bound the run anew, and let the job's own process know."""
@@ -189,7 +189,7 @@ class JobRun(Run):
 
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and registry.runs_here(jobs.alike.function):
+    if isinstance(jobs, Calls) and jobs.arguments is not None and not registry.needs_process(jobs.alike.function):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
 

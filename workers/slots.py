@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+# Jobs that end at once hold no slot that counts: so many are taken on as are over within this time, s, but no more
+# than one claim brings. What another worker could start now waits no longer for it.
+_AHEAD = 0.005
+_MOST_AHEAD = 1000
+
 
 class Slots:
     """Count free slots and let jobs wait for one, first come, first served.
 
     Args:
         total: How many there are.
+
+    Attributes:
+        waiting: Jobs that are here and have not started.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = total
+        self.waiting = 0
+        self._ahead = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
 
@@ -23,6 +33,20 @@ class Slots:
     def used(self) -> int:
         """Jobs that hold a slot."""
         return self.total - self.free
+
+    @property
+    def spare(self) -> int:
+        """How many more jobs may be taken on: as many as can start at once, or will be over within milliseconds."""
+        return self.free - self.waiting + self._ahead
+
+    def took_turn(self, pace: float) -> None:
+        """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
+        self._ahead = min(_MOST_AHEAD, int(pace * _AHEAD))
+        self.tell()
+
+    def tell(self) -> None:
+        """Let those look again who wait for spare slots."""
+        self._freed.set()
 
     def try_take(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
@@ -54,8 +78,8 @@ class Slots:
         self.free += 1
         self._freed.set()
 
-    async def wait_free(self, count: int) -> None:
-        """Wait until this many slots are free at once; takes none."""
-        while self.free < min(count, self.total):
+    async def wait_spare(self, count: int) -> None:
+        """Wait until this many jobs may be taken on at once; takes none."""
+        while self.spare < min(count, self.total):
             self._freed.clear()
             await self._freed.wait()

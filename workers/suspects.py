@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 from protocol.clock import RedisClock
 from workers.claims import SUSPICIOUS_CRASHES, Crash
+from workers.outcomes import Outcome, Raised
 from workers.processes import ProcessDiedError
-from workers.timeouts import Outcome, Raised
-
-logger = logging.getLogger(__name__)
 
 
 class Ended(Protocol):
@@ -21,14 +18,6 @@ class Ended(Protocol):
     outcome: Outcome | None
     started: float
     finished: float
-
-
-def say_lost(job_id: str, deaths: int) -> None:
-    """Log that a job is given up."""
-    logger.warning(
-        "job %s is lost: its process ended under it %d times", job_id, deaths,
-        extra={"event": "job.lost", "job": job_id},
-    )  # fmt: skip
 
 
 def is_suspicious(crashes: Sequence[Crash]) -> bool:

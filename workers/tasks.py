@@ -12,23 +12,34 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from workers.context import running
+from workers.context import asking, running
 
 
 class GuardedTask(asyncio.Task[Any]):
     """A task that the code of a job cannot cancel, unless it is that job's own."""
 
-    __slots__ = ("run",)
+    __slots__ = ("run", "was_cancelled")
 
     run: Any
     """The job's run; None for a task of the worker, or of nobody any more."""
+    was_cancelled: bool
+    """Whether a cancel was asked for, ever: what it does may be to come."""
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel, if no job or the right one asks."""
-        asking = running()
-        if asking is None or asking is self.run or (self.run is not None and self.run.outcome is not None):
-            return super().cancel(msg)
-        return False
+        if not self._may_be_cancelled():
+            return False
+        self.was_cancelled = True
+        return super().cancel(msg)
+
+    def _may_be_cancelled(self) -> bool:
+        own, other = self.run, asking()
+        if other is None or other is own:
+            return True
+        if own is not None:
+            # What an ended job has left behind knows the task that ran it, and others after it.
+            return own.outcome is not None
+        return other.outcome is not None
 
 
 class Steps(Coroutine[Any, Any, Any]):
@@ -128,4 +139,5 @@ def guarded(loop: asyncio.AbstractEventLoop, call: Any, run: Any, **options: Any
     """Make a task that no job but this run's can cancel."""
     task = GuardedTask(call, loop=loop, **options)
     task.run = run
+    task.was_cancelled = False
     return task

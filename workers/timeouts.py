@@ -14,11 +14,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from contextvars import Context, copy_context
+from typing import Any
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
+from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.pulse import UNNAMED
 
 logger = logging.getLogger(__name__)
@@ -27,47 +28,10 @@ logger = logging.getLogger(__name__)
 _AGAIN = 0.1
 
 
-# Not frozen: one of these is made for every job, and a frozen one takes three times as long.
-@dataclass(slots=True)
-class Returned:
-    """The coroutine returned in time."""
-
-    value: Any
-
-
-@dataclass(slots=True)
-class Raised:
-    """The coroutine raised in time, whatever it raised."""
-
-    error: BaseException
-
-
-@dataclass(slots=True)
-class TimedOut:
-    """Our deadline passed."""
-
-    limit: float
-    phase: Phase
-    stopped: Stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A cancel was requested."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HandedBack:
-    """The worker is shutting down, or has lost its lease: there is no result, the job runs again elsewhere."""
-
-
-Outcome: TypeAlias = Returned | Raised | TimedOut | Cancelled | HandedBack
-
-
 class Run:
-    """One run of one coroutine, in a task of its own. Subclasses say what happens at its `began` and `ended`.
+    """One run of one coroutine. Subclasses say what happens at its `began` and `ended`.
+
+    It has a task to itself from the moment when it first awaits something; by default from the start.
 
     Args:
         call: The coroutine; it is always awaited or closed.
@@ -76,13 +40,21 @@ class Run:
         deadlines: Who watches the clock.
         phase: Which clock `limit` is.
         stopped: How a cancel at the deadline stops what the coroutine stands for.
+        has_own_task: Whether it makes a task for itself; else `task` is to be set, and `begin` called in it.
     """
 
-    __slots__ = (
-        "_asked", "_entered", "_expired", "_interrupted",
-        "call", "deadline", "deadlines", "finished", "grace", "last_moment", "limit", "number", "outcome", "phase",
-        "started", "stopped", "task", "when",
-    )  # fmt: skip
+    # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
+    phase: Phase = "running"
+    stopped: Stopped = "cancelled"
+    promises_heartbeats = False
+    outcome: Outcome | None = None
+    number = UNNAMED
+    started = finished = when = deadline = last_moment = 0.0
+    task: asyncio.Task[Any]
+    _asked: Cancelled | HandedBack | None = None
+    _entered = _expired = _interrupted = False
+    _context: Context
+    _awaited: Any = None
 
     def __init__(
         self,
@@ -92,24 +64,19 @@ class Run:
         deadlines: Deadlines,
         phase: Phase = "running",
         stopped: Stopped = "cancelled",
+        *,
+        has_own_task: bool = True,
     ) -> None:
         self.call = call
         self.limit = limit
-        self.phase: Phase = phase
-        self.stopped: Stopped = stopped
-        self.outcome: Outcome | None = None
         self.grace = grace
         self.deadlines = deadlines
-        self._asked: Cancelled | HandedBack | None = None
-        self._entered = False
-        self._expired = False
-        self._interrupted = False
-        loop = asyncio.get_running_loop()
-        self.started = self.finished = loop.time()
-        self.when = self.deadline = self.started + limit
-        self.last_moment = self.deadline + grace
-        self.number = UNNAMED
-        self.task = self.make_task(self._body())
+        if phase != "running":
+            self.phase = phase
+        if stopped != "cancelled":
+            self.stopped = stopped
+        if has_own_task:
+            self.task = asyncio.get_running_loop().create_task(self._body())
 
     @property
     def name(self) -> str:
@@ -126,15 +93,14 @@ class Run:
         """Whether its time has come, or it was asked to stop, and what it still has is its grace."""
         return self._expired or self._asked is not None
 
-    def make_task(self, body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Make the run's task."""
-        return asyncio.get_running_loop().create_task(body)
-
     def began(self) -> None:
         """Called in the run's own task before the coroutine's first step; must not raise."""
 
     def ended(self) -> None:
         """Called once, when the outcome is known; must not raise."""
+
+    def listen(self) -> None:
+        """Called before the first step of a run that promises heartbeats."""
 
     def cancel(self, reason: str) -> None:
         """Stop the run: it ends in `Cancelled`."""
@@ -154,9 +120,9 @@ class Run:
             return
         postponed = self.deadline - self.started - self.limit
         self.limit, self.phase = limit, phase
-        self.when = self.deadline = self.started + limit + postponed
-        self.last_moment = self.deadline + self.grace
         if self._entered:
+            self.when = self.deadline = self.started + limit + postponed
+            self.last_moment = self.deadline + self.grace
             self.deadlines.watch(self)
 
     def ring(self) -> None:
@@ -191,19 +157,54 @@ class Run:
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.
+            self.started = time.monotonic()
             self.call.close()
             self.task.cancel()
-            self._end(Raised(asyncio.CancelledError()))
+            self._end(Raised(asyncio.CancelledError()), self.started)
         elif not is_being_stopped:
             self._stop()
 
     async def _body(self) -> None:
-        self._entered = True
-        self.started = asyncio.get_running_loop().time()
-        self.when = self.deadline = self.started + self.limit
-        self.last_moment = self.deadline + self.grace
-        self.deadlines.watch(self)
         self.began()
+        if self.begin(copy_context()):
+            await self.go_on()
+
+    def begin(self, context: Context) -> bool:
+        """Take the coroutine's first step, in its task.
+
+        Args:
+            context: The coroutine's own.
+
+        Returns:
+            Whether it awaits something now: then `go_on`. Else the run has ended.
+        """
+        self._entered = True
+        self._context = context
+        deadlines = self.deadlines
+        self.started = now = time.monotonic()
+        self.when = self.deadline = now + self.limit
+        self.last_moment = self.deadline + self.grace
+        if self.promises_heartbeats:
+            self.listen()
+        if self.when < deadlines.earliest:
+            deadlines.expect(self.when)
+        own: Outcome
+        deadlines.enter(self)
+        try:
+            self._awaited = context.run(self.call.send, None)
+        except StopIteration as stop:
+            own = Returned(stop.value)
+        except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
+            own = Raised(error)
+        else:
+            deadlines.leave(self)
+            deadlines.watch(self)
+            return True
+        self._end(own, deadlines.leave(self))
+        return False
+
+    async def go_on(self) -> None:
+        """Take the coroutine's further steps, in its task, to its end."""
         own: Outcome
         try:
             own = Returned(await self)
@@ -211,34 +212,35 @@ class Run:
             if not self._is_current():  # the loop is gone, and with it whoever waits for us
                 raise
             own = Raised(error)
-        except BaseException as error:  # noqa: BLE001  # the job's boundary: SystemExit would end the whole worker
+        except BaseException as error:  # noqa: BLE001  # as above
             own = Raised(error)
-        self._end(own)
+        self._end(own, time.monotonic())
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.
 
         What an `await` of the coroutine would do, with a note before and after each step.
         """
-        deadlines, send, throw = self.deadlines, self.call.send, self.call.throw
-        step: Callable[[Any], Any] = send
-        payload: Any = None
+        deadlines, call, run = self.deadlines, self.call, self._context.run
+        step: Callable[[Any], Any]
+        payload: Any
+        awaited = self._awaited
         while True:
+            try:
+                payload = yield awaited
+                step = call.send
+            except GeneratorExit:  # the task is thrown away, and the coroutine with it
+                call.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
+                step, payload = call.throw, error
             deadlines.enter(self)
             try:
-                awaited = step(payload)
+                awaited = run(step, payload)
             except StopIteration as stop:
                 return stop.value
             finally:
                 deadlines.leave(self)
-            try:
-                payload = yield awaited
-                step = send
-            except GeneratorExit:  # the task is thrown away, and the coroutine with it
-                self.call.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  # the coroutine's business, whatever it is
-                step, payload = throw, error
 
     def _is_current(self) -> bool:
         try:
@@ -248,29 +250,29 @@ class Run:
 
     def _stop(self) -> None:
         self.task.cancel()
-        self.when = self.last_moment = asyncio.get_running_loop().time() + self.grace
+        self.when = self.last_moment = time.monotonic() + self.grace
         self.deadlines.watch(self)
 
     def _abandon(self) -> None:
         if self._interrupted:
             self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
         self.deadlines.left_behind.add(self)
-        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"))
+        self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"), time.monotonic())
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
             self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
         )  # fmt: skip
 
-    def _end(self, own: Outcome) -> None:
+    def _end(self, own: Outcome, now: float) -> None:
         if self.outcome is not None:
             self.deadlines.left_behind.discard(self)
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
-                self.name, asyncio.get_running_loop().time() - self.started,
+                self.name, now - self.started,
                 extra={"event": "job.abandoned_end", "job": self.name},
             )  # fmt: skip
             return
-        self._settle(self._judge(own, asyncio.get_running_loop().time()))
+        self._settle(self._judge(own, now), now)
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
         """Say what the run ends in; the first that holds wins."""
@@ -282,9 +284,9 @@ class Run:
             return TimedOut(self.limit, self.phase, "late")
         return own
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: Outcome, now: float) -> None:
         self.deadlines.forget(self)
-        self.finished = asyncio.get_running_loop().time()
+        self.finished = now
         self.outcome = outcome
         self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()

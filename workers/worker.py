@@ -133,24 +133,23 @@ class StragglerWorker(Worker):
     async def _poll_iteration(self) -> None:
         """Claim what fits, start it, and wait until there may be more. While Redis is away, all of this waits."""
         await self.heart_beat()
-        if not self.crew.slots.free:
-            await self._unless_stopping(self._wait_free(1))
+        if self.crew.slots.spare < 1:
+            await self._unless_stopping(self._wait_spare(1))
             return
         found = await self.crew.claims.due(self.crew.slots)
         for chunk in found.chunks:
             if self.crew.hold(chunk, found.until):
                 self._start_chunk(chunk)
-        # They take their slots at their first step: the next claim would count those as free, and hoard what others
-        # have room for.
+        # At their first step they say how many jobs wait here: the next claim would hoard what others have room for.
         await asyncio.sleep(0)
         if not found.chunks:
             await self._unless_stopping(self._wait_for_work(found.next_due, found.did_not_fit))
 
-    async def _wait_free(self, count: int) -> None:
+    async def _wait_spare(self, count: int) -> None:
         """Wait for free slots, but no longer than arq's health key lives: a worker that is full is healthy."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.options.lease / 2):
-                await self.crew.slots.wait_free(count)
+                await self.crew.slots.wait_spare(count)
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
@@ -169,7 +168,7 @@ class StragglerWorker(Worker):
     async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
         if did_not_fit:
             half = max(1, self.crew.slots.total // 2)
-            await self._wait_free(min(did_not_fit, half))
+            await self._wait_spare(min(did_not_fit, half))
             return
         if self.burst:
             await asyncio.sleep(0.02)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import signal
 from importlib.util import find_spec
 
 from protocol.errors import UsageError
@@ -37,8 +39,16 @@ async def _serve(place: Place, host: str, port: int, token: str | None, hosts: l
             say(f"dashboard on http://{name}:{bound}/ (Ctrl-C stops it)")
             if not is_loopback(host):
                 say("everybody who reaches this address may read all batches, their arguments and values included")
-            await serve(producer, Access(token, known_hosts(host, hosts)), listener)
+            await serve(producer, Access(token, known_hosts(host, hosts)), listener, _told_to_stop())
     return SUCCEEDED
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Return what SIGTERM and Ctrl-C set."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    return stop
 
 
 def _token(place: Place, given: str | None, *, allow_actions: bool) -> str | None:

@@ -339,6 +339,19 @@ async def test_suspicious_jobs_run_one_by_one(
     assert [(result.status, result.attempt) for result in results] == [("success", 3)] * 10
 
 
+@pytest.mark.redis
+async def test_suspicious_jobs_that_travel_as_rows_run_one_by_one_with_their_arguments(
+    producer: Producer, worker: StartWorker, redis: Any
+) -> None:
+    batch = await producer.submit(square.map(range(2)), timeout=5)
+    chunk = f"{batch.id}:0"
+    crash = '{"worker":"%s","start":0,"stop":2,"ending":"signal SIGKILL"}'
+    redis.hset(keys.crashes(batch.id), chunk, f"[{crash % 'one'},{crash % 'two'}]")
+    redis.pexpire(keys.crashes(batch.id), 60_000)
+    async with worker():
+        assert await batch.gather() == [0, 1]
+
+
 @job
 async def exit_in_a_thread(path: Path) -> None:
     note(path, current_job().index)

@@ -19,7 +19,7 @@ from protocol import keys
 from protocol.errors import ArgumentsError
 from protocol.settings import Settings
 from tests.conftest import ROOT, StartProcess, StartWorker, until
-from tests.jobs import hang, nap, report, square
+from tests.jobs import fail, hang, nap, report, square
 from tests.redis_server import RedisServer
 
 
@@ -70,6 +70,47 @@ async def test_batch_that_a_collector_closes_starts_its_callback(
     assert {result.status for result in await batch.results()} == {"timeout"}
     async with worker():
         assert (await value_of(await callback_of(producer, batch)))["timeout"] == 3
+
+
+async def test_close_of_a_batch_whose_jobs_are_done_starts_its_callback(
+    producer: Producer, worker: StartWorker, tmp_path: Path
+) -> None:
+    async with worker():
+        batch = await producer.open_batch(on_complete=report.spec(tmp_path / "runs"))
+        await batch.add(square.map(range(3)))
+        async for _ in batch.as_completed(timeout=10):
+            if (await batch.status()).success == 3:
+                break
+        assert (await batch.status()).callback is None
+        await batch.close()
+        await batch.close()
+        assert (await value_of(await callback_of(producer, batch)))["success"] == 3
+
+
+async def test_cancel_starts_the_callback_even_if_no_worker_was_there(
+    producer: Producer, worker: StartWorker, tmp_path: Path
+) -> None:
+    batch = await producer.submit(square.map(range(300)), on_complete=report.spec(tmp_path / "runs"))
+    await batch.cancel()
+    await batch.results()
+    async with worker():
+        assert await value_of(await callback_of(producer, batch)) == {
+            "total": 300,
+            "done": 300,
+            "success": 0,
+            "timeout": 0,
+        }
+
+
+async def test_batch_that_is_stopped_early_starts_its_callback(
+    producer: Producer, worker: StartWorker, tmp_path: Path
+) -> None:
+    async with worker(concurrency=2):
+        batch = await producer.submit(
+            fail.map(map(str, range(100))), max_failures=3, on_complete=report.spec(tmp_path / "runs")
+        )
+        await batch.results()
+        assert (await value_of(await callback_of(producer, batch)))["done"] == 100
 
 
 async def test_same_submission_again_starts_no_second_callback(

@@ -132,6 +132,31 @@ async def test_redrive_of_a_batch_that_goes_on_takes_what_has_its_result(
         assert statuses(await batch.results(lineage=True)) == {"failure": 2, "success": 1}
 
 
+async def test_redrive_stops_early_where_that_is_asked_for(producer: Producer, worker: StartWorker) -> None:
+    async with worker(concurrency=1):
+        batch = await producer.submit([*fail.map("ab"), *[nap.spec(60.0)] * 5], timeout=0.05, grace=0)
+        await batch.results()
+        again = await batch.retry(("failure", "timeout"), max_failures=1, timeout=0.3)
+        found = statuses(await again.results())
+    assert found["failure"] == 2
+    assert found["cancelled"] >= 3
+    assert (await again.status()).stopped
+
+
+async def test_added_jobs_are_redriven_too(producer: Producer, worker: StartWorker) -> None:
+    async with worker():
+        batch = await producer.open_batch()
+        for number in range(3):
+            await batch.add([fail.spec(str(number), key=f"k{number}"), square.spec(number)])
+        await batch.close()
+        await batch.results()
+        again = await batch.retry("failure")
+        results: list[Any] = await again.results()
+        assert [(result.key, result.message) for result in results] == [(f"k{n}", str(n)) for n in range(3)]
+        with pytest.raises(BatchClosedError):
+            await again.add([square.spec(1)])
+
+
 async def test_nothing_to_redrive_is_an_empty_batch(producer: Producer, worker: StartWorker) -> None:
     async with worker():
         batch = await producer.submit(square.map(range(10)))

@@ -8,7 +8,8 @@ from typing import Any
 
 from protocol.results import Phase
 from workers.deadlines import Deadlines
-from workers.timeouts import Outcome, Run, TimedOut
+from workers.outcomes import Outcome, TimedOut
+from workers.timeouts import Run
 
 LIMIT = 0.03
 LONG = 60.0

@@ -21,9 +21,10 @@ from protocol.results import (
 from straggler import job
 from tests.entries import entry_of
 from tests.jobs import echo, square
+from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.registry import Job
 from workers.rows import Row, Rows
-from workers.timeouts import Cancelled, HandedBack, Outcome, Raised, Returned, Run, TimedOut
+from workers.timeouts import Run
 
 LIMIT = 1000
 AHEAD = 1_700_000_000.0

@@ -20,7 +20,8 @@ import pytest
 
 from workers.deadlines import Deadlines
 from workers.interrupts import Interrupted, Interrupts, _is_inside
-from workers.timeouts import Outcome, Raised, Returned, Run, TimedOut
+from workers.outcomes import Outcome, Raised, Returned, TimedOut
+from workers.timeouts import Run
 
 LIMIT, GRACE = 0.1, 0.3
 # What a busy machine may add to our bound, s.

@@ -28,9 +28,10 @@ from workers.calls import Encoded
 from workers.deadlines import Deadlines
 from workers.endings import describe_exit
 from workers.failures import DescribedError
+from workers.outcomes import HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.processes import ProcessDiedError, Processes, leaves_process_fit
 from workers.registry import Job
-from workers.timeouts import HandedBack, Outcome, Raised, Returned, Run, TimedOut
+from workers.timeouts import Run
 
 LONG = 30.0
 LIMIT = 1 << 20

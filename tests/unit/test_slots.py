@@ -74,7 +74,7 @@ async def test_waiting_for_several_free_slots_takes_none() -> None:
     slots = Slots(3)
     for _ in range(3):
         await slots.take()
-    waiting = asyncio.create_task(slots.wait_free(2))
+    waiting = asyncio.create_task(slots.wait_spare(2))
     slots.give()
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -84,4 +84,4 @@ async def test_waiting_for_several_free_slots_takes_none() -> None:
 
 
 async def test_nobody_waits_for_more_slots_than_there_are() -> None:
-    await asyncio.wait_for(Slots(2).wait_free(100), 1)
+    await asyncio.wait_for(Slots(2).wait_spare(100), 1)

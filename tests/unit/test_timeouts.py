@@ -24,7 +24,8 @@ from tests.unit.runs import (
     timed_out,
 )
 from workers.deadlines import Deadlines
-from workers.timeouts import Cancelled, Raised, Returned, Run, TimedOut
+from workers.outcomes import Cancelled, Raised, Returned, TimedOut
+from workers.timeouts import Run
 
 # ---- row 5: it returned
 

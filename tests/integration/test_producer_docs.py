@@ -1,4 +1,4 @@
-"""The examples of docs/redrive.md do what the page says."""
+"""The examples of docs/redrive.md and docs/sync.md do what the pages say."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 
 from protocol.settings import Settings
 from straggler import embedded, job
-from tests.conftest import ROOT
+from tests.conftest import ROOT, StartProcess
 from tests.jobs import square
 from workers import registry
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "redrive.md").read_text(), re.DOTALL)
+PAGES = [(ROOT / "docs" / f"{name}.md").read_text() for name in ("redrive", "sync")]
+BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES), re.DOTALL)
 
 
 @pytest.fixture
@@ -65,3 +66,13 @@ async def test_report_of_a_complete_batch(example: Any) -> None:
         callback = await producer.attach("nightly.done")
         assert await callback.gather() == ["#ops: nightly is done, 100 of 100 succeeded"]
         assert (await batch.status()).callback == callback.id
+
+
+@pytest.mark.redis
+def test_script_without_asyncio(example: Any, redis_url: str, worker_process: StartProcess) -> None:
+    worker_process()
+    assert example("total").total(redis_url) == sum(number**2 for number in range(1000))
+
+
+def test_all_in_one_process_without_asyncio(example: Any) -> None:
+    assert example("cubes").cubes() == [0, 1, 8, 27, 64]

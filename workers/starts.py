@@ -1,0 +1,223 @@
+"""When each job of a chunk starts: in turn, as slots are free; suspicious ones alone, before all others.
+
+Jobs of a function that awaits start each in a task of its own, all of them that have slots at once; those of others
+follow each other in one (`workers.lanes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from protocol.chunks import Calls
+from protocol.control import Orders
+from protocol.jobs import JobSpec
+from workers import registry
+from workers.beating import BeatingRun
+from workers.claims import Claimed, Crash, is_poison
+from workers.clocks import ChunkClocks
+from workers.lanes import Lane
+from workers.processes import Process
+from workers.rows import Rows
+from workers.runs import ConcludesRuns, JobRun, read_arguments, read_call
+from workers.suspects import is_suspicious
+
+
+class StartsJobs(ConcludesRuns, Protocol):
+    """A chunk, as its starts see it."""
+
+    claimed: Claimed
+    rows: Rows
+
+    def put(self, row: Any) -> None:
+        """Record a result."""
+
+    def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Any:
+        """Write down that a job is lost."""
+
+    def note_start(self, index: int) -> None:
+        """Take note that a job starts."""
+
+    def note_pause(self) -> None:
+        """Take note that no job is at work but those that were enlisted."""
+
+    def enlist(self, run: JobRun) -> None:
+        """Take note of a run that others may stop."""
+
+    def stop(self) -> None:
+        """Start no more jobs."""
+
+    async def until_idle(self) -> None:
+        """Wait until all that was started has ended and is recorded."""
+
+
+class Starts:
+    """Start the jobs of one chunk.
+
+    Args:
+        chunk: The chunk.
+        clocks: By what clocks its jobs run.
+        jobs: All its jobs.
+    """
+
+    def __init__(self, chunk: StartsJobs, clocks: ChunkClocks, jobs: Sequence[JobSpec[Any]]) -> None:
+        self._chunk = chunk
+        self._runner = chunk.runner
+        self._claimed = chunk.claimed
+        self._clocks = clocks
+        self._jobs = jobs
+        self._first = chunk.claimed.payload.first
+        # Jobs that have not started, the next one last, and the one that only waits for its process.
+        self._left = chunk.claimed.open_jobs()[::-1]
+        self._at_door: int | None = None
+        self._runner.slots.waiting += len(self._left)
+
+    def job(self, index: int) -> JobSpec[Any]:
+        """Return a job of the chunk."""
+        return self._jobs[index - self._first]
+
+    def refuse(self, orders: Orders) -> dict[int, str]:
+        """Take out the jobs that shall not start any more; returns why of each."""
+        waiting = self._left if self._at_door is None else [*self._left, self._at_door]
+        refused = {index: why for index in waiting if (why := orders.why_not_to_start(index)) is not None}
+        self._keep([index for index in self._left if index not in refused])
+        self._at_door = None if self._at_door in refused else self._at_door
+        return refused
+
+    def close(self) -> None:
+        """Let go of what has not started."""
+        self._keep([])
+
+    async def run(self) -> None:
+        """Start all jobs."""
+        slots, recorder = self._runner.slots, self._runner.recorder
+        if self._claimed.crashes:
+            await self._sift()
+        while self._left:
+            if recorder.is_full:
+                await recorder.room()
+            if not slots.try_take():
+                await slots.take()
+            await self._start_next()
+
+    async def _start_next(self) -> None:
+        """Start a job that has its slot, and with it those behind it that can follow at once."""
+        if not self._left:  # cancelled meanwhile
+            self._runner.slots.give()
+            return
+        index = self._pop()
+        if self._needs_process(index):
+            await self._start_in_process(index)
+            return
+        run = self._make_run(index)
+        if run is None:
+            self._runner.slots.give()
+            return
+        self._chunk.enlist(run)
+        lane = Lane(self, run)
+        if not run.function.awaits:
+            await lane.moved_on
+
+    def next_run(self) -> JobRun | None:
+        """Make the run of the next job that can start at once, and take its slot; None if there is none."""
+        slots = self._runner.slots
+        while self._left and not self._runner.recorder.is_full and slots.try_take():
+            if self._needs_process(self._left[-1]):
+                slots.give()
+                return None
+            run = self._make_run(self._pop())
+            if run is not None:
+                return run
+            slots.give()
+        return None
+
+    def took_turn(self, pace: float) -> None:
+        """Take note that nothing runs now but what awaits, and how many jobs/s ended at once; 0 if one awaits."""
+        self._runner.slots.took_turn(pace)
+        self._chunk.note_pause()
+
+    def _needs_process(self, index: int) -> bool:
+        jobs = self._jobs
+        return registry.needs_process((jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]).function)
+
+    def _pop(self) -> int:
+        self._runner.slots.waiting -= 1
+        return self._left.pop()
+
+    def _keep(self, left: list[int]) -> None:
+        self._runner.slots.waiting -= len(self._left) - len(left)
+        self._left = left
+        self._runner.slots.tell()
+
+    async def _sift(self) -> None:
+        """Give up the jobs under which workers have died too often, and run the suspicious ones alone."""
+        for index in self._left[::-1]:
+            crashes = self._claimed.crashes_under(index)
+            if index not in self._left:  # cancelled meanwhile
+                continue
+            if is_poison(crashes):
+                self._keep([other for other in self._left if other != index])
+                self._chunk.put(self._chunk.lose(index, self.job(index), crashes))
+            elif is_suspicious(crashes):
+                await self._run_alone(index)
+        if self._left:
+            await self._say_at_work(None)
+
+    async def _run_alone(self, index: int) -> None:
+        """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
+        await self._runner.slots.take()
+        if index not in self._left:
+            self._runner.slots.give()
+            return
+        self._keep([other for other in self._left if other != index])
+        await self._start_in_process(index, alone=True)
+        await self._chunk.until_idle()
+
+    async def _say_at_work(self, index: int | None) -> None:
+        """Say which job runs alone, or that all may run; without the lease none may."""
+        claimed = self._claimed
+        if not await self._runner.leases.say_at_work(claimed.chunk_id, claimed.payload.batch_id, index):
+            self._chunk.stop()
+            await asyncio.sleep(0)  # where the cancel comes out
+
+    async def _start_in_process(self, index: int, *, alone: bool = False) -> None:
+        """Start a job that has its slot in a process."""
+        self._at_door = index
+        process: Process | None = None
+        run: JobRun | None = None
+        try:
+            process = await self._runner.processes.take()
+            if alone:
+                await self._say_at_work(index)
+            if self._at_door is not None:  # else cancelled meanwhile
+                self._at_door = None
+                run = self._make_run(index, process)
+        finally:
+            if run is None:
+                self._runner.slots.give()
+                if process is not None:
+                    self._runner.processes.give(process, is_fit=True)
+        if run is not None:
+            self._chunk.enlist(run)
+            Lane(self, run)
+
+    def _make_run(self, index: int, process: Process | None = None) -> JobRun | None:
+        """Make a job's run; where it cannot start, that is its result."""
+        chunk, clocks, attempt = self._chunk, self._clocks, self._claimed.attempt(index)
+        # Into a process a job goes with its arguments as they have come.
+        job, arguments = (self.job(index), None) if process else read_call(self._jobs, index - self._first)
+        try:
+            function = registry.find(job.function)
+            args, kwargs = read_arguments(function, job, arguments)
+            if (late := clocks.late(job)) is not None:
+                chunk.put(chunk.rows.not_started(index, job, *late, attempt))
+                return None
+            call = self._runner.call(job, function, args, kwargs, process)
+            made = (call, clocks.of(job, function), chunk, index, attempt, job, function, process)
+            silence = clocks.heartbeat_timeout(job, function)
+        except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
+            chunk.put(chunk.rows.failed(index, job, error, attempt=attempt))
+            return None
+        chunk.note_start(index)
+        return JobRun(*made) if silence is None else BeatingRun(silence, *made)
