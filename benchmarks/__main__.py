@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,8 @@ def main() -> None:
         args.out = FOLDER / "quick"
     if unknown := set(args.questions) - set(QUESTIONS):
         parser.error(f"no question {', '.join(sorted(unknown))}: there are {', '.join(QUESTIONS)}")
+    if shutil.which("redis-server") is None:
+        sys.exit("no redis-server on the PATH: the benchmarks start their own (apt-get install redis-server)")
     answer_all(args.questions or list(QUESTIONS), args.size, args.out)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.figures import Answer, median
 from benchmarks.harness import Effort, main, redis_server, workers
 from benchmarks.jobs import noop
-from benchmarks.throughput import CONCURRENCY, WORKERS, end_to_end
+from benchmarks.throughput import CONCURRENCY, WORKERS, end_to_end, forget, run_batch
 from protocol import keys
 from protocol.clock import RedisClock
 from straggler import Producer
@@ -47,17 +47,19 @@ async def memory(producer: Producer) -> int:
     return sum([int(await redis.memory_usage(name, samples=0) or 0) for name in names])
 
 
-async def script_time(producer: Producer) -> tuple[int, float]:
-    """Tell how many scripts Redis has run, and for how long, µs."""
-    stats = (await producer.redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0, "usec": 0})
-    return int(stats["calls"]), float(stats["usec"])
+async def spent(producer: Producer) -> Counter[str]:
+    """Tell for how long, µs, Redis has run each command so far; what a script calls counts in `evalsha`, too."""
+    stats = await producer.redis.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): int(one["usec"]) for name, one in stats.items()})
 
 
 async def cpu_a_job(producer: Producer, count: int) -> float:
     """Run no-op jobs; returns Redis' CPU for one, µs."""
     before = await cpu(producer)
-    await end_to_end(producer, count)
-    return (await cpu(producer) - before) / count * 1e6
+    await run_batch(producer, count)
+    used = await cpu(producer) - before
+    await forget(producer)
+    return used / count * 1e6
 
 
 async def bytes_a_queued_job(producer: Producer, count: int) -> float:
@@ -110,33 +112,35 @@ async def claim_cost(queued: int, in_progress: int) -> float:
         async with Producer(url) as producer:
             await producer.submit(noop.map(range(queued)), batch_id="queued")
             await _claim(producer, "other", in_progress)
-            calls, used = await script_time(producer)
-            await _claim(producer, "measured", CLAIMS)
-            calls_after, used_after = await script_time(producer)
-    assert calls_after - calls >= CLAIMS
-    return (used_after - used) / (calls_after - calls)
+            before = await spent(producer)
+            claims = await _claim(producer, "measured", CLAIMS)
+            return (await spent(producer) - before)["evalsha"] / claims
 
 
-async def _claim(producer: Producer, worker_id: str, chunks: int) -> None:
+async def _claim(producer: Producer, worker_id: str, chunks: int) -> int:
     claims = Claims(producer.scripts, producer.queue, worker_id, RedisClock(), 600.0)
-    claimed = 0
+    calls = claimed = 0
     while claimed < chunks:
         found = len((await claims.due(Slots(LARGEST_CHUNK))).chunks)
         assert found, "the queue is empty before all were claimed"
+        calls += 1
         claimed += found
+    return calls
 
 
 async def measure(effort: Effort) -> Answer:
     """Measure each with a Redis of its own."""
     count, many = effort.pick(5_000, 100_000, 100_000), effort.pick(100_000, 1_000_000, 1_000_000)
     started = time.perf_counter()
-    figures = await _costs(effort, count)
+    figures, by_command = await _costs(effort, count)
     with redis_server() as url:
-        figures["idle commands/s"], sent = await idle_commands(url, effort.pick(4.0, 10.0, 30.0))
+        figures["idle commands/s"], sent = await idle_commands(url, effort.pick(4.0, 15.0, 60.0))
     few = (IN_PROGRESS + 2 * CLAIMS) * LARGEST_CHUNK
-    figures["claim µs, few queued"] = median([await claim_cost(few, 0) for _ in range(effort.pick(1, 3, 5))])
-    figures["claim µs, many queued"] = await claim_cost(many, IN_PROGRESS)
-    figures["claim ratio"] = figures["claim µs, many queued"] / figures["claim µs, few queued"]
+    pairs = [(await claim_cost(many, IN_PROGRESS), await claim_cost(few, 0)) for _ in range(effort.pick(1, 3, 5))]
+    figures["claim µs, many queued"], figures["claim µs, few queued"] = (
+        median(times) for times in zip(*pairs, strict=True)
+    )
+    figures["claim ratio"] = median([with_many / with_few for with_many, with_few in pairs])
     rows: list[dict[str, Any]] = [
         {"": f"CPU a no-op job ({count:,}), µs", "Redis": f"{figures['cpu µs a job']:.2f}"},
         {"": "bytes a queued no-op job", "Redis": f"{figures['bytes queued']:.0f}"},
@@ -148,22 +152,28 @@ async def measure(effort: Effort) -> Answer:
             "Redis": f"{figures['claim µs, many queued']:.0f}",
         },
     ]
-    notes = ["An idle worker sends: " + ", ".join(f"{number} {name}" for name, number in sent.most_common()) + "."]
+    notes = [
+        f"An idle worker sends: {', '.join(f'{number} {name}' for name, number in sent.most_common())}.",
+        f"By command, µs a job, those of scripts in evalsha, too: {by_command}.",
+    ]
     settings = {"workers": WORKERS, "concurrency": CONCURRENCY, "runs": effort.runs}
     settings["seconds"] = round(time.perf_counter() - started)
     return Answer("What jobs cost Redis (medians)", settings, rows, figures, notes=notes)
 
 
-async def _costs(effort: Effort, count: int) -> dict[str, float]:
+async def _costs(effort: Effort, count: int) -> tuple[dict[str, float], str]:
     with redis_server() as url:
         async with Producer(url) as producer:
             queued = await bytes_a_queued_job(producer, count)
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
             await end_to_end(producer, count)
+            before = await spent(producer)
             used = median([await cpu_a_job(producer, count) for _ in range(effort.runs)])
+            commands = (await spent(producer) - before).most_common(8)
             kept = await bytes_a_result(producer, count)
-    return {"cpu µs a job": used, "bytes queued": queued, "bytes a result": kept}
+    said = ", ".join(f"{name} {usec / effort.runs / count:.2f}" for name, usec in commands)
+    return {"cpu µs a job": used, "bytes queued": queued, "bytes a result": kept}, said
 
 
 if __name__ == "__main__":

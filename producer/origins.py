@@ -100,7 +100,7 @@ async def write_selection(redis: ArqRedis, batch_id: str, selection: Selection, 
     firsts = await _find_chunks(redis, batch_id, chosen)
     places, at = find_places(chosen, firsts), 0
     while page := list(islice(places, PLACES_A_PAGE)):
-        async with redis.pipeline(transaction=False) as pipe:
+        async with redis.pipeline(transaction=True) as pipe:
             pipe.setrange(key, at * _PLACE.size, b"".join(_PLACE.pack(*place) for place in page))
             pipe.pexpire(key, int(_SELECTION_LIFETIME * 1000))
             await pipe.execute()

@@ -13,6 +13,7 @@ from producer.listing import newest, read_statuses
 from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
+from producer.tracing import stamped, submitting
 from protocol.batches import BatchOptions, BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.clock import RedisClock
@@ -108,9 +109,10 @@ class Producer:
         made = make_options(**options)
         batch_id = checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
-        fields = self._fields(batch_id, made, on_complete)
-        submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
-        await submission.send(jobs, await self._live_slots())
+        with submitting(batch_id, self.queue, made) as made:
+            fields = self._fields(batch_id, made, on_complete)
+            submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
+            await submission.send(jobs, await self._live_slots())
         return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit)
 
     async def open_batch(
@@ -127,7 +129,7 @@ class Producer:
             OptionError: If an option cannot be.
             ProtocolError: If one of its keys in Redis is not ours.
         """
-        made, batch_id = make_options(**options), checked_id(batch_id)
+        made, batch_id = stamped(make_options(**options)), checked_id(batch_id)
         fields = {**self._fields(batch_id, made, on_complete), "extendable": "1"}
         limit = self.settings.max_arguments_bytes
         opening = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)

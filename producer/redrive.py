@@ -24,6 +24,7 @@ from producer.origins import CHUNKS_A_PAGE, PLACES_A_PAGE, Selection, read_place
 from producer.spoilt import find_spoilt, naming, types_of
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import CHUNKS_A_TRIP, header_fields, read_reply, submit_call
+from producer.tracing import stamped
 from protocol import keys
 from protocol.batches import BatchOptions, checked_id
 from protocol.batches import options as make_options
@@ -105,7 +106,8 @@ class Redrive:
             raise BatchLostError(self._parent_id) from None
         self.queue = parse_status(self._parent_id, header).queue
         inherited = parse_options(self._parent_id, header).model_dump(exclude_defaults=True)
-        self.options = make_options(**{**inherited, **self._overrides})
+        inherited.pop("trace", None)
+        self.options = stamped(make_options(**{**inherited, **self._overrides}))
 
     def _fields(self) -> dict[str, str]:
         """Write the further fields of the new batch's header."""

@@ -57,6 +57,7 @@ class BatchOptions(BaseModel):
         keep_results: Lifetime of all the batch's keys after its last result, s.
         name: For people.
         metadata: For people; JSON values.
+        trace: The span that the batch belongs to, as W3C's `traceparent`; where the program traces, it is filled in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +74,7 @@ class BatchOptions(BaseModel):
     keep_results: LongSeconds = DEFAULT_KEEP_RESULTS
     name: Annotated[str, Field(max_length=200)] | None = None
     metadata: dict[str, Any] = {}
+    trace: Annotated[str, Field(max_length=200)] | None = None
 
 
 def _words(value: Any) -> Any:

@@ -12,6 +12,7 @@ from straggler.usage.looking import status, top, workers
 from straggler.usage.redriving import retry
 from straggler.usage.running import run, worker
 from straggler.usage.serving import dashboard
+from straggler.usage.steering import cancel
 
 app = typer.Typer(
     name="straggler",
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, retry, status, top, workers, dashboard):
+for command in (run, worker, submit, collect, cancel, retry, status, top, workers, dashboard):
     app.command()(command)
 
 

@@ -78,6 +78,14 @@ RetryOn = Annotated[
         "--retry-on", metavar="STATUSES", help="What is tried again: failure (default), timeout, or failure,timeout."
     ),
 ]
+MaxFailures = Annotated[
+    str | None,
+    typer.Option(
+        "--max-failures",
+        metavar="N",
+        help="Stop the batch past this many jobs that do not succeed (10), or this share of them (0.1).",
+    ),
+]
 Grace = Annotated[
     float | None,
     typer.Option("--grace", metavar="S", help="Time for the cleanup of a job that is stopped; default 5."),

@@ -17,6 +17,9 @@ from workers.endings import die_with_parent
 
 BINARY = shutil.which("redis-server")
 
+# What a long append-only file takes to load on a busy machine, s.
+_LONGEST_START = 60.0
+
 
 class RedisServer:
     """One redis-server on a unix socket in a directory of its own; nothing of it reaches the network.
@@ -61,7 +64,7 @@ class RedisServer:
         ]
         # A run that is killed leaves no server behind.
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _LONGEST_START
         while ready and not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server did not start:\n{(self.directory / 'log').read_text()}")

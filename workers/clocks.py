@@ -43,7 +43,7 @@ class ChunkClocks:
     def __init__(self, clock: RedisClock, payload: Payload, options: BatchOptions, deadline: float | None) -> None:
         self._clock = clock
         self._payload = payload
-        self._options = options
+        self.options = options
         self._deadline = deadline
         self._batch_limit = options.deadline or 0.0
 
@@ -60,7 +60,7 @@ class ChunkClocks:
 
     def late(self, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
-        longest = job.queue_timeout or self._options.queue_timeout
+        longest = job.queue_timeout or self.options.queue_timeout
         if self._deadline is None and longest is None and job.deadline is None:
             return None
         payload, now = self._payload, self._clock.now()
@@ -75,20 +75,20 @@ class ChunkClocks:
 
     def of(self, job: JobSpec[Any], function: Job[..., Any, Any], start: float | None = None) -> Clocks:
         """Say what bounds a job that starts now, or has started at a time on Redis' clock."""
-        limit = job.timeout or self._options.timeout or function.timeout or DEFAULT_TIMEOUT
+        limit = job.timeout or self.options.timeout or function.timeout or DEFAULT_TIMEOUT
         if self._deadline is None and job.deadline is None:
-            return Clocks(limit, "running", self._options.grace)
+            return Clocks(limit, "running", self.options.grace)
         start = self._clock.now() if start is None else start
         phase: Phase = "running"
         if job.deadline is not None and (remaining := self._payload.enqueued_at + job.deadline - start) < limit:
             limit, phase = max(0.0, remaining), "deadline"
         if self._deadline is not None and (remaining := self._deadline - start) < limit:
             limit, phase = max(0.0, remaining), "batch"
-        return Clocks(limit, phase, self._options.grace)
+        return Clocks(limit, phase, self.options.grace)
 
     def heartbeat_timeout(self, job: JobSpec[Any], function: Job[..., Any, Any]) -> float | None:
         """Say for how long a job may be silent, s; None if it has promised no heartbeats."""
-        return job.heartbeat_timeout or self._options.heartbeat_timeout or function.heartbeat_timeout
+        return job.heartbeat_timeout or self.options.heartbeat_timeout or function.heartbeat_timeout
 
     def limit_of(self, phase: Phase, job: JobSpec[Any], limit: float) -> float:
         """Say how long the clock is that has run out for a run, which may have had only what was left of it."""

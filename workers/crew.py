@@ -36,10 +36,11 @@ from workers.recorder import Recorder
 from workers.resources import Resources
 from workers.retries import Retries
 from workers.running import Running
-from workers.runs import Runner
+from workers.runs import JobRun, Runner
 from workers.slots import Slots
 from workers.tasks import Tasks
 from workers.threads import Threads
+from workers.tracing import find_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -118,25 +119,20 @@ class Crew:
         self.slots = Slots(options.concurrency)
         self.recorder = Recorder(self.scripts, self.clock, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
-            self.scripts,
-            options.queue,
-            self.worker_id,
-            self.clock,
-            self._describe,
-            self._stop_chunk,
-            options.lease,
-            cells,
-            on_drain,
-        )
+            self.scripts, options.queue, self.worker_id, self.clock,
+            self._describe, self._stop_chunk, options.lease, cells, on_drain,
+        )  # fmt: skip
         self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
         self.retries = Retries(self.scripts, options.queue, self.worker_id)
         self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
         self.additions = Additions(self.scripts, options.queue, options.concurrency, options.max_arguments_bytes)
+        tracing = find_tracing()
         self.runner = Runner(
             self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,
             options.max_result_bytes, self.deadlines, self.processes, self.threads, {}, self.additions,
+            tracing.runs_of if tracing else lambda options: JobRun,
         )  # fmt: skip
         self.running = Running(redis, self.runner)
         self.interrupts = Interrupts(self.deadlines)

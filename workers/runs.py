@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from protocol.batches import BatchOptions
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
@@ -52,6 +53,7 @@ class Runner:
         processes: Where plain functions run.
         threads: Where those run that ask for it.
         reports: What jobs say of themselves, of those that do.
+        runs_of: What makes the runs of a batch's jobs.
         additions: What jobs add to their batches.
     """
 
@@ -67,6 +69,7 @@ class Runner:
     threads: Threads
     reports: dict[JobRun, Report]
     additions: Additions
+    runs_of: Callable[[BatchOptions], Callable[..., JobRun]] = lambda options: JobRun
 
     def call(
         self,
@@ -140,11 +143,26 @@ class JobRun(Run):
             self.chunk.enlist(self)
         return awaits
 
-    def reclock(self, limit: float, phase: Phase) -> None:
-        """Bound the run anew, and let the job's own process know."""
-        super().reclock(limit, phase)
+    def bound(self, limit: float, phase: Phase, when: float) -> None:
+        """Say which clock runs out first: how long it is, which, and when."""
+        self.limit, self.phase, self.when = limit, phase, when
+        self.last_moment = when + self.grace
         if self.number != UNNAMED:
-            self.number = job_number(self.chunk.row, self.index, self.phase)
+            self.number = job_number(self.chunk.row, self.index, phase)
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Bound the run anew, by seconds from its start; one that is being stopped is not touched."""
+        if self.is_stopping or self.outcome is not None:
+            return
+        before = self.limit if self.silence is None else self.silence.reclock(limit, phase)
+        if not self._entered:
+            self.bound(limit, phase, 0.0)
+            return
+        self.deadline += limit - before  # it may have moved by itself, as others have held the loop
+        self.bound(limit, phase, self.deadline)
+        if self.silence is not None:
+            self.silence.choose()
+        self.deadlines.watch(self)
         if self.process is not None:
             self.process.report.deadline = self.deadline
 
@@ -159,6 +177,8 @@ class JobRun(Run):
         if report is None:
             report = reports[self] = OwnReport()
         report.say(progress, note)
+        if self.silence is not None:
+            self.silence.heard()
 
     @property
     def batch_id(self) -> str:

@@ -14,13 +14,13 @@ from protocol.chunks import Calls
 from protocol.control import Orders
 from protocol.jobs import JobSpec
 from workers import registry
-from workers.beating import BeatingRun
 from workers.claims import Claimed, Crash, is_poison
 from workers.clocks import ChunkClocks
 from workers.lanes import Lane
-from workers.processes import Process
+from workers.processes import Process, ProcessDiedError
 from workers.rows import Rows
 from workers.runs import ConcludesRuns, JobRun, read_arguments, read_call
+from workers.silence import Silence
 from workers.suspects import is_suspicious
 
 
@@ -68,6 +68,7 @@ class Starts:
         self._clocks = clocks
         self._jobs = jobs
         self._first = chunk.claimed.payload.first
+        self._run_of = chunk.runner.runs_of(clocks.options)
         # Jobs that have not started, the next one last, and the one that only waits for its process.
         self._left = chunk.claimed.open_jobs()[::-1]
         self._at_door: int | None = None
@@ -193,6 +194,9 @@ class Starts:
             if self._at_door is not None:  # else cancelled meanwhile
                 self._at_door = None
                 run = self._make_run(index, process)
+        except ProcessDiedError as error:  # none can be started
+            attempt = self._claimed.attempt(index)
+            self._chunk.put(self._chunk.rows.failed(index, self.job(index), error, attempt=attempt))
         finally:
             if run is None:
                 self._runner.slots.give()
@@ -214,10 +218,13 @@ class Starts:
                 chunk.put(chunk.rows.not_started(index, job, *late, attempt))
                 return None
             call = self._runner.call(job, function, args, kwargs, process)
-            made = (call, clocks.of(job, function), chunk, index, attempt, job, function, process)
+            bounds = clocks.of(job, function)
             silence = clocks.heartbeat_timeout(job, function)
         except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
             chunk.put(chunk.rows.failed(index, job, error, attempt=attempt))
             return None
         chunk.note_start(index)
-        return JobRun(*made) if silence is None else BeatingRun(silence, *made)
+        run = self._run_of(call, bounds, chunk, index, attempt, job, function, process)
+        if silence is not None:
+            run.silence = Silence(run, silence)
+        return run

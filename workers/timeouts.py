@@ -15,12 +15,15 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
 from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.pulse import UNNAMED
+
+if TYPE_CHECKING:
+    from workers.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Run:
     # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
     phase: Phase = "running"
     stopped: Stopped = "cancelled"
-    promises_heartbeats = False
+    silence: Silence | None = None
     outcome: Outcome | None = None
     number = UNNAMED
     started = finished = when = deadline = last_moment = 0.0
@@ -99,9 +102,6 @@ class Run:
     def ended(self) -> None:
         """Called once, when the outcome is known; must not raise."""
 
-    def listen(self) -> None:
-        """Called before the first step of a run that promises heartbeats."""
-
     def cancel(self, reason: str) -> None:
         """Stop the run: it ends in `Cancelled`."""
         self._ask(Cancelled(reason))
@@ -112,22 +112,15 @@ class Run:
 
     def is_due(self, now: float) -> bool:
         """Whether the time has come."""
+        if self.silence is not None:
+            self.silence.choose()
         return now >= self.when
-
-    def reclock(self, limit: float, phase: Phase) -> None:
-        """Bound a run anew, by seconds from its start; one that is being stopped is not touched."""
-        if self.is_stopping or self.outcome is not None:
-            return
-        postponed = self.deadline - self.started - self.limit
-        self.limit, self.phase = limit, phase
-        if self._entered:
-            self.when = self.deadline = self.started + limit + postponed
-            self.last_moment = self.deadline + self.grace
-            self.deadlines.watch(self)
 
     def ring(self) -> None:
         """Take note that the time has come: the deadline's, or after it that of grace."""
-        if self.is_stopping:
+        if not self.is_due(self.when):
+            self.deadlines.watch(self)
+        elif self.is_stopping:
             self._abandon()
         else:
             self._expired = True
@@ -145,6 +138,8 @@ class Run:
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop."""
+        if self.silence is not None:
+            self.silence.postpone(seconds)
         self.when += seconds
         self.last_moment += seconds
         if not self._expired:
@@ -184,8 +179,8 @@ class Run:
         self.started = now = time.monotonic()
         self.when = self.deadline = now + self.limit
         self.last_moment = self.deadline + self.grace
-        if self.promises_heartbeats:
-            self.listen()
+        if self.silence is not None:
+            self.silence.begin()
         if self.when < deadlines.earliest:
             deadlines.expect(self.when)
         own: Outcome

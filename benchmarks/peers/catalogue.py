@@ -40,8 +40,8 @@ STRAGGLER = Peer(
     name="straggler",
     adapter="on_straggler",
     versions=("straggler",),
-    workers=("{python} -m straggler.cli worker --jobs benchmarks/jobs.py --processes 2 --concurrency 256",),
-    way="`submit`, `gather`; `--processes 2 --concurrency 256`",
+    workers=("{python} -m straggler.cli worker --jobs benchmarks/jobs.py --processes 2 --concurrency 32",),
+    way="`submit`, `gather`; `--processes 2 --concurrency 32`",
     stops="all code: cancelled, interrupted or its process killed",
     records="the first result stays",
     recovers="within 10 s",
@@ -105,7 +105,7 @@ PEERS = (
         adapter="on_arq",
         versions=("arq",),
         workers=("{bin}/arq benchmarks.peers.on_arq.WorkerSettings",) * 2,
-        way="`gather` of `enqueue_job`, of `result`; two workers, `max_jobs=20`, `poll_delay=0.005`",
+        way="`gather` of `enqueue_job`, of `result`; two workers, `max_jobs=50`, `poll_delay=0.005`",
         # worker.py, run_job: wait_for around the task
         stops="code that awaits",
         # worker.py, finish_job: sets the result's key
@@ -117,8 +117,8 @@ PEERS = (
         name="taskiq",
         adapter="on_taskiq",
         versions=("taskiq", "taskiq-redis"),
-        workers=("{bin}/taskiq worker benchmarks.peers.on_taskiq:broker --workers 2 --max-async-tasks 256 --no-parse",),
-        way="`gather` of `kiq`, `taskiq.gather`; `ListQueueBroker`, `--workers 2`, uvloop",
+        workers=("{bin}/taskiq worker benchmarks.peers.on_taskiq:broker --workers 2 --max-async-tasks 64 --no-parse",),
+        way="`gather` of `kiq`, `taskiq.gather`; `ListQueueBroker`, `--workers 2 --max-async-tasks 64`, uvloop",
         # receiver.py, run_task: fail_after around the task
         stops="code that awaits",
         # redis_backend.py: set_result sets the key

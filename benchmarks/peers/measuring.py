@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.harness import Effort, redis_server, start
 from benchmarks.peers.catalogue import STRAGGLER, Peer
@@ -24,7 +24,7 @@ from workers.endings import die_with_parent, kill_session
 # Told to stop, a peer's workers have this long, s; then all of their session is killed.
 _LONGEST_END = 5.0
 # Beyond the time that its producer gives itself, s: the start of its workers, a last batch that is slow.
-_SLACK = 120.0
+_SLACK = 240.0
 
 
 @dataclass(slots=True)
@@ -46,8 +46,8 @@ async def measured(peer: Peer, jobs: int, effort: Effort) -> Found:
     """Measure one peer; a problem of its own is told in the result and raises nothing."""
     try:
         python = Path(sys.executable) if peer is STRAGGLER else await asyncio.to_thread(ready, peer.name)
-        with redis_server(tcp=True) as url, tempfile.TemporaryFile() as log, _workers(peer, python, url, log):
-            return await _produced(peer, python, url, jobs, effort)
+        with redis_server(tcp=True) as url, tempfile.TemporaryFile() as log, _workers(peer, python, url, log) as alive:
+            return await _produced_while(alive, log, _produced(peer, python, url, jobs, effort))
     except NotInstalledError as error:
         return Found([], [], str(error))
     except (RuntimeError, OSError, ValueError, TimeoutError) as error:
@@ -55,7 +55,7 @@ async def measured(peer: Peer, jobs: int, effort: Effort) -> Found:
 
 
 @contextlib.contextmanager
-def _workers(peer: Peer, python: Path, url: str, log: IO[bytes]) -> Iterator[None]:
+def _workers(peer: Peer, python: Path, url: str, log: IO[bytes]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start a peer's workers, each command in a session of its own, so that whatever it starts ends with it."""
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -63,7 +63,7 @@ def _workers(peer: Peer, python: Path, url: str, log: IO[bytes]) -> Iterator[Non
             words = shlex.split(command.format(python=python, bin=python.parent, url=url))
             options = {"cwd": ROOT, "env": _environment(url), "stdout": log, "stderr": log, "start_new_session": True}
             started.append(start(words, **options))
-        yield
+        yield started
     finally:
         for process in started:
             _end(process)
@@ -76,6 +76,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(_LONGEST_END)
     kill_session(process.pid)
     process.wait()
+
+
+async def _produced_while(
+    workers: list[subprocess.Popen[bytes]], log: IO[bytes], producing: Coroutine[Any, Any, Found]
+) -> Found:
+    """Wait for the producer, but no longer than its workers live: without them it would wait in vain."""
+    producer = asyncio.create_task(producing)
+    while not producer.done() and all(worker.poll() is None for worker in workers):
+        await asyncio.wait({producer}, timeout=0.5)
+    if producer.done():
+        return producer.result()
+    producer.cancel()
+    await asyncio.wait({producer})
+    log.seek(0)
+    raise RuntimeError(f"a worker ended: {_last_line(log.read())}")
 
 
 async def _produced(peer: Peer, python: Path, url: str, jobs: int, effort: Effort) -> Found:
@@ -96,9 +111,13 @@ async def _produced(peer: Peer, python: Path, url: str, jobs: int, effort: Effor
             kill_session(process.pid)
             await process.wait()
     if process.returncode != 0:
-        last = said.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(last[-1][:200] if last else f"exit code {process.returncode}")
+        raise RuntimeError(_last_line(said) or f"exit code {process.returncode}")
     return Found(**json.loads(output))
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else ""
 
 
 def _environment(url: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ class WorkerSettings:
 
     functions = (noop,)
     redis_settings = REDIS
-    max_jobs = 20
+    max_jobs = 50
     poll_delay = POLL_DELAY
     # Results that are kept for longer cost it nothing.
     keep_result = 60

@@ -103,7 +103,7 @@ class Collection:
             collecting = asyncio.create_task(self._run_once_there(submitting, progress))
             tasks.add(collecting)
             await asyncio.wait({submitting, collecting}, return_when=asyncio.FIRST_EXCEPTION)
-            if self.batch.options.deadline is not None and _is_cut_off(submitting):
+            if self._may_be_cut_off and _is_cut_off(submitting):
                 await asyncio.wait({collecting})
             for task in (submitting, collecting):
                 if task.done():
@@ -112,6 +112,11 @@ class Collection:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    @property
+    def _may_be_cut_off(self) -> bool:
+        """Whether the batch may close before all was submitted, by its own options."""
+        return self.batch.options.deadline is not None or self.batch.options.max_failures is not None
 
     async def conclude(self, *, as_json: bool = False) -> int:
         """Print the closing table, or its facts as JSON; returns the exit code that the batch deserves."""

@@ -17,6 +17,7 @@ from producer.producer import Producer
 from protocol.errors import OptionError, StragglerError, explain
 from protocol.settings import Settings
 from straggler.commands.collection import Collection
+from straggler.commands.interrupts import cancel_if_told_again
 from straggler.commands.process import say
 
 _queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
@@ -77,6 +78,8 @@ class Place:
             at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
             to = ("--out", out) if out else ()
             say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
+            if isinstance(error, asyncio.CancelledError):
+                await cancel_if_told_again(batch)
             if isinstance(error, TimeoutError):
                 raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
             raise

@@ -11,8 +11,9 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.batch import Batch
-from protocol.errors import OptionError, StragglerError
+from protocol.errors import StragglerError
 from straggler.commands.batches import collect_to_end
+from straggler.commands.indexes import read_indexes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
@@ -32,17 +33,6 @@ class Choice:
     statuses: tuple[str, ...] | None
     indexes: tuple[str, ...] | None
 
-    def numbers(self) -> list[int] | None:
-        """Read the indexes.
-
-        Raises:
-            OptionError: If one is no number.
-        """
-        for index in self.indexes or ():
-            if not index.isdecimal():
-                raise OptionError(f"--index {index}: a job's index is its place in its batch, from 0")
-        return None if self.indexes is None else [int(index) for index in self.indexes]
-
 
 def retry(place: Place, choice: Choice, *, batch_id: str | None, wait: bool, out: Output, **overrides: Any) -> int:
     """Redrive what was chosen, and collect it to its end if that is asked for."""
@@ -58,7 +48,9 @@ async def _retry(place: Place, choice: Choice, batch_id: str, *, wait: bool, out
             left = status.total - status.done
             say(f"batch {batch.id} goes on: {left:,} of its jobs have no result yet, and are not among these")
         try:
-            again = await batch.retry(choice.statuses, indexes=choice.numbers(), batch_id=batch_id, **overrides)
+            again = await batch.retry(
+                choice.statuses, indexes=read_indexes(choice.indexes), batch_id=batch_id, **overrides
+            )
         except (RedisError, asyncio.CancelledError):
             say(f"to go on where this was stopped, give the same command again, with --batch-id {batch_id}")
             raise

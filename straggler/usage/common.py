@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -39,6 +40,14 @@ def check_output(out: str | None, *, as_json: bool) -> None:
     """
     if as_json and out == "-":
         raise typer.BadParameter("the results go to stdout: give them a file, or leave --json out", param_hint="--out")
+
+
+def tolerance(text: str | None) -> object:
+    """Read how many failures are borne: a number of jobs, or a share of them; what is neither is refused later."""
+    for kind in (int, float):
+        with suppress(ValueError, TypeError):
+            return kind(text)  # type: ignore[arg-type]  # None is no number either
+    return text
 
 
 def finish(command: Callable[[], int]) -> None:

@@ -16,6 +16,7 @@ from straggler.options import (
     HeartbeatTimeout,
     InputFormat,
     Key,
+    MaxFailures,
     Name,
     Out,
     Queue,
@@ -28,7 +29,7 @@ from straggler.options import (
     Timeout,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split, tolerance
 
 
 def submit(
@@ -47,6 +48,7 @@ def submit(
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
+    max_failures: MaxFailures = None,
     grace: Grace = None,
     wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
     out: Out = None,
@@ -73,13 +75,14 @@ def submit(
 ) -> None:
     """Submit a batch for workers to run, and print its id.
 
-    With --wait, Ctrl-C leaves the batch running and says how to collect it later.
+    With --wait, Ctrl-C leaves the batch running and says how to collect it later; a second one cancels it.
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.batches import submit
@@ -136,7 +139,7 @@ def collect(
 ) -> None:
     """Collect a batch's results as they come, until its last job has one.
 
-    Ctrl-C leaves the batch running and says how to go on.
+    Ctrl-C leaves the batch running and says how to go on; a second one cancels it.
     """
     check_output(out, as_json=as_json)
 

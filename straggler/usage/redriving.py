@@ -13,6 +13,7 @@ from straggler.options import (
     Backoff,
     Deadline,
     Grace,
+    MaxFailures,
     Name,
     Out,
     QueueTimeout,
@@ -22,7 +23,7 @@ from straggler.options import (
     Timeout,
     Watch,
 )
-from straggler.usage.common import check_output, finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split, tolerance
 
 
 def retry(
@@ -47,6 +48,7 @@ def retry(
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
+    max_failures: MaxFailures = None,
     grace: Grace = None,
     wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
     out: Out = None,
@@ -67,7 +69,7 @@ def retry(
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
     check_output(out, as_json=as_json)
     overrides = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    overrides |= given(retries=retries, backoff=backoff, retry_on=split(retry_on))
+    overrides |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
 
     def command() -> int:
         from straggler.commands.output import Output

@@ -19,6 +19,7 @@ from straggler.options import (
     InputFormat,
     Jobs,
     Key,
+    MaxFailures,
     Name,
     Out,
     Queue,
@@ -32,7 +33,7 @@ from straggler.options import (
     Verbose,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split
+from straggler.usage.common import check_output, finish, given, place, split, tolerance
 
 
 def run(
@@ -52,6 +53,7 @@ def run(
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
+    max_failures: MaxFailures = None,
     grace: Grace = None,
     concurrency: Concurrency = None,
     out: Out = None,
@@ -73,7 +75,8 @@ def run(
     """
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), heartbeat_timeout=heartbeat_timeout)
+    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input

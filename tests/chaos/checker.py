@@ -5,6 +5,7 @@ Each rule yields a line for whatever breaks it. `RULES` are asked about each job
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.chaos.evidence import Disturbance, Evidence, Job
@@ -118,9 +119,17 @@ def stays_within_its_attempts(job: Job) -> Iterator[str]:
     elif attempt > max(1, len(job.runs)):
         yield f"attempt {attempt}, and {len(job.runs)} runs have started"
     else:
-        burnt = sum(run.ended is None or (run.how == "raised" and not run.was_cancelled) for run in job.runs)
+        burnt = sum(_burns_an_attempt(job, at) for at in range(len(job.runs)))
         if attempt - 1 > burnt:
             yield f"attempt {attempt}, and {burnt} of {len(job.runs)} runs crashed or failed"
+
+
+def _burns_an_attempt(job: Job, at: int) -> bool:
+    run = job.runs[at]
+    if run.ended is None or (run.how == "raised" and not run.was_cancelled):
+        return True
+    # It had ended, and its worker died before that was recorded; so it ran again.
+    return at + 1 < len(job.runs) and job.deaths.get(run.worker, math.inf) < job.runs[at + 1].started
 
 
 def was_cancelled_by_request(job: Job) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,14 @@ class Disturbance:
 
 @dataclass(slots=True)
 class Job:
-    """All that is known of one job."""
+    """All that is known of one job; `deaths` are of the workers of all jobs."""
 
     planned: Planned
     index: int
     runs: Sequence[Run] = ()
     deliveries: Sequence[Delivery] = ()
     again: Sequence[Result] = ()
+    deaths: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"batch {self.planned.batch_id}, job {self.index} ({self.kind.function})"
@@ -104,13 +105,22 @@ class Evidence:
             found[run.batch_id, run.index].append(run)
         return found
 
+    def deaths(self) -> dict[int, float]:
+        """Tell when each worker was last heard of under which a run came to no end."""
+        heard: dict[int, float] = {}
+        for run in self.runs:
+            heard[run.worker] = max(heard.get(run.worker, 0.0), run.ended or run.started)
+        died = {run.worker for run in self.runs if run.ended is None}
+        return {worker: last for worker, last in heard.items() if worker in died}
+
     def jobs(self) -> Iterator[Job]:
         """Put together what is known of each job."""
-        runs = self.runs_by_job()
+        runs, deaths = self.runs_by_job(), self.deaths()
         for planned in self.planned:
             for index in range(len(planned.kinds)):
                 name = (planned.batch_id, index)
-                yield Job(planned, index, runs.get(name, ()), self.deliveries.get(name, ()), self.again.get(name, ()))
+                deliveries, again = self.deliveries.get(name, ()), self.again.get(name, ())
+                yield Job(planned, index, runs.get(name, ()), deliveries, again, deaths)
 
     def strangers(self) -> list[JobName]:
         """Name what has runs or results and was never submitted."""

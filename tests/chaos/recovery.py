@@ -10,12 +10,15 @@ from tests.chaos.evidence import Disturbance, Evidence, JobName
 from tests.chaos.findings import Finding
 from tests.chaos.journal import Run
 
-# A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s; the rest is for a busy machine.
-_BEYOND_LEASE = 10.0
+# A dead worker's jobs run elsewhere 12 s later at the latest, with a lease of 10 s. The rest is for a busy machine, and
+# for jobs of the same chunk that have become suspicious and run alone first: some take 8 s.
+_BEYOND_LEASE = 20.0
 # A worker that leaves lets its jobs run for `shutdown_wait` (1 s here) and hands the rest back at once.
 _AFTER_TERM = 6.0
 # After a fault workers find their way back within this, s.
 _LONGEST_RECONNECT = 5.0
+# A job of which so many runs were cut short is taken for one that kills its workers.
+_SUSPICIOUS = 2
 # No run that was going on at a fault began earlier, s: no job's timeout is longer, but for grace.
 _LONGEST_RUN = 70.0
 
@@ -97,8 +100,12 @@ class _Measure:
                 yield run
 
     def _held_up(self, run: Run, fault: Disturbance) -> tuple[float, float] | None:
-        """Tell from when until when a job was held up; None if its result was there before the fault."""
+        """Tell from when until when a job was held up by the fault; None if that is not why it waited."""
         name = (run.batch_id, run.index)
+        before = [other for other in self._by_job[name] if other.started <= fault.began]
+        interrupted = sum(other.ended is None or other.was_cancelled for other in before)
+        if run is not before[-1] or interrupted >= _SUSPICIOUS:
+            return None  # it ran elsewhere by then; or it runs alone from now on, and waits for others that do
         deliveries = self._evidence.deliveries.get(name)
         if not deliveries or deliveries[0].seen <= fault.began:
             return None

@@ -245,6 +245,13 @@ def ran_again_after_a_failure(found: Evidence) -> None:
     tell(found, NAP, attempt=2)
 
 
+def died_before_its_end_was_recorded(found: Evidence) -> None:
+    runs_of(found, NAP, run(NAP, name="first", worker=9), run(NAP, 105.0, worker=8))
+    found.runs.append(replace(crashed(DIE, 100.5, "killed beside it"), worker=9))
+    found.runs.sort(key=lambda run: run.started)
+    tell(found, NAP, attempt=2)
+
+
 def ran_twice(found: Evidence) -> None:
     runs_of(found, NAP, run(NAP, name="first"), run(NAP, 105.0, worker=8))
 
@@ -272,6 +279,7 @@ def ran_on_while_cut_off(found: Evidence) -> None:
         lost_after_three_crashes,
         ran_again_after_a_crash,
         ran_again_after_a_failure,
+        died_before_its_end_was_recorded,
         ran_twice,
         really_took_too_long,
         cancelled_by_request,
@@ -303,12 +311,22 @@ def test_recovery_lasts_until_the_job_runs_elsewhere() -> None:
 
 
 def test_recovery_that_takes_too_long_is_found() -> None:
-    runs = [crashed(0, 100.0, "first"), run(0, 122.0, name="second", worker=8)]
-    assert recovered("worker-kill", *runs, seen=123.0) == (21.5, ["recovery"])
+    runs = [crashed(0, 100.0, "first"), run(0, 132.0, name="second", worker=8)]
+    assert recovered("worker-kill", *runs, seen=133.0) == (31.5, ["recovery"])
 
 
 def test_a_job_that_went_on_undisturbed_is_held_up_only_by_its_result() -> None:
     assert recovered("cut-hold", run(0, 100.0, ended=130.0), seen=131.0) == (1.0, [])
+
+
+def test_a_run_that_others_have_gone_on_from_is_held_up_no_more() -> None:
+    runs = [crashed(0, 99.0, "first"), run(0, 100.0, name="second", worker=8, node="n2", ended=130.0)]
+    assert recovered("cut-drop", *runs, seen=130.5) == (0.0, [])
+
+
+def test_a_job_whose_runs_were_cut_short_twice_waits_to_run_alone() -> None:
+    runs = [crashed(0, at, f"run at {at}") for at in (99.0, 100.0)] + [run(0, 140.0, name="alone", worker=8)]
+    assert recovered("worker-kill", *runs, seen=142.0) == (0.0, [])
 
 
 def test_time_under_other_faults_does_not_count() -> None:

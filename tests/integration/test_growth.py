@@ -16,7 +16,7 @@ from producer.producer import Producer
 from protocol import keys
 from straggler import current_job, job
 from tests.conftest import StartProcess, StartWorker, until, until_running
-from tests.jobs import append_line, fail, hang, nap, square
+from tests.jobs import append_line, fail, hang, nap, report, square
 from workers.leases import health_key
 
 # What belongs to the queue and its workers, and to no batch; each has its own lifetime.
@@ -89,6 +89,26 @@ async def test_no_key_outlives_its_batch(
 
 
 @pytest.mark.redis
+async def test_redrives_and_callbacks_leave_nothing(
+    producer: Producer, worker: StartWorker, redis: Any, tmp_path: Path
+) -> None:
+    seen: set[bytes] = set()
+    watching = asyncio.create_task(watch_lifetimes(redis, seen))
+    async with worker():
+        batch = await producer.submit(
+            [fail.spec("no"), *square.map(range(50))], keep_results=1.0, on_complete=report.spec(tmp_path / "runs")
+        )
+        await batch.results()
+        again = await batch.retry("failure")
+        assert len(await again.results(lineage=True)) == 51
+        await (await again.retry("failure", keep_results=60)).delete()
+        await until(lambda: not of_batches(redis))
+        assert not watching.done(), watching.exception()
+    watching.cancel()
+    assert any(key.endswith(b":origins") for key in seen)
+    assert any(key.endswith(b".done") for key in seen)
+
+
 async def test_deadline_without_workers_leaves_nothing(producer: Producer, redis: Any) -> None:
     batch = await producer.submit(square.map(range(300)), deadline=0.4, grace=0, keep_results=0.2)
     assert {result.status for result in await batch.results()} == {"timeout"}

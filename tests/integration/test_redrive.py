@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
-from producer.origins import read_places
+from producer.cutting import Chunk
+from producer.origins import read_places, write_selection
 from producer.producer import Producer
+from producer.redrive import Redrive
 from protocol import keys
 from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError
 from protocol.jobs import JobSpec
@@ -263,6 +265,102 @@ async def test_redrive_past_its_deadline_is_closed_with_what_it_has(producer: Pr
     redis.hset(keys.batch("again"), mapping={"deadline": 1, "closed": 0, "total": 0})
     with pytest.raises(BatchClosedError, match="'again' is closed with 0 jobs"):
         await batch.retry(batch_id="again", deadline=60)
+
+
+async def test_same_redrive_by_several_producers_at_once_has_each_job_once(
+    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.redrive.CHUNKS_A_TRIP", 1)
+    async with worker(concurrency=10):
+        batch = await producer.submit(fail.map(map(str, range(300))))
+        await batch.results()
+        handles = await asyncio.gather(*(batch.retry("failure", batch_id="again") for _ in range(4)))
+        for again in handles:
+            assert messages(await again.results()) == list(map(str, range(300)))
+    assert (await batch.status()).children == ("again",)
+
+
+async def test_redrive_goes_on_behind_what_another_producer_of_it_has_sent(
+    producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = Redrive._submit
+    others: list[Chunk] = []
+
+    async def submit_after_another(self: Redrive, chunks: list[Chunk]) -> tuple[int, bool]:
+        if not others:
+            others.append(Chunk(0))
+            for job in chunks[0]._jobs[:3]:
+                others[0].put(job)
+            self._count, count = 100, self._count  # so that it closes nothing
+            assert await submit(self, others) == (3, False)
+            self._count = count
+        return await submit(self, chunks)
+
+    monkeypatch.setattr("producer.redrive.chunk_size", lambda *_: 5)
+    async with worker():
+        batch = await producer.submit(fail.map(map(str, range(50))))
+        await batch.results()
+        monkeypatch.setattr(Redrive, "_submit", submit_after_another)
+        again = await batch.retry("failure")
+        assert messages(await again.results()) == list(map(str, range(50)))
+
+
+async def test_parent_that_goes_before_the_redrive_begins_is_said(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker():
+        batch = await producer.submit([fail.spec("no")])
+        await batch.results()
+
+    async def choose_and_delete(*arguments: Any) -> None:
+        await write_selection(*arguments)
+        await batch.delete()
+
+    monkeypatch.setattr("producer.redrive.write_selection", choose_and_delete)
+    with pytest.raises(BatchLostError, match=f"'{batch.id}'"):
+        await batch.retry("failure", batch_id="again")
+    assert not redis.exists(keys.batch("again"))
+
+
+@pytest.mark.parametrize("what", ["batch", "chunks", "origins"])
+async def test_what_goes_while_jobs_are_copied_is_said(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async with worker():
+        batch = await producer.submit([fail.spec("no")])
+        await batch.results()
+
+    async def read_and_break(*arguments: Any) -> Any:
+        if what == "origins":
+            redis.delete(keys.origins("again"))
+        places = await read_places(*arguments)
+        redis.delete(keys.chunks(batch.id))
+        if what == "batch":
+            await batch.delete()
+        return places
+
+    monkeypatch.setattr("producer.redrive.read_places", read_and_break)
+    error, named = {
+        "batch": (BatchLostError, f"batch '{batch.id}'"),
+        "chunks": (ProtocolError, f"{keys.chunks(batch.id)}.*field 0 is gone"),
+        "origins": (ProtocolError, f"{keys.origins('again')}.*0 bytes stand there for 1 jobs"),
+    }[what]
+    with pytest.raises(error, match=named):
+        await batch.retry("failure", batch_id="again")
+
+
+async def test_spoilt_keys_are_named(producer: Producer, worker: StartWorker, redis: Any) -> None:
+    async with worker():
+        batch = await producer.submit([fail.spec("no")], batch_id="b")
+        await batch.results()
+    redis.hset(keys.chunks("b"), "0", "no chunk")
+    with pytest.raises(ProtocolError, match=f"{keys.chunks('b')}.*field 0"):
+        await batch.retry("failure", batch_id="again")
+    assert not redis.exists(keys.batch("again"))
+    redis.set(keys.chunks("again"), "spoilt", ex=60)
+    redis.hset(keys.chunks("b"), "0", b'[{"function":"fail","args":["no"]}]')
+    with pytest.raises(ProtocolError, match=keys.chunks("again")):
+        await batch.retry("failure", batch_id="again")
 
 
 REDRIVER = """

@@ -16,7 +16,7 @@ from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
-from protocol.connection import Call, Scripts, connect, encode_payload
+from protocol.connection import Call, Scripts, _source, connect, encode_payload
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common, encode_row, record_rows
 from tests.conftest import until
@@ -363,6 +363,15 @@ def sources() -> dict[str, str]:
 def test_every_script_has_its_case() -> None:
     scripts = {name for name, source in sources().items() if "what other scripts include" not in source}
     assert scripts == {name.split()[0] for name in CASES}
+
+
+async def test_batch_that_has_ended_ends_no_second_time(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    await (await _record_the_last_before_a_callback(producer, hands[0]))()
+    before = snapshot(redis)
+    assert redis.eval(f"{_source('ending')}\nreturn end_if_complete(KEYS[1]) and 1 or 0", 1, keys.batch("b")) == 0
+    assert snapshot(redis) == before
 
 
 def test_batches_end_in_one_place() -> None:

@@ -293,6 +293,17 @@ def test_two_producers_in_two_threads(redis_url: str, worker_process: StartProce
     assert found == {start: [number**2 for number in range(start, start + 500)] for start in (0, 1000)}
 
 
+def test_handles_tell_where_they_are(made: sync.Producer, redis_url: str) -> None:
+    assert (made.url, made.queue, made.settings) == (redis_url, "default", Settings())
+    assert repr(made.submit(square.map(range(3)), batch_id="b")) == "<sync <Batch b>>"
+
+
+def test_memory_is_shared_by_the_threads_of_a_process() -> None:
+    url = "memory://shared-by-threads"
+    with sync.embedded(Settings(), url=url), sync.Producer(url, settings=Settings()) as made:
+        assert made.submit(square.map(range(300))).gather() == [number**2 for number in range(300)]
+
+
 def test_use_after_close_and_on_its_own_loop_is_refused(made: sync.Producer, redis_url: str) -> None:
     async def ask() -> None:
         made.workers()

@@ -1,0 +1,36 @@
+"""The command that changes a batch while it runs: `cancel`."""
+
+# ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from straggler.options import AsJson, Redis
+from straggler.usage.common import finish, place, split
+
+
+def cancel(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
+    *,
+    index: Annotated[
+        list[str] | None,
+        typer.Option("--index", metavar="N", help="Only jobs with these indexes; repeated, or separated by commas."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the results.")] = "",
+    as_json: AsJson = False,
+    redis: Redis = None,
+) -> None:
+    """Cancel a batch, or some of its jobs: what waits never starts, what runs is stopped, with cleanup.
+
+    Results that are there stay. A batch that is cancelled as a whole takes no more jobs, and ends.
+    """
+
+    def command() -> int:
+        from straggler.commands.cancel import cancel
+
+        return cancel(place(redis), batch, split(index), reason, as_json=as_json)
+
+    finish(command)

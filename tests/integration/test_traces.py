@@ -1,0 +1,142 @@
+"""Traces from the producer's program to the jobs', across Redis and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from producer.producer import Producer
+from protocol.settings import Settings
+from straggler import embedded
+from tests.conftest import ROOT, StartProcess, StartWorker
+from tests.jobs import fail, hang, square
+from tests.traced_jobs import described
+from workers.tracing import find_tracing
+
+FEED = """
+import asyncio, sys
+from pathlib import Path
+from opentelemetry import trace
+from straggler import JobSpec, Producer
+from tests.traced_jobs import set_up
+
+async def main():
+    set_up(Path(sys.argv[1]))
+    async with Producer() as producer:
+        with trace.get_tracer("mine").start_as_current_span("nightly"):
+            jobs = [JobSpec(function="traced.work", args=(number,), key=f"k{number}") for number in range(5)]
+            batch = await producer.submit([*jobs, JobSpec(function="traced.plain", args=(9,))], name="users")
+        await batch.results()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """Gather this process's spans, for this test only."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    yield exporter
+    provider.shutdown()
+
+
+def found(exporter: InMemorySpanExporter) -> list[dict[str, Any]]:
+    return [described(span) for span in exporter.get_finished_spans()]
+
+
+async def test_each_attempt_has_a_span_that_tells_its_end(spans: InMemorySpanExporter) -> None:
+    async with embedded(Settings()) as producer:
+        jobs = [*square.map([1, 2]), fail.spec("no [such] user"), hang.spec(timeout=0.05, key="slow")]
+        await (await producer.submit(jobs, retries=1, backoff=0.01)).results()
+    [submit, *runs] = sorted(found(spans), key=lambda span: span["name"] != "submit")
+    assert (submit["kind"], submit["parent"]) == ("PRODUCER", None)
+    told = sorted((run["name"], run["attributes"]["straggler.attempt"], run["status"]) for run in runs)
+    assert told == [
+        ("run fail", 1, "ERROR"), ("run fail", 2, "ERROR"), ("run hang", 1, "ERROR"),
+        ("run square", 1, "UNSET"), ("run square", 1, "UNSET"),
+    ]  # fmt: skip
+    [late] = [run for run in runs if run["name"] == "run hang"]
+    assert late["seconds"] >= 0.05
+    assert late["attributes"]["straggler.result"] == "timeout"
+    assert late["attributes"]["straggler.key"] == "slow"
+    assert all(run["links"] == [f"{submit['trace']}-{submit['span']}"] for run in runs)
+    assert len({run["trace"] for run in runs} | {submit["trace"]}) == 6, "each is a trace of its own"
+
+
+async def test_redriven_jobs_are_linked_to_who_redrove_them(spans: InMemorySpanExporter) -> None:
+    async with embedded(Settings()) as producer:
+        batch = await producer.submit([fail.spec("x")])
+        await batch.results()
+        spans.clear()
+        with trace.get_tracer("mine").start_as_current_span("again"):
+            again = await batch.retry(("failure",))
+        await again.results()
+    [outer] = [span for span in found(spans) if span["name"] == "again"]
+    [run] = [span for span in found(spans) if span["name"] == "run fail"]
+    assert run["links"] == [f"{outer['trace']}-{outer['span']}"]
+
+
+async def test_batch_of_a_program_that_traces_nothing_has_no_trace(producer: Producer, worker: StartWorker) -> None:
+    assert find_tracing() is None
+    async with worker():
+        batch = await producer.submit(square.map([1]))
+        assert batch.options.trace is None
+        await batch.results()
+
+
+async def test_trace_that_makes_no_sense_harms_no_job(spans: InMemorySpanExporter) -> None:
+    async with embedded(Settings()) as producer:
+        batch = await producer.submit(square.map([2]), trace="not a trace")
+        assert await batch.gather() == [4]
+    [run] = found(spans)
+    assert run["links"] == []
+
+
+@pytest.mark.redis
+def test_spans_of_other_processes_are_linked_across_redis(
+    tmp_path: Path, redis_url: str, worker_process: StartProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACES", str(tmp_path / "jobs"))
+    worker = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2"]
+    started = worker_process(command=worker, jobs="tests.traced_jobs", concurrency=3)
+    monkeypatch.delenv("TRACES")
+    environment = {**os.environ, "STRAGGLER_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-c", FEED, str(tmp_path / "feed")], cwd=ROOT, env=environment, check=True, timeout=60
+    )
+    started.terminate()
+    assert started.wait() == 0
+
+    submit, nightly = [json.loads(line) for line in (tmp_path / "feed").read_text().splitlines()]
+    assert (submit["name"], submit["parent"], nightly["name"]) == ("submit users", nightly["span"], "nightly")
+    spans = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()]
+    runs = {span["span"]: span for span in spans if span["name"].startswith("run ")}
+    assert sorted(run["attributes"]["straggler.index"] for run in runs.values()) == list(range(6))
+    assert {link for run in runs.values() for link in run["links"]} == {f"{submit['trace']}-{submit['span']}"}
+    inside = [span for span in spans if span["name"].startswith("inside")]
+    assert len(inside) == 5
+    for span in inside:
+        run = runs[span["parent"]]
+        assert run["trace"] == span["trace"]
+        assert run["attributes"]["straggler.key"] == f"k{span['name'].split()[1]}", "a job's own spans are its children"
+    assert [run["status"] for run in runs.values()].count("ERROR") == 1
+
+
+def test_straggler_alone_imports_no_opentelemetry() -> None:
+    code = "import straggler, sys, workers.worker; straggler.Producer; print('opentelemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
