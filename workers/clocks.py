@@ -58,6 +58,12 @@ class ChunkClocks:
         self._deadline = deadline
         return True
 
+    def are_alike(self, function: Job[..., Any, Any]) -> bool:
+        """Whether jobs of this function that have no clocks of their own are bounded by nothing but a timeout."""
+        options = self.options
+        silence = options.heartbeat_timeout or function.heartbeat_timeout
+        return self._deadline is None and options.queue_timeout is None and silence is None
+
     def late(self, job: JobSpec[Any]) -> tuple[float, Phase] | None:
         """Say which clock of a job, s, has run out before it could start."""
         longest = job.queue_timeout or self.options.queue_timeout

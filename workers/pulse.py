@@ -153,12 +153,14 @@ class Pulse:
         self._memory[at] = len(data)
 
 
-def job_number(row: int, index: int, phase: Phase = "running") -> float:
-    """Name a job, and the clock of it that runs out first, by one number."""
-    if row < 0:
-        return UNNAMED
-    number = float(row * _INDEXES + index)
-    return number if phase == "running" else number + _PHASES.index(phase) * float(_ROWS * _INDEXES)
+def job_number(row: int, index: int) -> float:
+    """Name a job by one number."""
+    return UNNAMED if row < 0 else float(row * _INDEXES + index)
+
+
+def offset_of(phase: Phase) -> float:
+    """Return what is added to a job's number to say which of its clocks runs out first; nothing for the usual one."""
+    return _PHASES.index(phase) * float(_ROWS * _INDEXES)
 
 
 def _read_number(number: float) -> tuple[Phase, int, int]:

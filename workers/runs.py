@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,17 +11,16 @@ from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.newjobs import NewJob
-from protocol.results import Phase, Stopped
+from protocol.results import Phase
 from workers import registry
 from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
 from workers.clocks import Clocks
 from workers.context import CurrentJob
 from workers.deadlines import Deadlines
-from workers.isolation import Isolation
 from workers.leases import Leases
 from workers.processes import Process, Processes
-from workers.pulse import UNNAMED, job_number
+from workers.pulse import UNNAMED, offset_of
 from workers.recorder import Recorder
 from workers.registry import Job
 from workers.reports import OwnReport, Report
@@ -33,8 +30,6 @@ from workers.threads import Threads
 from workers.timeouts import Run
 
 _NO_KEYWORDS: dict[str, Any] = {}
-# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
-_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +86,25 @@ class ConcludesRuns(Protocol):
     """A chunk, as its runs see it."""
 
     batch_id: str
-    row: int
-    """Where it stands in the memory that is shared with the supervisor."""
+    number: float
+    """What the number of its job 0 would be in the memory that is shared with the supervisor."""
 
     runner: Runner
 
     def conclude(self, run: JobRun) -> None:
         """Take note that a run has ended."""
 
-    def enlist(self, run: JobRun) -> None:
-        """Take note of a run that others may stop."""
-
 
 class JobRun(Run):
-    """A run of one job of a chunk."""
+    """A run of one job of a chunk.
+
+    Attributes:
+        has_awaited: Whether it has a task and a slot to itself, as it has awaited something.
+    """
+
+    process: Process | None = None
+    attempt = 1
+    has_awaited = False
 
     def __init__(
         self,
@@ -118,44 +118,45 @@ class JobRun(Run):
         process: Process | None,
     ) -> None:
         limit, phase, grace = clocks
-        stopped = _STOPPED["process" if process is not None else function.isolation]
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped, has_own_task=False)
-        self.number = job_number(chunk.row, index, phase)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, has_own_task=False)
+        if chunk.number >= 0:
+            self.number = chunk.number + index
+            if phase != "running":
+                self.number += offset_of(phase)
         self.chunk = chunk
         self.index = index
-        self.attempt = attempt
         self.job = job
         self.function = function
-        self.process = process
+        if attempt != 1:
+            self.attempt = attempt
+        if process is not None:
+            self.process, self.stopped = process, "killed"
+        elif function.isolation == "thread":
+            self.stopped = "abandoned"  # as it runs on unwatched
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
-    def begin(self, context: Context) -> bool:
-        """Take the first step, and let the chunk know of a run that awaits."""
-        if self.process is not None:
-            self.process.report.deadline = time.monotonic() + self.limit
-            self.chunk.runner.reports[self] = self.process.report
-        awaits = self.function.awaits = super().begin(context)
-        if awaits:
-            self.chunk.enlist(self)
-        return awaits
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
 
     def bound(self, limit: float, phase: Phase, when: float) -> None:
         """Say which clock runs out first: how long it is, which, and when."""
         self.limit, self.phase, self.when = limit, phase, when
         self.last_moment = when + self.grace
         if self.number != UNNAMED:
-            self.number = job_number(self.chunk.row, self.index, phase)
+            self.number = self.chunk.number + self.index + offset_of(phase)
 
     def reclock(self, limit: float, phase: Phase) -> None:
         """Bound the run anew, by seconds from its start; one that is being stopped is not touched."""
         if self.is_stopping or self.outcome is not None:
             return
         before = self.limit if self.silence is None else self.silence.reclock(limit, phase)
-        if not self._entered:
+        if not self.has_begun:
             self.bound(limit, phase, 0.0)
             return
         self.deadline += limit - before  # it may have moved by itself, as others have held the loop
@@ -209,7 +210,11 @@ class JobRun(Run):
 
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and not registry.needs_process(jobs.alike.function):
+    if (
+        isinstance(jobs, Calls)
+        and jobs.arguments is not None
+        and registry.isolation_of(jobs.alike.function) != "process"
+    ):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
 
