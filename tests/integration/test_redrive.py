@@ -20,9 +20,11 @@ from producer.redrive import Redrive
 from protocol import keys
 from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError
 from protocol.jobs import JobSpec
+from protocol.settings import Settings
 from straggler import current_job, job
 from tests.conftest import ROOT, StartProcess, StartWorker, until, until_running
 from tests.jobs import fail, nap, report, square, wait_for_file
+from tests.redis_server import RedisServer
 
 
 @job
@@ -405,6 +407,34 @@ async def test_redrive_whose_producer_is_killed_goes_on_with_the_same_id(
     again = await batch.retry("failure", batch_id="again")
     results = await again.results()
     assert messages(results) == [str(number) for number in range(1, 2000, 2)]
+
+
+@pytest.mark.redis
+async def test_redrive_goes_on_after_a_restart_of_redis(
+    worker_process: StartProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, trips = Redrive._submit, []
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
+
+    async def restart_and_submit(self: Redrive, chunks: list[Chunk]) -> tuple[int, bool]:
+        trips.append(chunks)
+        if len(trips) == 3:
+            server.kill()
+            await asyncio.to_thread(server.start)
+        return await submit(self, chunks)
+
+    monkeypatch.setattr("producer.redrive.CHUNKS_A_TRIP", 1)
+    monkeypatch.setattr(Redrive, "_submit", restart_and_submit)
+    worker_process(redis_url=server.url, lease=2)
+    try:
+        async with Producer(server.url, settings=Settings()) as producer:
+            batch = await producer.submit(fail.map(map(str, range(400))))
+            await batch.results()
+            again = await batch.retry("failure")
+            assert messages(await again.results()) == list(map(str, range(400)))
+            assert len(trips) > 3
+    finally:
+        server.stop()
 
 
 async def test_redrive_reads_a_few_places_and_chunks_at_a_time(
