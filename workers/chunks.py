@@ -16,8 +16,9 @@ from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers.claims import Claimed, Crash
-from workers.outcomes import TimedOut
+from workers.outcomes import Returned, TimedOut
 from workers.processes import leaves_process_fit
+from workers.pulse import job_number
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
 from workers.runs import JobRun, Runner
@@ -25,6 +26,10 @@ from workers.starts import Starts
 from workers.suspects import crash_of
 
 logger = logging.getLogger(__name__)
+
+# Results of a turn are handed on before its end when they are as many, or one of them has more bytes.
+_MOST_FRESH = 256
+_LARGE = 4096
 
 
 class ChunkRun:
@@ -43,12 +48,15 @@ class ChunkRun:
         self.batch_id = claimed.payload.batch_id
         self.orders = claimed.orders
         self._first = claimed.payload.first
-        self.row = row
+        self._row = max(0, row)
+        self.number = job_number(row, 0)
         self.runner = runner
         self._begun: MutableSequence[float] = [0.0] if begun is None or row < 0 else begun
         self._runs: dict[JobRun, None] = {}
         self._starts: Starts | None = None
         self._unrecorded = 0
+        # Results of this turn, which are handed on together at its end.
+        self._fresh: list[Row] = []
         # The task that starts its jobs, while it does.
         self._starting: asyncio.Task[Any] | None = None
         self._has_started = self._is_stopped = False
@@ -57,6 +65,7 @@ class ChunkRun:
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self._all_succeeded = len(claimed.open_jobs()) == claimed.payload.count
         self._idle = asyncio.Event()
+        self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
 
     async def run(self) -> str:
         """Run all jobs that have no result yet, to their ends.
@@ -67,7 +76,10 @@ class ChunkRun:
         try:
             self._options, jobs = self.claimed.read()
         except ProtocolError as error:
-            logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
+            logger.exception(
+                "chunk %s cannot be read", self.claimed.chunk_id,
+                extra={"event": "chunk.unreadable", "batch": self.batch_id, "chunk": self.claimed.chunk_id},
+            )  # fmt: skip
             self._fail_all(error)
         else:
             self._describe_group(jobs[0].function)
@@ -153,21 +165,33 @@ class ChunkRun:
 
     def note_start(self, index: int) -> None:
         """Write down for the supervisor that a job starts."""
-        self._begun[max(0, self.row)] = index + 1
+        self._begun[self._row] = index + 1
 
-    def note_pause(self) -> None:
-        """Write down for the supervisor, if so it is, that no job is at work: none is to blame if the worker dies."""
+    def took_turn(self) -> None:
+        """Hand on what has ended at once; tell the supervisor if no job is at work: none is to blame for a death."""
         if not self._runs:
-            self._begun[max(0, self.row)] = 0.0
+            self._begun[self._row] = 0.0
+        self._hand_on()
+        self._wake_if_idle()
 
     def conclude(self, run: JobRun) -> None:
-        """Give back the slot of a run that has ended, and record what it ended in, or let it run again."""
-        if run in self._runs:
-            del self._runs[run]
-            self.note_pause()
-        self.runner.slots.give()
+        """Record what a run has ended in, or let it run again; one that had a slot to itself gives it back."""
+        outcome = run.outcome
+        if isinstance(outcome, Returned):
+            row = self.rows.returned(run.index, run.job, run.function, run, outcome.value, run.attempt)
+            self._fresh.append(row)
+            if len(row[2]) > _LARGE or len(self._fresh) == _MOST_FRESH:
+                self._hand_on()
+        else:
+            self._conclude_odd(run)
         if run.process is not None:
-            self.runner.processes.give(run.process, is_fit=leaves_process_fit(run.outcome))
+            self.runner.processes.give(run.process, is_fit=leaves_process_fit(outcome))
+        self._runs.pop(run, None)
+        if run.has_awaited or not run.has_begun:
+            self.runner.slots.give()
+            self.took_turn()
+
+    def _conclude_odd(self, run: JobRun) -> None:
         before, delay = self.claimed.crashes_under(run.index), self._delay_before_retry(run)
         crash = crash_of(run, before, self.runner.clock, self.runner.worker_id)
         if crash is not None:
@@ -180,13 +204,12 @@ class ChunkRun:
             row = self.rows.ended(run.index, run.job, run.function, run, run.attempt)
             if row is not None:
                 self.put(row)
-        self._wake_if_idle()
 
     def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that a job is lost."""
         logger.warning(
             "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
-            extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
+            extra={"event": "job.lost", "batch": self.batch_id, "job": f"{self.batch_id}:{index}"},
         )  # fmt: skip
         return self.rows.lost(index, job, crashes)
 
@@ -203,14 +226,36 @@ class ChunkRun:
         self._again = self._again or self.claimed.payload.index is not None
         self._unrecorded += 1
         failures = self.claimed.failures.get(run.index, 0) + 1
+        if self._tells_jobs:
+            name = f"{self.batch_id}:{run.index}"
+            logger.debug(
+                "job %s runs again in %.3f s", name, delay,
+                extra={"event": "job.again", "batch": self.batch_id, "job": name, "attempt": run.attempt},
+            )  # fmt: skip
         deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay)
         self.runner.retries.put(deferred, self)
 
     def put(self, row: Row) -> None:
         """Record a result."""
-        self._all_succeeded = self._all_succeeded and row[1] == "success"
-        self._unrecorded += 1
-        self.runner.recorder.put(self.batch_id, self._common, row, self)
+        self._fresh.append(row)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self._unrecorded += len(fresh)
+            self._all_succeeded = self._all_succeeded and all(row[1] == "success" for row in fresh)
+            self.runner.recorder.put(self.batch_id, self._common, fresh, self)
+            if self._tells_jobs:
+                self._tell(fresh)
+
+    def _tell(self, rows: list[Row]) -> None:
+        for index, status, *_ in rows:
+            name = f"{self.batch_id}:{index}"
+            logger.debug(
+                "job %s %s", name, status,
+                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": status},
+            )  # fmt: skip
 
     def count_recorded(self, count: int) -> None:
         """Take note that so many more of its results have been written."""

@@ -119,16 +119,9 @@ class Crew:
         self.slots = Slots(options.concurrency)
         self.recorder = Recorder(self.scripts, self.clock, is_busy=lambda: self.slots.used > 0)
         self.leases = Leases(
-            self.scripts,
-            options.queue,
-            self.worker_id,
-            self.clock,
-            self._describe,
-            self._stop_chunk,
-            options.lease,
-            cells,
-            on_drain,
-        )
+            self.scripts, options.queue, self.worker_id, self.clock,
+            self._describe, self._stop_chunk, options.lease, cells, on_drain,
+        )  # fmt: skip
         self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
         self.retries = Retries(self.scripts, options.queue, self.worker_id)
         self.deadlines = Deadlines(cells)

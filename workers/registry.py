@@ -228,9 +228,9 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
-def needs_process(name: str) -> bool:
-    """Whether a job is known, and runs in a process of its own."""
-    return name in _jobs and _jobs[name].isolation == "process"
+def isolation_of(name: str) -> Isolation | None:
+    """Say where a job runs; None if it is not known."""
+    return _jobs[name].isolation if name in _jobs else None
 
 
 def load(module: str) -> ModuleType:

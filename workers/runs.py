@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +11,7 @@ from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.newjobs import NewJob
-from protocol.results import Phase, Stopped
+from protocol.results import Phase
 from workers import registry
 from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
@@ -21,9 +20,8 @@ from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.leases import Leases
 from workers.processes import Process, Processes
-from workers.pulse import job_number
 from workers.recorder import Recorder
-from workers.registry import Isolation, Job
+from workers.registry import Job
 from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
@@ -31,8 +29,6 @@ from workers.threads import Threads
 from workers.timeouts import Run
 
 _NO_KEYWORDS: dict[str, Any] = {}
-# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
-_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
 
 
 class Clocks(NamedTuple):
@@ -98,11 +94,16 @@ class Runner:
         self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]
     ) -> Clocks:
         """Say what bounds a job that starts now."""
-        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
+        clocks = self.clocks_without_deadline(options, job, function)
         if claimed.deadline is not None:
             remaining = claimed.deadline - self.clock.now()
-            if remaining < limit:
+            if remaining < clocks.limit:
                 return Clocks(max(0.0, remaining), "batch", options.grace)
+        return clocks
+
+    def clocks_without_deadline(self, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]) -> Clocks:
+        """Say what bounds a job of a batch that has no deadline."""
+        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
         return Clocks(limit, "running", options.grace)
 
     def call(
@@ -125,20 +126,25 @@ class ConcludesRuns(Protocol):
     """A chunk, as its runs see it."""
 
     batch_id: str
-    row: int
-    """Where it stands in the memory that is shared with the supervisor."""
+    number: float
+    """What the number of its job 0 would be in the memory that is shared with the supervisor."""
 
     runner: Runner
 
     def conclude(self, run: JobRun) -> None:
         """Take note that a run has ended."""
 
-    def enlist(self, run: JobRun) -> None:
-        """Take note of a run that others may stop."""
-
 
 class JobRun(Run):
-    """A run of one job of a chunk."""
+    """A run of one job of a chunk.
+
+    Attributes:
+        has_awaited: Whether it has a task and a slot to itself, as it has awaited something.
+    """
+
+    process: Process | None = None
+    attempt = 1
+    has_awaited = False
 
     def __init__(
         self,
@@ -152,29 +158,29 @@ class JobRun(Run):
         process: Process | None,
     ) -> None:
         limit, phase, grace = clocks
-        stopped = _STOPPED["process" if process is not None else function.isolation]
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped, has_own_task=False)
-        self.number = job_number(chunk.row, index)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, has_own_task=False)
+        if chunk.number >= 0:
+            self.number = chunk.number + index
         self.chunk = chunk
         self.index = index
-        self.attempt = attempt
         self.job = job
         self.function = function
-        self.process = process
+        if attempt != 1:
+            self.attempt = attempt
+        if process is not None:
+            self.process, self.stopped = process, "killed"
+        elif function.isolation == "thread":
+            self.stopped = "abandoned"  # as it runs on unwatched
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
-    def begin(self, context: Context) -> bool:
-        """Take the first step, and let the chunk know of a run that awaits."""
-        if self.process is not None:
-            self.chunk.runner.reports[self] = self.process.report
-        awaits = self.function.awaits = super().begin(context)
-        if awaits:
-            self.chunk.enlist(self)
-        return awaits
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
 
     def ended(self) -> None:
         """Let the chunk conclude it."""
@@ -217,7 +223,11 @@ class JobRun(Run):
 
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and not registry.needs_process(jobs.alike.function):
+    if (
+        isinstance(jobs, Calls)
+        and jobs.arguments is not None
+        and registry.isolation_of(jobs.alike.function) != "process"
+    ):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
 

@@ -15,6 +15,7 @@ from protocol.chunks import Calls
 from protocol.control import Orders
 from protocol.jobs import JobSpec
 from workers import registry
+from workers.alike import Alike
 from workers.claims import Claimed, Crash, is_poison
 from workers.lanes import Lane
 from workers.processes import Process
@@ -38,7 +39,7 @@ class StartsJobs(ConcludesRuns, Protocol):
     def note_start(self, index: int) -> None:
         """Take note that a job starts."""
 
-    def note_pause(self) -> None:
+    def took_turn(self) -> None:
         """Take note that no job is at work but those that were enlisted."""
 
     def enlist(self, run: JobRun) -> None:
@@ -72,6 +73,7 @@ class Starts:
         self._left = chunk.claimed.open_jobs()[::-1]
         self._at_door: int | None = None
         self._runner.slots.waiting += len(self._left)
+        self._alike = Alike.of(chunk, chunk.claimed, options, jobs)
 
     def job(self, index: int) -> JobSpec[Any]:
         """Return a job of the chunk."""
@@ -120,26 +122,40 @@ class Starts:
             await lane.moved_on
 
     def next_run(self) -> JobRun | None:
-        """Make the run of the next job that can start at once, and take its slot; None if there is none."""
-        slots = self._runner.slots
-        while self._left and not self._runner.recorder.is_full and slots.try_take():
+        """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+        while self._left and not self._runner.recorder.is_full:
+            if self._alike is not None:
+                index = self._pop()
+                self._chunk.note_start(index)
+                return self._alike.run(index)
             if self._needs_process(self._left[-1]):
-                slots.give()
                 return None
             run = self._make_run(self._pop())
             if run is not None:
                 return run
-            slots.give()
         return None
 
+    def awaits(self, run: JobRun) -> None:
+        """Take note that a run awaits something, and so keeps task and slot."""
+        run.has_awaited = run.function.awaits = True
+        self._chunk.enlist(run)
+        self._chunk.took_turn()
+        self._runner.slots.took_turn(0.0)
+
     def took_turn(self, pace: float) -> None:
-        """Take note that nothing runs now but what awaits, and how many jobs/s ended at once; 0 if one awaits."""
+        """Give the slot back, and take note of how many jobs/s have ended at once."""
+        self._chunk.took_turn()
+        self._runner.slots.give()
         self._runner.slots.took_turn(pace)
-        self._chunk.note_pause()
+
+    def take_slot(self) -> bool:
+        """Take a slot if there is one."""
+        return self._runner.slots.try_take()
 
     def _needs_process(self, index: int) -> bool:
         jobs = self._jobs
-        return registry.needs_process((jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]).function)
+        job = jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]
+        return registry.isolation_of(job.function) == "process"
 
     def _pop(self) -> int:
         self._runner.slots.waiting -= 1
@@ -198,7 +214,8 @@ class Starts:
                 self._runner.slots.give()
                 if process is not None:
                     self._runner.processes.give(process, is_fit=True)
-        if run is not None:
+        if run is not None and process is not None:
+            self._runner.reports[run] = process.report
             self._chunk.enlist(run)
             Lane(self, run)
 

@@ -83,6 +83,16 @@ class Run:
         return getattr(self.call, "__qualname__", "coroutine")
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the coroutine has taken its first step."""
+        return self._entered
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"job": self.name}
+
+    @property
     def cancelling(self) -> bool:
         """Whether the coroutine was asked to stop."""
         return self._expired or self._asked is not None or time.monotonic() >= self.deadline
@@ -188,6 +198,7 @@ class Run:
             own = Raised(error)
         except BaseException as error:  # noqa: BLE001  # as above
             own = Raised(error)
+        self.deadlines.forget(self)
         self._end(own, time.monotonic())
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -231,10 +242,11 @@ class Run:
         if self._interrupted:
             self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
         self.deadlines.left_behind.add(self)
+        self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"), time.monotonic())
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
-            self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
+            self.name, self.grace, extra={"event": "job.abandoned", **self.fields},
         )  # fmt: skip
 
     def _end(self, own: Outcome, now: float) -> None:
@@ -243,10 +255,11 @@ class Run:
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
                 self.name, now - self.started,
-                extra={"event": "job.abandoned_end", "job": self.name},
+                extra={"event": "job.abandoned_end", **self.fields},
             )  # fmt: skip
             return
-        self._settle(self._judge(own, now), now)
+        is_in_time = now < self.deadline and self._asked is None and not self._expired
+        self._settle(own if is_in_time else self._judge(own, now), now)
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
         """Say what the run ends in; the first that holds wins."""
@@ -259,8 +272,6 @@ class Run:
         return own
 
     def _settle(self, outcome: Outcome, now: float) -> None:
-        self.deadlines.forget(self)
         self.finished = now
         self.outcome = outcome
-        self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()
