@@ -16,6 +16,7 @@ from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers.claims import Claimed, Crash
+from workers.clocks import ChunkClocks
 from workers.outcomes import Returned, TimedOut
 from workers.processes import leaves_process_fit
 from workers.pulse import job_number
@@ -75,6 +76,7 @@ class ChunkRun:
         """
         try:
             self._options, jobs = self.claimed.read()
+            self._clocks = ChunkClocks(self.runner.clock, self.payload, self._options, self.claimed.deadline)
         except ProtocolError as error:
             logger.exception(
                 "chunk %s cannot be read", self.claimed.chunk_id,
@@ -83,7 +85,7 @@ class ChunkRun:
             self._fail_all(error)
         else:
             self._describe_group(jobs[0].function)
-            self._starts = Starts(self, self._options, jobs)
+            self._starts = Starts(self, self._clocks, jobs)
             await self._start_until_stopped(self._starts)
         return await self.finish()
 
@@ -110,8 +112,14 @@ class ChunkRun:
             run.hand_back()
 
     def obey(self, orders: Orders) -> None:
-        """Cancel what was decided to be cancelled; what has not started never does."""
+        """Move the batch's deadline; cancel what was decided to be cancelled: what has not started never does."""
         self.orders = orders
+        if self._starts is not None and orders.deadline is not None and self._clocks.move_deadline(orders.deadline):
+            self._starts.look_again()
+            for run in self._runs:
+                start = self.runner.clock.at(run.started) if run.started else None
+                limit, phase, _ = self._clocks.of(run.job, run.function, start)
+                run.reclock(limit, phase)
         for run in list(self._runs):
             reason = orders.why_not_to_run(run.index)
             if reason is not None:
@@ -158,6 +166,7 @@ class ChunkRun:
         finally:
             self._starting = None
             starts.close()
+            self._starts = None  # a circle, which would keep all arguments until the garbage collector comes
 
     def enlist(self, run: JobRun) -> None:
         """Take note of a run that others may stop."""
@@ -199,8 +208,8 @@ class ChunkRun:
         elif delay is not None:
             self._run_again(run, delay)
         else:
-            if isinstance(run.outcome, TimedOut) and run.outcome.phase == "batch":
-                run.outcome.limit = self._options.deadline or 0.0  # it was given what was left of that
+            if isinstance(run.outcome, TimedOut):
+                run.outcome.limit = self._clocks.limit_of(run.outcome.phase, run.job, run.outcome.limit)
             row = self.rows.ended(run.index, run.job, run.function, run, run.attempt)
             if row is not None:
                 self.put(row)
@@ -214,12 +223,9 @@ class ChunkRun:
         return self.rows.lost(index, job, crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
-        claimed = self.claimed
-        failures = claimed.failures.get(run.index, 0)
+        failures = self.claimed.failures.get(run.index, 0)
         delay = delay_before_retry(run.outcome, self._options, run.function, failures)
-        if delay is None or claimed.deadline is None or self.runner.clock.now() + delay < claimed.deadline:
-            return delay
-        return None  # it could not start any more
+        return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
         self._all_succeeded = False

@@ -1,12 +1,12 @@
-"""How a job of a chunk is run: by what clocks, where, and as which run of the timeout wrapper."""
+"""How a job of a chunk is run: where, and as which run of the timeout wrapper."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.batches import BatchOptions
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
@@ -15,11 +15,12 @@ from protocol.results import Phase
 from workers import registry
 from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
-from workers.claims import Claimed
+from workers.clocks import Clocks
 from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.leases import Leases
 from workers.processes import Process, Processes
+from workers.pulse import UNNAMED, offset_of
 from workers.recorder import Recorder
 from workers.registry import Job
 from workers.reports import OwnReport, Report
@@ -29,20 +30,6 @@ from workers.threads import Threads
 from workers.timeouts import Run
 
 _NO_KEYWORDS: dict[str, Any] = {}
-
-
-class Clocks(NamedTuple):
-    """What a run is bounded by.
-
-    Args:
-        limit: Longest run, s.
-        phase: Which clock that is.
-        grace: Time for cleanup, s.
-    """
-
-    limit: float
-    phase: Phase
-    grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +65,6 @@ class Runner:
     reports: dict[JobRun, Report]
     additions: Additions
     runs_of: Callable[[BatchOptions], Callable[..., JobRun]] = lambda options: JobRun
-
-    def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
-        """Say which clock of a job, s, has run out before it could start."""
-        payload = claimed.payload
-        if claimed.deadline is not None and self.clock.now() >= claimed.deadline:
-            return options.deadline or 0.0, "batch"
-        longest = job.queue_timeout or options.queue_timeout
-        # A job that runs again has started before.
-        if longest is not None and payload.index is None and self.clock.now() - payload.enqueued_at > longest:
-            return longest, "queued"
-        return None
-
-    def clocks(
-        self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]
-    ) -> Clocks:
-        """Say what bounds a job that starts now."""
-        clocks = self.clocks_without_deadline(options, job, function)
-        if claimed.deadline is not None:
-            remaining = claimed.deadline - self.clock.now()
-            if remaining < clocks.limit:
-                return Clocks(max(0.0, remaining), "batch", options.grace)
-        return clocks
-
-    def clocks_without_deadline(self, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]) -> Clocks:
-        """Say what bounds a job of a batch that has no deadline."""
-        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-        return Clocks(limit, "running", options.grace)
 
     def call(
         self,
@@ -161,6 +121,8 @@ class JobRun(Run):
         super().__init__(call, limit, grace, chunk.runner.deadlines, phase, has_own_task=False)
         if chunk.number >= 0:
             self.number = chunk.number + index
+            if phase != "running":
+                self.number += offset_of(phase)
         self.chunk = chunk
         self.index = index
         self.job = job
@@ -182,6 +144,29 @@ class JobRun(Run):
         """What to say of it in the fields of log lines."""
         return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
 
+    def bound(self, limit: float, phase: Phase, when: float) -> None:
+        """Say which clock runs out first: how long it is, which, and when."""
+        self.limit, self.phase, self.when = limit, phase, when
+        self.last_moment = when + self.grace
+        if self.number != UNNAMED:
+            self.number = self.chunk.number + self.index + offset_of(phase)
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Bound the run anew, by seconds from its start; one that is being stopped is not touched."""
+        if self.is_stopping or self.outcome is not None:
+            return
+        before = self.limit if self.silence is None else self.silence.reclock(limit, phase)
+        if not self.has_begun:
+            self.bound(limit, phase, 0.0)
+            return
+        self.deadline += limit - before  # it may have moved by itself, as others have held the loop
+        self.bound(limit, phase, self.deadline)
+        if self.silence is not None:
+            self.silence.choose()
+        self.deadlines.watch(self)
+        if self.process is not None:
+            self.process.report.deadline = self.deadline
+
     def ended(self) -> None:
         """Let the chunk conclude it."""
         self.chunk.conclude(self)
@@ -193,6 +178,8 @@ class JobRun(Run):
         if report is None:
             report = reports[self] = OwnReport()
         report.say(progress, note)
+        if self.silence is not None:
+            self.silence.heard()
 
     @property
     def batch_id(self) -> str:

@@ -15,12 +15,15 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
 from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.pulse import UNNAMED
+
+if TYPE_CHECKING:
+    from workers.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Run:
     # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
     phase: Phase = "running"
     stopped: Stopped = "cancelled"
+    silence: Silence | None = None
     outcome: Outcome | None = None
     number = UNNAMED
     started = finished = when = deadline = last_moment = 0.0
@@ -95,7 +99,12 @@ class Run:
     @property
     def cancelling(self) -> bool:
         """Whether the coroutine was asked to stop."""
-        return self._expired or self._asked is not None or time.monotonic() >= self.deadline
+        return self.is_stopping or time.monotonic() >= self.deadline
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its time has come, or it was asked to stop, and what it still has is its grace."""
+        return self._expired or self._asked is not None
 
     def began(self) -> None:
         """Called in the run's own task before the coroutine's first step; must not raise."""
@@ -111,9 +120,17 @@ class Run:
         """Stop the run: it ends in `HandedBack`, unless a cancel was requested before."""
         self._ask(HandedBack())
 
+    def is_due(self, now: float) -> bool:
+        """Whether the time has come."""
+        if self.silence is not None:
+            self.silence.choose()
+        return now >= self.when
+
     def ring(self) -> None:
         """Take note that the time has come: the deadline's, or after it that of grace."""
-        if self._expired or self._asked is not None:
+        if not self.is_due(self.when):
+            self.deadlines.watch(self)
+        elif self.is_stopping:
             self._abandon()
         else:
             self._expired = True
@@ -121,7 +138,7 @@ class Run:
 
     def interrupted(self, now: float) -> None:
         """Take note that the job is interrupted while it blocks the loop; what it does then has its grace."""
-        first = not self._interrupted and not self._expired and self._asked is None
+        first = not self._interrupted and not self.is_stopping
         self._expired = self._interrupted = True
         self.when = now + (self.grace if first else _AGAIN)
         if first:
@@ -131,6 +148,8 @@ class Run:
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop."""
+        if self.silence is not None:
+            self.silence.postpone(seconds)
         self.when += seconds
         self.last_moment += seconds
         if not self._expired:
@@ -139,7 +158,7 @@ class Run:
     def _ask(self, asked: Cancelled | HandedBack) -> None:
         if self.outcome is not None or isinstance(self._asked, Cancelled):
             return
-        is_being_stopped = self._asked is not None or self._expired
+        is_being_stopped = self.is_stopping
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.
@@ -165,11 +184,12 @@ class Run:
             Whether it awaits something now: then `go_on`. Else the run has ended.
         """
         self._entered = True
-        self._context = context
         deadlines = self.deadlines
         self.started = now = time.monotonic()
         self.when = self.deadline = now + self.limit
         self.last_moment = self.deadline + self.grace
+        if self.silence is not None:
+            self.silence.begin()
         if self.when < deadlines.earliest:
             deadlines.expect(self.when)
         own: Outcome
@@ -183,6 +203,7 @@ class Run:
         else:
             deadlines.leave(self)
             deadlines.watch(self)
+            self._context = context
             return True
         self._end(own, deadlines.leave(self))
         return False
@@ -200,6 +221,8 @@ class Run:
             own = Raised(error)
         self.deadlines.forget(self)
         self._end(own, time.monotonic())
+        # The context knows the run: a circle, which only the garbage collector would find (2 us a job).
+        del self._context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.

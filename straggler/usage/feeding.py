@@ -13,6 +13,7 @@ from straggler.options import (
     Backoff,
     Deadline,
     Grace,
+    HeartbeatTimeout,
     InputFormat,
     Key,
     MaxFailures,
@@ -43,6 +44,7 @@ def submit(
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
     deadline: Deadline = None,
+    heartbeat_timeout: HeartbeatTimeout = None,
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
@@ -80,6 +82,7 @@ def submit(
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.batches import submit
