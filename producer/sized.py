@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class SizedLoop(_Sized, Generic[T]):
         super().__init__(total)
         self._items = items
 
-    def __iter__(self) -> Generator[T, None, None]:
+    def __iter__(self) -> Iterator[T]:
         return self._items
 
     def __next__(self) -> T:

@@ -62,10 +62,14 @@ class Batch(Generic[R]):
     def _repr_html_(self) -> str:
         return self.twin._repr_html_()
 
+    @property
+    def total_from_here(self) -> int | None:
+        """How many results `as_completed` will yield; None where that is not known."""
+        return None if self._ahead else self.twin.total_from_here
+
     def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> SizedLoop[Result[R]]:
         """Yield results as they are recorded, until the batch is complete; see `straggler.Batch.as_completed`."""
-        total = None if self._ahead else self.twin.total_from_here
-        return SizedLoop(self._completed(timeout, close_when_idle=close_when_idle), total)
+        return SizedLoop(self._completed(timeout, close_when_idle=close_when_idle), self.total_from_here)
 
     def _completed(self, timeout: float | None, *, close_when_idle: bool) -> Generator[Result[R], None, None]:
         with self._groups(timeout, close_when_idle=close_when_idle) as groups:
