@@ -36,6 +36,15 @@ _ROWS = {
 }
 
 
+# Pictures: by which question they are drawn, and what they show.
+_SHOWN = {
+    "throughput": ("beside_peers", "No-op jobs a second, straggler and eight other queues"),
+    "stragglers": ("stragglers", "Jobs done over time where some hang: with a timeout all others succeed"),
+    "latency": ("beside_peers", "One job, submit to result, straggler and eight other queues"),
+    "growth": ("growth", "Time a job, and memory, from 1,000 to 1,000,000 jobs"),
+}
+
+
 class _Numbers(dict[str, str]):
     """Numbers in words, for a text in which their names stand in braces."""
 
@@ -58,8 +67,19 @@ def block(outcomes: Outcomes) -> str:
         said = next((text for found in numbers.values() if (text := found.fill(what))), None)
         if said is not None and any(cells.values()):
             rows.append({"": said, **cells})
-    places = "\n".join(filter(None, (_place(python, questions) for python, questions in sorted(outcomes.items()))))
-    return f"{BEGIN}\n\n{table(rows)}\n\n{places}\n\n{END}"
+    places = [_place(python, questions) for python, questions in sorted(outcomes.items())]
+    parts = [BEGIN, *_pictures(outcomes), table(rows), *places, END]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _pictures(outcomes: Outcomes) -> list[str]:
+    measured = {question for questions in outcomes.values() for question, one in questions.items() if one.answer}
+    return [
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="docs/images/{name}-dark.svg">'
+        f'<img alt="{said}" src="docs/images/{name}-light.svg"></picture>'
+        for name, (question, said) in _SHOWN.items()
+        if question in measured
+    ]
 
 
 def _place(python: str, questions: Mapping[str, Outcome]) -> str:

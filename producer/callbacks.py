@@ -62,7 +62,9 @@ def encode_callback(job: Any, batch_id: str, queue: str, options: BatchOptions, 
     told = status.model_dump(mode="json", exclude_none=True)
     encoded = _encode(job, told, limit_bytes)
     known = to_json({name: value for name, value in told.items() if name not in _LATER})
-    own = BatchOptions(name=f"on_complete of {options.name or batch_id}"[:200], keep_results=options.keep_results)
+    own = BatchOptions(
+        name=f"on_complete of {options.name or batch_id}"[:200], keep_results=options.keep_results, trace=options.trace
+    )
     keep_ms, lifetime_ms = int(options.keep_results * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
     return to_json(
         {

@@ -8,6 +8,7 @@ cleanup. One that says nothing in time is dead, cut off, or blocked by a job: it
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from protocol.batches import BatchOptions, BatchStatus
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
 from protocol.errors import BatchLostError, OptionError, shorten
+
+logger = logging.getLogger(__name__)
 
 # What one call of the script may look for, and calls in one trip.
 _INDEXES_A_CALL = 250
@@ -98,6 +101,10 @@ class Cancellation:
             portions = [indexes[at : at + _INDEXES_A_CALL] for at in range(0, len(indexes), _INDEXES_A_CALL)]
             count, firsts = await self._decide(portions)
             await self._settle(self._settlement.named(firsts))
+        logger.info(
+            "batch %s: %d jobs are cancelled", self._batch_id, count,
+            extra={"event": "batch.cancelled", "batch": self._batch_id, "count": count},
+        )  # fmt: skip
         return count
 
     async def _decide(self, portions: Sequence[Sequence[int]]) -> tuple[int, set[int]]:

@@ -56,10 +56,11 @@ class Expiry:
             BatchLostError: If the batch is gone.
             ProtocolError: If one of its keys is not ours.
         """
-        event, why = ("deadline", "its deadline has passed") if self._stopped is None else ("stopped", self._stopped)
+        why = "its deadline has passed" if self._stopped is None else self._stopped
         logger.info(
-            "batch %s is closed: %s", self._batch_id, why, extra={"event": f"batch.{event}", "batch": self._batch_id}
-        )
+            "batch %s is closed: %s", self._batch_id, why,
+            extra={"event": "batch.deadline" if self._stopped is None else "batch.stopped", "batch": self._batch_id},
+        )  # fmt: skip
         if not self._status.closed:
             await self._close()
         async for page in self._settlement.pages():

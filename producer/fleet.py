@@ -50,20 +50,19 @@ class Fleet:
     def see(self, batch: BatchStatus, alive: int) -> None:
         """Take note of how many workers are alive while the batch has jobs open."""
         waiting = batch.total - batch.done
-        about = {"batch": batch.batch_id, "queue": batch.queue}
         if alive == 0 and waiting and not self._is_missed:
             self._is_missed = True
             logger.warning(
                 "no worker is alive on queue %r: batch %s waits with %d jobs open; "
                 "start one with 'straggler worker --jobs MODULE --queue %s'",
                 batch.queue, batch.batch_id, waiting, batch.queue,
-                extra={"event": "batch.no_workers", **about},
+                extra={"event": "batch.no_workers", "batch": batch.batch_id, "queue": batch.queue},
             )  # fmt: skip
         elif alive and self._is_missed:
             self._is_missed = False
             logger.info(
                 "%d workers are alive on queue %r again: batch %s goes on", alive, batch.queue, batch.batch_id,
-                extra={"event": "batch.workers", **about},
+                extra={"event": "batch.workers", "batch": batch.batch_id, "queue": batch.queue},
             )  # fmt: skip
 
 

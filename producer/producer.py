@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from protocol.jobs import JobSpec, JobSpecs
     from protocol.running import RunningJob
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -113,6 +116,10 @@ class Producer:
             fields = self._fields(batch_id, made, on_complete)
             submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
             await submission.send(jobs, await self._live_slots())
+        logger.info(
+            "batch %s is submitted to queue %r", batch_id, self.queue,
+            extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
+        )  # fmt: skip
         return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit)
 
     async def open_batch(

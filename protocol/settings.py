@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
@@ -31,6 +31,8 @@ class Settings(BaseSettings):
         dashboard_token: What the dashboard's visitors give before they may act.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
         max_result_bytes: Longest value of one job, bytes of JSON.
+        log_format: How commands write their logs.
+        log_level: From which level on; by default from warning, with --verbose from info.
         metrics_port: Where a worker serves its metrics for Prometheus; none are served by default, 0 takes a free port.
         metrics_host: The address of that.
     """
@@ -49,6 +51,8 @@ class Settings(BaseSettings):
     dashboard_token: Annotated[SecretStr | None, Field(min_length=8)] = None
     max_arguments_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_ARGUMENTS_BYTES
     max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    log_format: Literal["plain", "json"] = "plain"
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     metrics_host: str = "127.0.0.1"
 

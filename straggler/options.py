@@ -96,6 +96,10 @@ Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, max=100_000, metavar="N", help="Jobs that run at a time; default 100."),
 ]
+LogFormat = Annotated[
+    Literal["plain", "json"] | None,
+    typer.Option("--log-format", help="How logs are written: lines, or JSON; default STRAGGLER_LOG_FORMAT, or plain."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every event, not only what went wrong.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout, for programs.")]
 Watch = Annotated[

@@ -123,8 +123,11 @@ class Aftermath:
         if current is None or current.chunk_id not in payloads:
             return
         payload = payloads[current.chunk_id]
-        name = f"job {payload.batch_id}:{current.index}"
-        logger.warning("%s held its worker's loop: timed out", name, extra={"event": "job.killed", "job": name})
+        name = f"{payload.batch_id}:{current.index}"
+        logger.warning(
+            "job %s held its worker's loop: timed out", name,
+            extra={"event": "job.killed", "batch": payload.batch_id, "job": name},
+        )  # fmt: skip
         try:
             await self._conclude(worker_id, current, payload)
         except (ProtocolError, ResponseError, ValueError, IndexError) as error:
@@ -203,8 +206,9 @@ def _crash(worker_id: str, death: Death, now: float, chunk_id: str, payload: Pay
         return None
     name = f"{payload.batch_id}:{current.index}"
     logger.warning(
-        "a worker process ended (%s) under job %s", death.ending, name, extra={"event": "job.crash", "job": name}
-    )
+        "a worker process ended (%s) under job %s", death.ending, name,
+        extra={"event": "job.crash", "batch": payload.batch_id, "job": name},
+    )  # fmt: skip
     return Crash(
         worker=worker_id,
         start=current.index,

@@ -57,6 +57,7 @@ class ChunkRun:
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self._all_succeeded = len(claimed.open_jobs()) == claimed.payload.count
         self._idle = asyncio.Event()
+        self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
 
     async def run(self) -> str:
         """Run all jobs that have no result yet, to their ends.
@@ -67,7 +68,10 @@ class ChunkRun:
         try:
             self._options, jobs = self.claimed.read()
         except ProtocolError as error:
-            logger.exception("chunk %s cannot be read", self.claimed.chunk_id, extra={"event": "chunk.unreadable"})
+            logger.exception(
+                "chunk %s cannot be read", self.claimed.chunk_id,
+                extra={"event": "chunk.unreadable", "batch": self.batch_id, "chunk": self.claimed.chunk_id},
+            )  # fmt: skip
             self._fail_all(error)
         else:
             self._describe_group(jobs[0].function)
@@ -186,7 +190,7 @@ class ChunkRun:
         """Write down that a job is lost."""
         logger.warning(
             "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
-            extra={"event": "job.lost", "job": f"{self.batch_id}:{index}"},
+            extra={"event": "job.lost", "batch": self.batch_id, "job": f"{self.batch_id}:{index}"},
         )  # fmt: skip
         return self.rows.lost(index, job, crashes)
 
@@ -203,11 +207,23 @@ class ChunkRun:
         self._again = self._again or self.claimed.payload.index is not None
         self._unrecorded += 1
         failures = self.claimed.failures.get(run.index, 0) + 1
+        if self._tells_jobs:
+            name = f"{self.batch_id}:{run.index}"
+            logger.debug(
+                "job %s runs again in %.3f s", name, delay,
+                extra={"event": "job.again", "batch": self.batch_id, "job": name, "attempt": run.attempt},
+            )  # fmt: skip
         deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay)
         self.runner.retries.put(deferred, self)
 
     def put(self, row: Row) -> None:
         """Record a result."""
+        if self._tells_jobs:
+            name = f"{self.batch_id}:{row[0]}"
+            logger.debug(
+                "job %s %s", name, row[1],
+                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": row[1]},
+            )  # fmt: skip
         self._all_succeeded = self._all_succeeded and row[1] == "success"
         self._unrecorded += 1
         self.runner.recorder.put(self.batch_id, self._common, row, self)

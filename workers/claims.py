@@ -232,7 +232,9 @@ def _read(reply: list[Any]) -> Claimed | None:
 
 
 def _say_dropped(name: str, problem: str) -> None:
-    logger.warning("chunk %s is dropped from the queue: %s", name, problem, extra={"event": "chunk.unreadable"})
+    logger.warning(
+        "chunk %s is dropped from the queue: %s", name, problem, extra={"event": "chunk.dropped", "chunk": name}
+    )
 
 
 def read_crashes(data: bytes | None) -> list[Crash]:

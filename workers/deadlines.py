@@ -45,6 +45,10 @@ class Watched(Protocol):
     def name(self) -> str:
         """What to call it in messages."""
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+
     def ring(self) -> None:
         """Take note that the time has come."""
 
@@ -139,7 +143,7 @@ class Deadlines:
         if took > _LONG_STALL:
             logger.warning(
                 "%s blocked the event loop for %.3f s: all jobs of this worker waited; a plain def job would not block",
-                culprit.name, took, extra={"event": "loop.stalled", "job": culprit.name},
+                culprit.name, took, extra={"event": "loop.stalled", **culprit.fields},
             )  # fmt: skip
 
     def _set(self, when: float) -> None:

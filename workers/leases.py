@@ -151,7 +151,7 @@ class Leases:
         self.lost += 1
         logger.warning(
             "lease of chunk %s was lost: its jobs stop here and run elsewhere", chunk_id,
-            extra={"event": "lease.lost", "chunk": chunk_id},
+            extra={"event": "lease.lost", "batch": chunk_id.rpartition(":")[0], "chunk": chunk_id},
         )  # fmt: skip
         self._on_lost(chunk_id)
 

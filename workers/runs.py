@@ -167,6 +167,11 @@ class JobRun(Run):
         """What to call it in messages."""
         return f"job {self.chunk.batch_id}:{self.index} {self.job.function}"
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
+
     def begin(self, context: Context) -> bool:
         """Take the first step, and let the chunk know of a run that awaits."""
         if self.process is not None:

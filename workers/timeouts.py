@@ -83,6 +83,11 @@ class Run:
         return getattr(self.call, "__qualname__", "coroutine")
 
     @property
+    def fields(self) -> dict[str, str]:
+        """What to say of it in the fields of log lines."""
+        return {"job": self.name}
+
+    @property
     def cancelling(self) -> bool:
         """Whether the coroutine was asked to stop."""
         return self._expired or self._asked is not None or time.monotonic() >= self.deadline
@@ -234,7 +239,7 @@ class Run:
         self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"), time.monotonic())
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
-            self.name, self.grace, extra={"event": "job.abandoned", "job": self.name},
+            self.name, self.grace, extra={"event": "job.abandoned", **self.fields},
         )  # fmt: skip
 
     def _end(self, own: Outcome, now: float) -> None:
@@ -243,7 +248,7 @@ class Run:
             logger.warning(
                 "%s, left behind, ended %.3f s after its start",
                 self.name, now - self.started,
-                extra={"event": "job.abandoned_end", "job": self.name},
+                extra={"event": "job.abandoned_end", **self.fields},
             )  # fmt: skip
             return
         self._settle(self._judge(own, now), now)

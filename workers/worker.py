@@ -77,6 +77,10 @@ class StragglerWorker(Worker):
             await self._drain()
         finally:
             await self.crew.close()
+            logger.info(
+                "worker %s has stopped", self.crew.worker_id,
+                extra={"event": "worker.stopped", "worker": self.crew.worker_id},
+            )  # fmt: skip
 
     def stop(self) -> None:
         """Take nothing new, let running jobs finish for a while, hand back the rest; a second call hurries.
@@ -161,7 +165,10 @@ class StragglerWorker(Worker):
             del self.tasks[chunk_id]
         if task.cancelled() or task.exception() is not None:
             self.jobs_failed += 1
-            logger.error("chunk %s broke", chunk_id, exc_info=None if task.cancelled() else task.exception())
+            logger.error(
+                "chunk %s broke", chunk_id, exc_info=None if task.cancelled() else task.exception(),
+                extra={"event": "chunk.broke", "batch": chunk_id.rpartition(":")[0], "chunk": chunk_id},
+            )  # fmt: skip
         else:
             self.jobs_complete += 1
 

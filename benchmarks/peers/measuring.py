@@ -24,7 +24,7 @@ from workers.endings import die_with_parent, kill_session
 # Told to stop, a peer's workers have this long, s; then all of their session is killed.
 _LONGEST_END = 5.0
 # Beyond the time that its producer gives itself, s: the start of its workers, a last batch that is slow.
-_SLACK = 120.0
+_SLACK = 240.0
 
 
 @dataclass(slots=True)

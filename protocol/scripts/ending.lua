@@ -6,9 +6,14 @@
 -- What the batch's on_complete job is told, as members of a JSON object; what does not change is in its text already.
 local function describe_end(header, now)
   local members = {'"closed":true', '"finished_at":' .. now}
-  for _, name in ipairs({'total', 'success', 'timeout', 'failure', 'cancelled', 'lost', 'created_at', 'deadline'}) do
+  local numbers = {'total', 'success', 'timeout', 'failure', 'cancelled', 'lost', 'created_at', 'deadline', 'cancelled_at'}
+  for _, name in ipairs(numbers) do
     local value = redis.call('HGET', header, name)
     if tonumber(value or '') then table.insert(members, string.format('"%s":%s', name, value)) end
+  end
+  for _, name in ipairs({'stopped', 'parent'}) do
+    local value = redis.call('HGET', header, name)
+    if value then table.insert(members, string.format('"%s":%s', name, cjson.encode(value))) end
   end
   return table.concat(members, ',')
 end

@@ -18,9 +18,10 @@ from protocol.errors import StragglerError, UnknownFunctionError
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
+from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, notes, run_loop, say
+from straggler.commands.process import SUCCEEDED, notes, run_loop, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def submit(
     """Submit an input's rows as a batch."""
     make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
-    log_plainly(verbose=False, live=True)
+    set_up_logs(place.settings, live=True)
     feed = source.open(_name(function), place.settings.max_arguments_bytes, out.path)
     order = Order(feed, batch_id or uuid4().hex[:16], options)
     return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order, out))
@@ -56,7 +57,7 @@ def collect(
     place: Place, batch_id: str, *, cursor: str | None, out: Output, jobs: str | None, timeout: float | None
 ) -> int:
     """Collect a batch's results to its end."""
-    log_plainly(verbose=False, live=True)
+    set_up_logs(place.settings, live=True)
     load_modules(jobs or place.settings.jobs)
     return run_loop(_collect(place, batch_id, cursor, out, timeout))
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from straggler.commands.indexes import read_indexes
+from straggler.commands.logs import set_up_logs
 from straggler.commands.output import print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
+from straggler.commands.process import SUCCEEDED, run_loop, say
 
 
 def cancel(place: Place, batch_id: str, indexes: Sequence[str] | None, reason: str, *, as_json: bool) -> int:
     """Cancel jobs, and say how many had no result yet."""
-    log_plainly(verbose=False)
+    set_up_logs(place.settings)
     return run_loop(_cancel(place, batch_id, read_indexes(indexes), reason, as_json=as_json))
 
 

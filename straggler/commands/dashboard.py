@@ -8,8 +8,9 @@ import signal
 from importlib.util import find_spec
 
 from protocol.errors import UsageError
+from straggler.commands.logs import set_up_logs
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
+from straggler.commands.process import SUCCEEDED, run_loop, say
 
 # Modules of the extra, each named as it is imported.
 _NEEDED = ("starlette", "uvicorn", "jinja2")
@@ -20,7 +21,7 @@ def dashboard(
     place: Place, host: str, port: int, *, allow_actions: bool, token: str | None, hosts: list[str], verbose: bool
 ) -> int:
     """Serve until told to stop."""
-    log_plainly(verbose=verbose)
+    set_up_logs(place.settings, verbose=verbose)
     token = _token(place, token, allow_actions=allow_actions)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:

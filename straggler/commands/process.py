@@ -72,24 +72,6 @@ def say(text: str) -> None:
     notes.print(text, markup=False, soft_wrap=True)
 
 
-def log_plainly(*, verbose: bool, live: bool = False) -> None:
-    """Write logs to stderr, a line for each event.
-
-    Args:
-        verbose: Whether to write what is no warning, too.
-        live: Whether a progress bar may be on the screen, above which lines are to be put.
-    """
-    handler = _AboveTheBar() if live else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.raiseExceptions = False  # a job may have closed stderr
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
-
-
-class _AboveTheBar(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
 def _run_on(runner: asyncio.Runner, work: Coroutine[Any, Any, int]) -> int:
     """Run to the end, also past a job that stops the loop."""
     task = runner.get_loop().create_task(work)

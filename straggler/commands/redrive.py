@@ -14,9 +14,10 @@ from producer.batch import Batch
 from protocol.errors import StragglerError
 from straggler.commands.batches import collect_to_end
 from straggler.commands.indexes import read_indexes
+from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
+from straggler.commands.process import SUCCEEDED, run_loop, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Choice:
 
 def retry(place: Place, choice: Choice, *, batch_id: str | None, wait: bool, out: Output, **overrides: Any) -> int:
     """Redrive what was chosen, and collect it to its end if that is asked for."""
-    log_plainly(verbose=False, live=True)
+    set_up_logs(place.settings, live=True)
     return run_loop(_retry(place, choice, batch_id or uuid4().hex[:16], wait=wait, out=out, **overrides))
 
 

@@ -17,9 +17,10 @@ from protocol.settings import Settings
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
+from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output
 from straggler.commands.place import Place
-from straggler.commands.process import log_plainly, run_loop, say
+from straggler.commands.process import run_loop, say
 from straggler.embedded import embedded
 
 
@@ -35,7 +36,7 @@ def run(
     **options: Any,
 ) -> int:
     """Run an input's rows as a batch, here."""
-    log_plainly(verbose=verbose, live=True)
+    set_up_logs(place.settings, verbose=verbose, live=True)
     made = make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
     settings = place.settings

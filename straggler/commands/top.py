@@ -18,9 +18,10 @@ from producer.running import read_running
 from protocol.batches import BatchStatus
 from protocol.running import RunningJob
 from straggler.commands.board import draw_batches, draw_queues, draw_workers
+from straggler.commands.logs import set_up_logs
 from straggler.commands.output import print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, run_loop
+from straggler.commands.process import SUCCEEDED, run_loop
 from straggler.commands.status import as_json_of
 from straggler.commands.watching import draw_running
 
@@ -50,7 +51,7 @@ class Look:
 
 def top(place: Place, *, interval: float, limit: int, once: bool, as_json: bool) -> int:
     """Show queues, workers, batches and the slowest jobs, live; once where there is no terminal."""
-    log_plainly(verbose=False)
+    set_up_logs(place.settings)
     console = Console(highlight=False)
     if as_json or once or not console.is_terminal:
         return run_loop(_once(place, limit, as_json=as_json))
@@ -59,7 +60,7 @@ def top(place: Place, *, interval: float, limit: int, once: bool, as_json: bool)
 
 def workers(place: Place, *, as_json: bool) -> int:
     """Print the queue's workers."""
-    log_plainly(verbose=False)
+    set_up_logs(place.settings)
     return run_loop(_workers(place, as_json=as_json))
 
 

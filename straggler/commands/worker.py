@@ -18,8 +18,9 @@ from protocol.connection import Scripts, connect, connected, reach
 from protocol.errors import StragglerError
 from protocol.settings import Settings
 from straggler.commands.functions import load_modules
+from straggler.commands.logs import set_up_logs
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, log_plainly, run_loop, say
+from straggler.commands.process import SUCCEEDED, run_loop, say
 from workers import exposition, registry
 from workers.aftermath import Aftermath
 from workers.crew import WorkerOptions
@@ -65,7 +66,7 @@ class Work:
 
 def supervise(place: Place, processes: int, work: Work) -> int:
     """Keep worker processes running until told to stop, or in burst mode until the queue is empty."""
-    log_plainly(verbose=work.verbose)
+    set_up_logs(place.settings, verbose=work.verbose)
     _log_life()
     return run_loop(_supervise(place, processes, work))
 
@@ -86,7 +87,7 @@ async def _supervise(place: Place, processes: int, work: Work) -> int:
                 aftermath,
                 settings.kill_floor,
                 # The URL may hold a password: the environment keeps it off the processes' command lines.
-                {**os.environ, "STRAGGLER_REDIS_URL": place.url},
+                {**os.environ, "STRAGGLER_REDIS_URL": place.url, "STRAGGLER_LOG_FORMAT": settings.log_format},
                 settings.shutdown_wait,
                 burst=work.burst,
             )
@@ -123,7 +124,7 @@ def _metrics(settings: Settings, work: Work) -> Iterator[tuple[Path | None, Serv
 def work(place: Place, pulse: Path, metrics: Path | None, work: Work) -> int:
     """Run jobs until told to stop, or in burst mode until the queue is empty: one process of a supervisor's."""
     die_with_parent()
-    log_plainly(verbose=work.verbose)
+    set_up_logs(place.settings, verbose=work.verbose)
     _log_life()
     settings = place.settings
     modules = work.jobs or settings.jobs
@@ -171,5 +172,5 @@ async def _check(url: str, queue: str) -> int:
 
 def _log_life() -> None:
     """Let a worker say when it starts and stops, not verbose too."""
-    logging.getLogger("workers.worker").setLevel(logging.INFO)
-    logger.setLevel(logging.INFO)
+    for each in (logging.getLogger("workers.worker"), logger):
+        each.setLevel(min(logging.INFO, logging.getLogger("workers").level))

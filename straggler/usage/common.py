@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from straggler.commands.place import Place
 
 
-def place(redis: str | None, queue: str | None = None) -> Place:
-    """Say where a command works."""
+def place(redis: str | None, queue: str | None = None, log_format: str | None = None) -> Place:
+    """Say where a command works, and how it writes its logs."""
     from protocol.settings import Settings
     from straggler.commands.place import Place
 
-    return Place(Settings.read(), redis, queue)
+    settings = Settings.read()
+    changes = {"log_format": log_format} if log_format else {}
+    return Place(settings.model_copy(update=changes), redis, queue)
 
 
 def given(**options: object) -> dict[str, object]:

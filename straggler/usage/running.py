@@ -18,6 +18,7 @@ from straggler.options import (
     InputFormat,
     Jobs,
     Key,
+    LogFormat,
     MaxFailures,
     Name,
     Out,
@@ -66,6 +67,7 @@ def run(
     watch: Watch = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Run a batch in this process, from start to end: no Redis, no set-up.
 
@@ -81,7 +83,7 @@ def run(
         from straggler.commands.run import run
 
         return run(
-            place(redis),
+            place(redis, log_format=log_format),
             function,
             Input(rows, input_format, key, skip_bad_rows),
             jobs=jobs,
@@ -105,6 +107,7 @@ def worker(
     ] = False,
     redis: Redis = None,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
     processes: Annotated[
         int,
         typer.Option("--processes", min=1, max=1000, metavar="N", help="Worker processes, each with its own slots."),
@@ -133,7 +136,7 @@ def worker(
     def command() -> int:
         from straggler.commands.worker import Work, check_health, supervise, work
 
-        where = place(redis, queue)
+        where = place(redis, queue, log_format)
         if check:
             return check_health(where)
         told = Work(jobs, concurrency, burst, verbose, metrics_port)

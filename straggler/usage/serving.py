@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from straggler.options import Queue, Redis, Verbose
+from straggler.options import LogFormat, Queue, Redis, Verbose
 from straggler.usage.common import finish, place
 
 
@@ -38,6 +38,7 @@ def dashboard(
     queue: Queue = None,
     redis: Redis = None,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Show batches, jobs and workers in a browser, until told to stop.
 
@@ -48,7 +49,7 @@ def dashboard(
         from straggler.commands.dashboard import dashboard
 
         return dashboard(
-            place(redis, queue),
+            place(redis, queue, log_format),
             host,
             port,
             allow_actions=allow_actions,

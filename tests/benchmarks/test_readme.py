@@ -28,6 +28,7 @@ def test_table_has_a_column_for_each_python_and_leaves_out_what_was_not_measured
     assert "| the ratio of the two | 2.05 | 2.05 |" in text
     assert "embedded" not in text
     assert "2026-01-02" in text
+    assert "<picture>" not in text
 
 
 def test_a_readme_without_marks_is_left_alone_and_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
+from protocol.batches import BatchStatus
 from protocol.errors import ArgumentsError
 from protocol.settings import Settings
+from straggler import job
 from tests.conftest import ROOT, StartProcess, StartWorker, until
 from tests.jobs import fail, hang, nap, report, square
 from tests.redis_server import RedisServer
@@ -40,6 +43,10 @@ def runs(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def has_runs(path: Path, count: int) -> bool:
+    return len(runs(path)) >= count
+
+
 async def test_callback_gets_the_status_of_the_complete_batch(
     producer: Producer, worker: StartWorker, tmp_path: Path
 ) -> None:
@@ -54,6 +61,48 @@ async def test_callback_gets_the_status_of_the_complete_batch(
     assert status.callback_of == batch.id
     assert status.name == f"on_complete of {batch.id}"
     assert [run[1:] for run in runs(tmp_path / "runs")] == [["1", batch.id]]
+
+
+async def test_callback_is_told_all_that_the_status_says(producer: Producer, worker: StartWorker) -> None:
+    told: list[BatchStatus] = []
+
+    @job
+    async def listen(status: BatchStatus) -> None:
+        told.append(status)
+
+    about: dict[str, Any] = {"name": 'a "name"\n', "metadata": {"x": [1.5, None]}, "deadline": 60}
+    async with worker(concurrency=1):
+        first = await producer.submit(fail.map(map(str, range(3))), **about)
+        await first.results()
+        batch = await first.retry("failure", max_failures=1, on_complete=listen.spec())
+        await batch.cancel()
+        await batch.results()
+        callback = await callback_of(producer, batch)
+        await callback.results()
+        expected = {**(await batch.status()).model_dump(), "callback": None}
+        assert [status.model_dump() for status in told] == [expected]
+    assert told[0].parent == first.id
+    assert told[0].stopped is not None
+
+
+@pytest.mark.redis
+async def test_each_batch_has_one_callback_though_its_workers_are_killed(
+    producer: Producer, worker_process: StartProcess, redis: Any, tmp_path: Path
+) -> None:
+    trace = tmp_path / "runs"
+    workers = [worker_process(lease=1, concurrency=20) for _ in range(2)]
+    callback = report.spec(trace)
+    batches = [await producer.submit(nap.map([0.1] * 40), batch_id=f"b{n}", on_complete=callback) for n in range(10)]
+    for number in range(4):
+        victim = workers[number % 2]
+        await until(partial(has_runs, trace, 2 * number))
+        victim.kill()
+        workers[number % 2] = worker_process(lease=1, concurrency=20)
+    for batch in batches:
+        assert len(await batch.results()) == 40
+        assert (await value_of(await callback_of(producer, batch)))["success"] == 40
+    named = {key.decode() for key in redis.scan_iter("straggler:batch:*.done*") if redis.type(key) == b"hash"}
+    assert {name for name in named if name.count(":") == 2} == {keys.batch(f"b{n}.done") for n in range(10)}
 
 
 async def test_empty_batch_starts_its_callback(producer: Producer, worker: StartWorker, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class Clocked:
 
     def __init__(self, name: str, when: float, rung: list[str] | None = None) -> None:
         self.name = name
+        self.fields = {"job": name}
         self.when = self.last_moment = time.monotonic() + when
         self.started = time.monotonic()
         self.limit = when

@@ -243,6 +243,7 @@ class Overdue:
 
     def __init__(self, call: Coroutine[Any, Any, Any]) -> None:
         self.call = call
+        self.fields = {"job": self.name}
         self.when = self.last_moment = 0.0
         self.told = 0
 
