@@ -91,7 +91,7 @@ def stragglers(answers: Mapping[str, Any], theme: Theme) -> Figure:
     return figure
 
 
-_SAID = {WITH_TIMEOUT: "all others succeed", WITHOUT_TIMEOUT: "in the end every slot is held by a job that hangs"}
+_SAID = {WITH_TIMEOUT: "all others succeed", WITHOUT_TIMEOUT: "the batch stands still for ever"}
 
 
 def growth(answers: Mapping[str, Any], theme: Theme) -> Figure:
@@ -111,7 +111,7 @@ def growth(answers: Mapping[str, Any], theme: Theme) -> Figure:
     for name, colour in (("producer MiB", theme.ours), ("worker MiB", theme.others)):
         _line(memory, series[name], colour, name.partition(" ")[0], above=name == higher)
     values = [value for name in ("producer MiB", "worker MiB") for _, value in series[name]]
-    memory.set_ylim(min(-2.5, 1.2 * min(values)), max(33.0, 1.2 * max(values)))
+    memory.set_ylim(min(-5.0, 1.2 * min(values)), max(33.0, 1.2 * max(values)))
     _label(memory, "jobs in the batch", "")
     _title(memory, theme, "Memory over the start, MiB", "an iterable in, `as_completed` out")
     return figure
@@ -163,7 +163,7 @@ def _peers(figures: Mapping[str, float], ending: str) -> dict[str, float]:
 
 
 def _conditions(answer: Any) -> str:
-    return f"{answer.settings['no-op jobs']} jobs, two worker processes, one Redis, two cores; every value checked"
+    return f"{answer.settings['no-op jobs']} jobs, two worker processes, one Redis, every value checked"
 
 
 def _page(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dashboard import actions, live, login, pages
 from dashboard.access import HEADERS, Access
 from dashboard.live import PATIENCE
+from dashboard.rendering import prepare
 from dashboard.state import State
 from producer.producer import Producer
 from protocol.errors import BatchNotFoundError, StragglerError
@@ -41,6 +42,7 @@ def make_app(producer: Producer, access: Access | None = None) -> Starlette:
     """
     access = access or Access()
     state = State.of(producer, access)
+    prepare()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -107,6 +109,7 @@ def _routes() -> list[BaseRoute]:
         Route("/batches/{batch_id}/jobs/{index:int}", _in_time(pages.one_job)),
         Route("/workers", _in_time(pages.floor)),
         Route("/workers/live", live.floor_events),
+        Route("/metrics", _in_time(pages.metrics)),
         Route("/login", login.login_page),
         Route("/login", login.log_in, methods=["POST"]),
         Route("/logout", login.log_out, methods=["POST"]),

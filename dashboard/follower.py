@@ -1,7 +1,7 @@
 """Follow one batch for whoever looks at it: its header and running jobs once a second, its results as they come.
 
 However many people look at a batch, Redis is asked once. Results are read by bounded pages; while the batch runs, the
-reading takes at most a thirtieth of a core, as the batch may need the machine for itself: the counts on a page are
+reading takes at most a fiftieth of a core, as the batch may need the machine for itself: the counts on a page are
 those of the header and always of now, what is drawn from the results says how many of them it knows.
 """
 
@@ -36,12 +36,34 @@ _FEWEST_ENTRIES, _MOST_ENTRIES = 1, 128
 _READ = 0.01
 # Results digested in one go (some 3 ms): a page that somebody asks for does not wait longer for its turn.
 _RESULTS_A_STEP = 256
-# Seconds of rest for each second of reading.
-_REST_WHILE_RUNNING = 30.0
-_REST_AT_THE_END = 0.5
+# How much of a core the reading may take while the batch runs, beyond the first so many seconds of a core, which read
+# some thousand results; and after the batch's end.
+_SHARE_WHILE_RUNNING, _SHARE_AT_THE_END = 1 / 50, 0.6
+_AT_FIRST = 0.1
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.
 _PAUSE = 0.5
+# So many results are read within a moment.
+_SMALL = 10_000
+
+
+class _Budget:
+    """Time of a core that may be spent: what has not been used is kept, up to a limit.
+
+    Args:
+        most: The limit, s; so much there is to begin with.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = self._left = most
+        self._at = time.monotonic()
+
+    def spend(self, spent: float, share: float) -> float:
+        """Spend some, s, of what comes in at this share of a core; returns how long to rest, s."""
+        now = time.monotonic()
+        self._left = min(self._most, self._left + (now - self._at) * share) - spent
+        self._at = now
+        return max(0.0, -self._left / share)
 
 
 class Follower:
@@ -75,6 +97,7 @@ class Follower:
         self.problem: str | None = None
         self._after = START
         self._entries = 4
+        self._budget = _Budget(_AT_FIRST)
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._caught_up = asyncio.Event()
@@ -106,7 +129,9 @@ class Follower:
         self._refreshed_at = float("-inf")
 
     async def catch_up(self, timeout: float) -> None:
-        """Give the reading some time, s, so that a page of a small batch is drawn whole."""
+        """Give the reading some time, s, so that a page of a small batch is drawn whole; a large one needs more."""
+        if self.status.done - self.digest.count > _SMALL:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._caught_up.wait()
@@ -156,11 +181,12 @@ class Follower:
             self._caught_up.set()
         else:
             self._caught_up.clear()
-        factor = _REST_AT_THE_END if self.status.complete else _REST_WHILE_RUNNING
         spent = time.thread_time() - began
         more = self._entries * 2 if spent < _READ else self._entries // 2
         self._entries = max(_FEWEST_ENTRIES, min(more, _MOST_ENTRIES))
-        await asyncio.sleep(min(spent * factor, _LONGEST_REST) if page.records else _PAUSE)
+        share = _SHARE_AT_THE_END if self.status.complete else _SHARE_WHILE_RUNNING
+        rest = min(self._budget.spend(spent, share), _LONGEST_REST)
+        await asyncio.sleep(rest if page.records else _PAUSE)
 
     async def _take(self, digest: Digest, record: Record) -> None:
         for start in range(0, len(record.results), _RESULTS_A_STEP):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from dashboard.access import Session
 from dashboard.drawings import describe, stack
@@ -16,6 +17,7 @@ from dashboard.parts import Part, Parts, batch_parts
 from dashboard.rendering import render
 from dashboard.state import State
 from producer.floor import read_floor
+from producer.metrics import CONTENT_TYPE, exposition
 from producer.running import read_running
 from protocol.batches import BatchStatus
 from protocol.running import RunningJob
@@ -130,6 +132,13 @@ async def _running_by_worker(state: State) -> dict[str, list[RunningJob]]:
         for job in await read_running(state.producer.redis, queue):
             found.setdefault(job.worker, []).append(job)
     return found
+
+
+async def metrics(request: Request) -> Response:
+    """What Redis knows, for Prometheus."""
+    if find_spec("prometheus_client") is None:
+        return PlainTextResponse("no metrics here: pip install 'straggler[metrics]'\n", 501)
+    return Response(await exposition(state_of(request).producer), media_type=CONTENT_TYPE)
 
 
 async def follower_of(request: Request) -> Follower:

@@ -22,9 +22,9 @@ from protocol.batches import STATUSES
 
 Draw = Callable[[], Awaitable[str]]
 
-# What is drawn from many results is not drawn again sooner than this, s: drawing takes some 10 ms, which a batch that
+# What is drawn from many results is not drawn again sooner than this, s: drawing takes some 25 ms, which a batch that
 # runs may need for itself.
-_PAUSE, _PAUSE_AT_THE_END = 3.0, 1.0
+_PAUSE, _PAUSE_AT_THE_END = 5.0, 1.0
 _MOST_CAUSES = 6
 
 

@@ -32,6 +32,12 @@ _environment.filters.update(
 _environment.globals.update(share=words.share, labels=words.LABELS, state_of=words.state)
 
 
+def prepare() -> None:
+    """Read all templates now, so that the first visitor does not wait for it, nor a running batch pay for it."""
+    for name in _environment.list_templates():
+        _environment.get_template(name)
+
+
 def render(template: str, **context: Any) -> str:
     """Fill in a template."""
     return _environment.get_template(template).render(context)

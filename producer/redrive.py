@@ -35,7 +35,7 @@ from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError
 from protocol.jobs import JobSpec
 
 # Options that a job may have of its own; one that a redrive is given holds for all its jobs.
-_OF_JOBS = ("timeout", "queue_timeout")
+_OF_JOBS = ("timeout", "queue_timeout", "deadline", "heartbeat_timeout")
 # Longest arguments of an `on_complete` job, bytes of JSON.
 _CALLBACK_BYTES = 1 << 20
 

@@ -46,6 +46,8 @@ class BatchOptions(BaseModel):
         timeout: Longest run of one job, s; None leaves it to the function's own, and that to 300.
         queue_timeout: Longest wait of a job before it starts, s, from its submission.
         deadline: For the whole batch, s from its submission: no job starts after it, one that runs gets what remains.
+        heartbeat_timeout: Longest time from a job's start to its first `current_job().heartbeat()`, and from one to the
+            next, s; None leaves it to the function's own, and that to none.
         retries: Further attempts of a job; None leaves it to the function's own, and that to 0.
         backoff: Base of the exponential back-off between attempts, s; None leaves it to the function's own, and that
             to 1.
@@ -63,6 +65,7 @@ class BatchOptions(BaseModel):
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None
     deadline: LongSeconds | None = None
+    heartbeat_timeout: Seconds | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
     backoff: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     retry_on: Annotated[tuple[Literal["failure", "timeout"], ...], Field(min_length=1)] = ("failure",)

@@ -31,6 +31,10 @@ class JobSpec(BaseModel, Generic[R]):
         key: What people call this job; it comes back in the result. Need not be unique.
         timeout: Longest run, s; wins over the batch's and the function's own.
         queue_timeout: Longest wait before the job starts, s, from its submission.
+        deadline: When it must be over, s from its submission, however long it has waited and how often it has run; the
+            batch's own deadline holds, too.
+        heartbeat_timeout: Longest time from its start to its first `current_job().heartbeat()`, and from one to the
+            next, s; wins over the batch's and the function's own.
 
     Raises:
         pydantic.ValidationError: If a field cannot be, e.g. a timeout of 0.
@@ -44,6 +48,14 @@ class JobSpec(BaseModel, Generic[R]):
     key: Key | None = None
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None
+    deadline: Seconds | None = None
+    heartbeat_timeout: Seconds | None = None
+
+    @property
+    def has_no_clock(self) -> bool:
+        """Whether its batch's options, and its function's, say all of its clocks."""
+        clocks = (self.timeout, self.queue_timeout, self.deadline, self.heartbeat_timeout)
+        return clocks == (None, None, None, None)
 
 
 def spec(function: str, args: Sequence[Any], kwargs: dict[str, Any], **options: Any) -> JobSpec[Any]:
@@ -102,7 +114,7 @@ def encode_job(job: JobSpec[Any], limit_bytes: int) -> bytes:
             f"the arguments of {_called(job)} take {len(members):,} bytes as JSON, at most {limit_bytes:,} may travel: "
             "pass a path or a URL instead, or raise STRAGGLER_MAX_ARGUMENTS_BYTES"
         )
-    if job.key is None and job.timeout is None and job.queue_timeout is None:
+    if job.key is None and job.has_no_clock:
         return b'{"function":%b,%b}' % (to_json(job.function), members)
     rest = job.model_dump_json(exclude={"args", "kwargs"}, exclude_defaults=True).encode()
     return b"%b,%b}" % (rest[:-1], members)

@@ -29,7 +29,7 @@ from protocol.recording import decode_indexes
 T = TypeVar("T")
 D = TypeVar("D")
 
-Phase = Literal["queued", "running", "batch"]
+Phase = Literal["queued", "running", "batch", "deadline", "heartbeat"]
 Stopped = Literal["not started", "cancelled", "interrupted", "abandoned", "killed", "late"]
 
 # A traceback is for people: its last 16 KiB hold the raising frames.
@@ -88,7 +88,8 @@ class TimeoutResult(JobResult):
 
     Args:
         limit: The clock, s.
-        phase: Which clock: the wait in the queue, the run, or the whole batch.
+        phase: Which clock: the wait in the queue, the run, the whole batch, the job's own deadline, or the time for
+            which a job that promised heartbeats may be silent.
         stopped: How the job was stopped.
     """
 

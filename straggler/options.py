@@ -52,6 +52,14 @@ Deadline = Annotated[
     float | None,
     typer.Option("--deadline", metavar="S", help="Time for the whole batch; what has no result by then is timed out."),
 ]
+HeartbeatTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--heartbeat-timeout",
+        metavar="S",
+        help="Longest time between two heartbeats of a job; default its @job(heartbeat_timeout=...), or none.",
+    ),
+]
 Retries = Annotated[
     int | None,
     typer.Option("--retries", metavar="N", help="Further attempts of a job; default its @job(retries=...), or 0."),

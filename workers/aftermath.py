@@ -24,6 +24,7 @@ from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
 from protocol.recording import encode_common, encode_row, record_rows
 from workers.claims import Crash, read_crashes
+from workers.clocks import whole_limit
 from workers.outcomes import TimedOut
 from workers.pulse import Current, Pulse
 from workers.retries import Deferred, Retries, delay_before_retry
@@ -146,8 +147,10 @@ class Aftermath:
             return  # the batch is gone
         job = decode_chunk(first, jobs, keys.chunks(batch_id))[current.index - first]
         failed = int(failures or 0)
-        outcome = TimedOut(current.limit, "running", "killed")
-        delay = delay_before_retry(outcome, _options(batch_id, encoded), None, failed)
+        options = _options(batch_id, encoded)
+        limit = whole_limit(current.phase, current.limit, job, options.deadline)
+        outcome = TimedOut(limit, current.phase, "killed")
+        delay = delay_before_retry(outcome, options, None, failed)
         if delay is not None:
             again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay)
             await Retries(self._scripts, self._queue, worker_id).write([again])

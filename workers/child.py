@@ -115,6 +115,7 @@ def _run(call: dict[str, Any], report: SharedReport, line: _Line) -> bytes:
         if call["about"] is not None:
             run = context.RunElsewhere(call["about"], report, line.add)
             context.enter(run)
+        report.begin()
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
         with _memory_limit(call["max_memory"]):
             value = function.function(*args, **kwargs)

@@ -16,8 +16,10 @@ from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers.claims import Claimed, Crash
-from workers.outcomes import TimedOut
+from workers.clocks import ChunkClocks
+from workers.outcomes import Returned, TimedOut
 from workers.processes import leaves_process_fit
+from workers.pulse import job_number
 from workers.retries import Deferred, delay_before_retry
 from workers.rows import Row, Rows
 from workers.runs import JobRun, Runner
@@ -25,6 +27,10 @@ from workers.starts import Starts
 from workers.suspects import crash_of
 
 logger = logging.getLogger(__name__)
+
+# Results of a turn are handed on before its end when they are as many, or one of them has more bytes.
+_MOST_FRESH = 256
+_LARGE = 4096
 
 
 class ChunkRun:
@@ -43,12 +49,15 @@ class ChunkRun:
         self.batch_id = claimed.payload.batch_id
         self.orders = claimed.orders
         self._first = claimed.payload.first
-        self.row = row
+        self._row = max(0, row)
+        self.number = job_number(row, 0)
         self.runner = runner
         self._begun: MutableSequence[float] = [0.0] if begun is None or row < 0 else begun
         self._runs: dict[JobRun, None] = {}
         self._starts: Starts | None = None
         self._unrecorded = 0
+        # Results of this turn, which are handed on together at its end.
+        self._fresh: list[Row] = []
         # The task that starts its jobs, while it does.
         self._starting: asyncio.Task[Any] | None = None
         self._has_started = self._is_stopped = False
@@ -67,6 +76,7 @@ class ChunkRun:
         """
         try:
             self._options, jobs = self.claimed.read()
+            self._clocks = ChunkClocks(self.runner.clock, self.payload, self._options, self.claimed.deadline)
         except ProtocolError as error:
             logger.exception(
                 "chunk %s cannot be read", self.claimed.chunk_id,
@@ -75,7 +85,7 @@ class ChunkRun:
             self._fail_all(error)
         else:
             self._describe_group(jobs[0].function)
-            self._starts = Starts(self, self._options, jobs)
+            self._starts = Starts(self, self._clocks, jobs)
             await self._start_until_stopped(self._starts)
         return await self.finish()
 
@@ -102,8 +112,14 @@ class ChunkRun:
             run.hand_back()
 
     def obey(self, orders: Orders) -> None:
-        """Cancel what was decided to be cancelled; what has not started never does."""
+        """Move the batch's deadline; cancel what was decided to be cancelled: what has not started never does."""
         self.orders = orders
+        if self._starts is not None and orders.deadline is not None and self._clocks.move_deadline(orders.deadline):
+            self._starts.look_again()
+            for run in self._runs:
+                start = self.runner.clock.at(run.started) if run.started else None
+                limit, phase, _ = self._clocks.of(run.job, run.function, start)
+                run.reclock(limit, phase)
         for run in list(self._runs):
             reason = orders.why_not_to_run(run.index)
             if reason is not None:
@@ -150,6 +166,7 @@ class ChunkRun:
         finally:
             self._starting = None
             starts.close()
+            self._starts = None  # a circle, which would keep all arguments until the garbage collector comes
 
     def enlist(self, run: JobRun) -> None:
         """Take note of a run that others may stop."""
@@ -157,21 +174,33 @@ class ChunkRun:
 
     def note_start(self, index: int) -> None:
         """Write down for the supervisor that a job starts."""
-        self._begun[max(0, self.row)] = index + 1
+        self._begun[self._row] = index + 1
 
-    def note_pause(self) -> None:
-        """Write down for the supervisor, if so it is, that no job is at work: none is to blame if the worker dies."""
+    def took_turn(self) -> None:
+        """Hand on what has ended at once; tell the supervisor if no job is at work: none is to blame for a death."""
         if not self._runs:
-            self._begun[max(0, self.row)] = 0.0
+            self._begun[self._row] = 0.0
+        self._hand_on()
+        self._wake_if_idle()
 
     def conclude(self, run: JobRun) -> None:
-        """Give back the slot of a run that has ended, and record what it ended in, or let it run again."""
-        if run in self._runs:
-            del self._runs[run]
-            self.note_pause()
-        self.runner.slots.give()
+        """Record what a run has ended in, or let it run again; one that had a slot to itself gives it back."""
+        outcome = run.outcome
+        if isinstance(outcome, Returned):
+            row = self.rows.returned(run.index, run.job, run.function, run, outcome.value, run.attempt)
+            self._fresh.append(row)
+            if len(row[2]) > _LARGE or len(self._fresh) == _MOST_FRESH:
+                self._hand_on()
+        else:
+            self._conclude_odd(run)
         if run.process is not None:
-            self.runner.processes.give(run.process, is_fit=leaves_process_fit(run.outcome))
+            self.runner.processes.give(run.process, is_fit=leaves_process_fit(outcome))
+        self._runs.pop(run, None)
+        if run.has_awaited or not run.has_begun:
+            self.runner.slots.give()
+            self.took_turn()
+
+    def _conclude_odd(self, run: JobRun) -> None:
         before, delay = self.claimed.crashes_under(run.index), self._delay_before_retry(run)
         crash = crash_of(run, before, self.runner.clock, self.runner.worker_id)
         if crash is not None:
@@ -179,12 +208,11 @@ class ChunkRun:
         elif delay is not None:
             self._run_again(run, delay)
         else:
-            if isinstance(run.outcome, TimedOut) and run.outcome.phase == "batch":
-                run.outcome.limit = self._options.deadline or 0.0  # it was given what was left of that
+            if isinstance(run.outcome, TimedOut):
+                run.outcome.limit = self._clocks.limit_of(run.outcome.phase, run.job, run.outcome.limit)
             row = self.rows.ended(run.index, run.job, run.function, run, run.attempt)
             if row is not None:
                 self.put(row)
-        self._wake_if_idle()
 
     def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that a job is lost."""
@@ -195,12 +223,9 @@ class ChunkRun:
         return self.rows.lost(index, job, crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
-        claimed = self.claimed
-        failures = claimed.failures.get(run.index, 0)
+        failures = self.claimed.failures.get(run.index, 0)
         delay = delay_before_retry(run.outcome, self._options, run.function, failures)
-        if delay is None or claimed.deadline is None or self.runner.clock.now() + delay < claimed.deadline:
-            return delay
-        return None  # it could not start any more
+        return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
         self._all_succeeded = False
@@ -218,15 +243,25 @@ class ChunkRun:
 
     def put(self, row: Row) -> None:
         """Record a result."""
-        if self._tells_jobs:
-            name = f"{self.batch_id}:{row[0]}"
+        self._fresh.append(row)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self._unrecorded += len(fresh)
+            self._all_succeeded = self._all_succeeded and all(row[1] == "success" for row in fresh)
+            self.runner.recorder.put(self.batch_id, self._common, fresh, self)
+            if self._tells_jobs:
+                self._tell(fresh)
+
+    def _tell(self, rows: list[Row]) -> None:
+        for index, status, *_ in rows:
+            name = f"{self.batch_id}:{index}"
             logger.debug(
-                "job %s %s", name, row[1],
-                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": row[1]},
+                "job %s %s", name, status,
+                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": status},
             )  # fmt: skip
-        self._all_succeeded = self._all_succeeded and row[1] == "success"
-        self._unrecorded += 1
-        self.runner.recorder.put(self.batch_id, self._common, row, self)
 
     def count_recorded(self, count: int) -> None:
         """Take note that so many more of its results have been written."""

@@ -122,21 +122,26 @@ class RunElsewhere:
 
     Args:
         about: What `describe` said of it in the worker.
-        report: Where the job says that it is alive.
+        report: Where the job says that it is alive, and the worker until when it may run.
         add: Asks the worker to add jobs to this batch; waits for its answer.
     """
 
     cancelling = False
 
     def __init__(
-        self, about: dict[str, Any], report: reports.Report, add: Callable[[str, Sequence[NewJob]], list[int]]
+        self, about: dict[str, Any], report: reports.SharedReport, add: Callable[[str, Sequence[NewJob]], list[int]]
     ) -> None:
-        self.deadline = time.monotonic() + about.pop("remaining")
         self.arguments_limit: int = about.pop("arguments_limit")
         self._add = add
         self.outcome: Any = None
         self.report = report.say
+        self._shared = report
         self._about = about
+
+    @property
+    def deadline(self) -> float:
+        """When the job's time is up."""
+        return self._shared.deadline
 
     def current_job(self) -> CurrentJob:
         """Describe the job."""
@@ -230,8 +235,8 @@ def describe() -> dict[str, Any] | None:
         return None
     job: CurrentJob = run.current_job()
     names = ("batch_id", "index", "key", "attempt")
-    about = {"remaining": job.remaining(), "arguments_limit": run.arguments_limit}
-    return {**about, **{name: getattr(job, name) for name in names}}
+    about = {name: getattr(job, name) for name in names}
+    return {**about, "arguments_limit": run.arguments_limit}
 
 
 def _has_loop() -> bool:

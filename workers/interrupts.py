@@ -83,7 +83,7 @@ class Interrupts:
         if run is None:
             self._blame_caller()
             self.set(earliest)
-        elif now < run.when or not _is_inside(frame, self._deadlines.code):
+        elif not run.is_due(now) or not _is_inside(frame, self._deadlines.code):
             self.set(min(run.when, earliest))
         else:
             run.interrupted(now)

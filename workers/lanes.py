@@ -24,10 +24,16 @@ class GivesJobs(Protocol):
     """Where a lane's jobs come from."""
 
     def next_run(self) -> JobRun | None:
-        """Make the run of the next job that can start at once; None if there is none."""
+        """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+
+    def awaits(self, run: JobRun) -> None:
+        """Take note that a run awaits something, and so keeps task and slot."""
 
     def took_turn(self, pace: float) -> None:
-        """Take note that nothing of the lane runs now, and how many jobs/s ended at once; 0 if one awaits."""
+        """Give the slot back, and take note of how many jobs/s have ended at once."""
+
+    def take_slot(self) -> bool:
+        """Take a slot if there is one."""
 
 
 class Lane:
@@ -56,9 +62,10 @@ class Lane:
             task.run, run.task = run, task
             enter(run)  # its context is a copy of this one, so that `current_job()` finds it
             if run.begin(copy_context()):
-                self._source.took_turn(0.0)
+                self._source.awaits(run)
                 self._move_on()
                 await run.go_on()
+                task.run = None  # a circle, too
                 return
             count += 1
             if run.finished > began + _TURN:
@@ -66,7 +73,10 @@ class Lane:
                 self._source.took_turn(count / (run.finished - began))
                 await asyncio.sleep(0)
                 began, count = time.monotonic(), 0
+                if not self._source.take_slot():
+                    return
             run = None if task.was_cancelled else next_run()
+        first.function.awaits = False
         self._source.took_turn(count / (time.monotonic() - began) if count else 0.0)
 
     def _move_on(self, _: object = None) -> None:

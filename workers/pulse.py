@@ -3,8 +3,8 @@
 The process writes when its loop last turned, which chunks it holds, and which job's code is about to hold the loop,
 until when. All of that can be read while the process hangs, and after its death: it is a small file, mapped by both.
 
-A job is named by one number, so that a step costs few writes: the row of its chunk and its index, both exact in a
-double.
+A job is named by one number, so that a step costs few writes: which of its clocks runs out first, the row of its chunk,
+its index; all of that is exact in a double.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from protocol.results import Phase
 
 # Cells, doubles each; SINCE is when the current job's step began, SUPERVISOR who made the file,
 # LEASED_UNTIL how long the leases last that it has renewed, STOPS how often it was told to stop.
@@ -25,6 +27,8 @@ NOBODY = -1.0
 UNNAMED = -2.0
 
 _INDEXES = 1 << 32
+_ROWS = 1 << 18
+_PHASES: tuple[Phase, ...] = ("running", "batch", "deadline", "heartbeat")
 # For each chunk a double: the job behind the last that it has started.
 _BEGUN_BYTES = 8
 # A length, then a name: a chunk's id is a batch's id of up to 100 letters, a colon, an index; a worker's holds its
@@ -37,6 +41,7 @@ _NAME_BYTES = 256
 class Current:
     """The job whose code held the loop when the process was last heard of; times on the monotonic clock.
 
+    `phase` says which of its clocks runs out at `limit` s.
     Without a `chunk_id` it is a job that cannot be named, or that has its result and runs on.
     """
 
@@ -46,6 +51,7 @@ class Current:
     started: float
     limit: float
     since: float
+    phase: Phase = "running"
 
 
 class Pulse:
@@ -121,11 +127,11 @@ class Pulse:
         number = self.cells[CURRENT]
         if number == NOBODY:
             return None
-        row, index = divmod(int(number), _INDEXES)
+        phase, row, index = _read_number(number)
         chunk_id = "" if number == UNNAMED else self._read(self._at(row))
         # SINCE is written first and read last: where a step is old, all of this is that step's.
         cells = self.cells
-        return Current(chunk_id, index, cells[LAST_MOMENT], cells[STARTED], cells[LIMIT], cells[SINCE])
+        return Current(chunk_id, index, cells[LAST_MOMENT], cells[STARTED], cells[LIMIT], cells[SINCE], phase)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -150,3 +156,16 @@ class Pulse:
 def job_number(row: int, index: int) -> float:
     """Name a job by one number."""
     return UNNAMED if row < 0 else float(row * _INDEXES + index)
+
+
+def offset_of(phase: Phase) -> float:
+    """Return what is added to a job's number to say which of its clocks runs out first; nothing for the usual one."""
+    return _PHASES.index(phase) * float(_ROWS * _INDEXES)
+
+
+def _read_number(number: float) -> tuple[Phase, int, int]:
+    if number == UNNAMED:
+        return "running", -1, -1
+    above, index = divmod(int(number), _INDEXES)
+    phase, row = divmod(above, _ROWS)
+    return _PHASES[phase], row, index

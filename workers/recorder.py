@@ -12,6 +12,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Protocol, cast, get_args
 
 from redis.exceptions import RedisError
@@ -107,6 +108,7 @@ class Recorder:
         limit_bytes: Bytes of results held at most; beyond it `room` waits.
 
     Attributes:
+        is_full: Whether no more results should be taken on.
         on_written: Called with each few groups that have been written.
     """
 
@@ -126,6 +128,7 @@ class Recorder:
         self._last_write = 0.0
         self._held = 0
         self._held_bytes = 0
+        self.is_full = False
         self._groups: dict[tuple[str, bytes, int], Group] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
@@ -158,23 +161,24 @@ class Recorder:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    def put(self, batch_id: str, common: bytes, row: Row, owner: Recorded) -> None:
-        """Take a result; it is written soon.
+    def put(self, batch_id: str, common: bytes, rows: Sequence[Row], owner: Recorded) -> None:
+        """Take results; they are written soon.
 
         Args:
-            batch_id: Its batch.
-            common: What it shares with others, as JSON; the same bytes for all that do.
-            row: What is its own.
-            owner: Who is told once it is written.
+            batch_id: Their batch.
+            common: What they share with others, as JSON; the same bytes for all that do.
+            rows: What is each one's own.
+            owner: Who is told once they are written.
         """
-        name = (batch_id, common, len(row))
-        group = self._groups.get(name)
-        if group is None:
-            group = self._groups[name] = Group(batch_id, common)
-        group.rows.append(row)
-        group.owners.append(owner)
-        self._held += 1
-        self._held_bytes += len(row[2])
+        for width, some in groupby(rows, len):
+            group = self._groups.get((batch_id, common, width))
+            if group is None:
+                group = self._groups[batch_id, common, width] = Group(batch_id, common)
+            group.rows += some
+            group.owners += [owner] * (len(group.rows) - len(group.owners))
+        self._held += len(rows)
+        self._held_bytes += sum([len(row[2]) for row in rows])
+        self._look()
         self._wanted.set()
 
     @property
@@ -182,10 +186,8 @@ class Recorder:
         """Results that are held."""
         return self._held
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no more results should be taken on."""
-        return self._held >= self._limit or self._held_bytes >= self._limit_bytes
+    def _look(self) -> None:
+        self.is_full = self._held >= self._limit or self._held_bytes >= self._limit_bytes
 
     async def room(self) -> None:
         """Wait until fewer results are held than the limits."""
@@ -209,6 +211,7 @@ class Recorder:
                 self._held -= len(piece.rows)
                 self._held_bytes -= piece.size
                 piece.tell_owners()
+            self._look()
             if self.on_written is not None:
                 self.on_written(pieces)
             self._written.set()

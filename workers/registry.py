@@ -23,12 +23,11 @@ from protocol import signatures
 from protocol.errors import InputError, OptionError, UnknownFunctionError, explain
 from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
+from workers.isolation import Isolation, find_isolation
 
 P = ParamSpec("P")
 C = TypeVar("C")
 R = TypeVar("R")
-
-Isolation = Literal["loop", "process", "thread"]
 
 _jobs: dict[str, Job[..., Any, Any]] = {}
 
@@ -48,6 +47,7 @@ class Job(Generic[P, C, R]):
         max_memory: What a job's process may allocate, bytes.
         retries: Further attempts after a failure, where its batch says nothing.
         backoff: Base of the exponential back-off between them, s, where its batch says nothing.
+        heartbeat_timeout: Longest time without a heartbeat, s, where neither the job nor its batch says another.
 
     Attributes:
         awaits: Whether its last run in this process has awaited anything.
@@ -62,6 +62,7 @@ class Job(Generic[P, C, R]):
         max_memory: int | None = None,
         retries: int | None = None,
         backoff: float | None = None,
+        heartbeat_timeout: float | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -71,6 +72,7 @@ class Job(Generic[P, C, R]):
         self.max_memory = max_memory
         self.retries = retries
         self.backoff = backoff
+        self.heartbeat_timeout = heartbeat_timeout
         self.signature = Signature(name, function)
         self.awaits = False
 
@@ -87,14 +89,17 @@ class Job(Generic[P, C, R]):
         key: str | None = None,
         timeout: float | None = None,
         queue_timeout: float | None = None,
+        deadline: float | None = None,
+        heartbeat_timeout: float | None = None,
         **kwargs: Any,
     ) -> JobSpec[R]:
-        """Describe one call of the function; a parameter of its own named `key` needs `JobSpec(...)` instead.
+        """Describe one call of the function; a parameter of its own named like one of these needs `JobSpec(...)`.
 
         Raises:
             OptionError: If an option cannot be.
         """
-        return spec(self.name, args, kwargs, key=key, timeout=timeout, queue_timeout=queue_timeout)
+        own = {"timeout": timeout, "queue_timeout": queue_timeout, "deadline": deadline}
+        return spec(self.name, args, kwargs, key=key, heartbeat_timeout=heartbeat_timeout, **own)
 
     def map(self, arguments: Iterable[Any]) -> JobSpecs[R]:
         """Describe one call for each argument, lazily."""
@@ -142,6 +147,7 @@ def job(
     max_memory: int | None = None,
     retries: int | None = None,
     backoff: float | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> _Decorator: ...
 def job(
     function: Any = None,
@@ -153,6 +159,7 @@ def job(
     max_memory: int | None = None,
     retries: int | None = None,
     backoff: float | None = None,
+    heartbeat_timeout: float | None = None,
 ) -> Any:
     """Make a function a job: `@job`, or `@job(timeout=3)`.
 
@@ -167,12 +174,15 @@ def job(
         max_memory: What a job in a process may allocate, bytes; over it the job fails.
         retries: Further attempts after a failure, where its batch says nothing; else 0.
         backoff: Base of the exponential back-off between them, s, where its batch says nothing; else 1.
+        heartbeat_timeout: Longest time, s, from the job's start to its first `current_job().heartbeat()`, and from one
+            to the next, where neither the job nor its batch says another; else it need not call it at all.
 
     Raises:
         OptionError: If one of these cannot be, or the name is taken by another function.
     """
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise OptionError(f"@job(timeout={timeout}): a timeout is a finite number of seconds above 0")
+    for clock, seconds in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise OptionError(f"@job({clock}={seconds}): a timeout is a finite number of seconds above 0")
     if retries is not None and retries < 0:
         raise OptionError(f"@job(retries={retries}): a number from 0")
     if backoff is not None and not 0 <= backoff < float("inf"):
@@ -181,8 +191,9 @@ def job(
         raise OptionError(f"@job(max_memory={max_memory}): a number of bytes above 0")
 
     def register(function: Callable[..., Any]) -> Job[..., Any, Any]:
-        how = _isolation(function, isolation, max_memory)
-        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout, how, max_memory, retries, backoff)
+        how = find_isolation(function, isolation, max_memory)
+        clocks = (retries, backoff, heartbeat_timeout)
+        made: Job[..., Any, Any] = Job(function, name or function.__name__, timeout, how, max_memory, *clocks)
         taken = _jobs.get(made.name)
         if taken is not None and _home(taken.function) != _home(function):
             raise OptionError(
@@ -228,9 +239,9 @@ def find(name: str) -> Job[..., Any, Any]:
         raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
 
 
-def needs_process(name: str) -> bool:
-    """Whether a job is known, and runs in a process of its own."""
-    return name in _jobs and _jobs[name].isolation == "process"
+def isolation_of(name: str) -> Isolation | None:
+    """Say where a job runs; None if it is not known."""
+    return _jobs[name].isolation if name in _jobs else None
 
 
 def load(module: str) -> ModuleType:
@@ -264,28 +275,6 @@ def load_all(modules: str) -> None:
     for module in modules.split(","):
         if module.strip():
             load(module.strip())
-
-
-def _isolation(function: Callable[..., Any], isolation: str | None, max_memory: int | None) -> Isolation:
-    name = function.__qualname__
-    if inspect.iscoroutinefunction(function):
-        if isolation is not None or max_memory is not None:
-            raise OptionError(
-                f"job {name!r} is an async def and runs on the event loop: isolation and max_memory are not for it"
-            )
-        return "loop"
-    if isolation not in (None, "process", "thread"):
-        raise OptionError(f"@job(isolation={isolation!r}): use 'process' or 'thread'")
-    if isolation == "thread":
-        if max_memory is not None:
-            raise OptionError(f"job {name!r} runs in a thread, whose memory cannot be limited: leave out max_memory")
-        return "thread"
-    if "<locals>" in name:
-        raise OptionError(
-            f"job {name!r} is defined inside a function, where its process cannot import it: "
-            "move it to the top of its module, or use @job(isolation='thread')"
-        )
-    return "process"
 
 
 def _load_ready_made(module: str) -> None:

@@ -60,10 +60,14 @@ class OwnReport:
             self.note = note[:LONGEST_NOTE]
 
 
-# When it was last heard of, how far it is (NaN: not said), the note's length in bytes; the note follows.
+# When it was last heard of, how far it is (NaN: not said), the note's length in bytes; the note follows, and last what
+# both sides say: the deadline, and when the job's own code began.
 _HEAD = struct.Struct("=ddI")
+_TIME = struct.Struct("=d")
 _NOTE_BYTES = 4 * LONGEST_NOTE
-_SIZE = _HEAD.size + _NOTE_BYTES
+_DEADLINE_AT = _HEAD.size + _NOTE_BYTES
+_BEGUN_AT = _DEADLINE_AT + _TIME.size
+_SIZE = _BEGUN_AT + _TIME.size
 
 
 class SharedReport:
@@ -100,6 +104,26 @@ class SharedReport:
         length: int = _HEAD.unpack_from(self._memory)[2]
         return self._memory[_HEAD.size : _HEAD.size + min(length, _NOTE_BYTES)].decode(errors="replace")
 
+    @property
+    def deadline(self) -> float:
+        """When the job's time is up, on the same clock; it moves with the batch's."""
+        deadline: float = _TIME.unpack_from(self._memory, _DEADLINE_AT)[0]
+        return deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        _TIME.pack_into(self._memory, _DEADLINE_AT, deadline)
+
+    @property
+    def begun_at(self) -> float:
+        """When the job's own code began, its module imported; 0 if it has not."""
+        begun_at: float = _TIME.unpack_from(self._memory, _BEGUN_AT)[0]
+        return begun_at
+
+    def begin(self) -> None:
+        """Take note that the job's own code begins."""
+        _TIME.pack_into(self._memory, _BEGUN_AT, time.monotonic())
+
     def say(self, progress: float | None, note: str) -> None:
         """Take note of a heartbeat."""
         _, old_progress, length = _HEAD.unpack_from(self._memory)
@@ -112,6 +136,7 @@ class SharedReport:
     def clear(self) -> None:
         """Forget what the last job has said."""
         _HEAD.pack_into(self._memory, 0, 0.0, math.nan, 0)
+        _TIME.pack_into(self._memory, _BEGUN_AT, 0.0)
 
     def close(self) -> None:
         """Let go of the memory."""

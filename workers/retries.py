@@ -75,7 +75,7 @@ def delay_before_retry(
                 return asked.after
         case Raised() if "failure" in options.retry_on:
             pass
-        case TimedOut(phase="running") if "timeout" in options.retry_on:
+        case TimedOut(phase="running" | "heartbeat") if "timeout" in options.retry_on:
             pass
         case _:
             return None

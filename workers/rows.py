@@ -46,7 +46,7 @@ class Rows:
         """Write down what a run ended in; None if it was handed back and runs elsewhere."""
         match run.outcome:
             case Returned(value):
-                return self._returned(index, job, function, run, value, attempt)
+                return self.returned(index, job, function, run, value, attempt)
             case Raised(error):
                 return self.failed(index, job, error, run, attempt)
             case TimedOut(limit, phase, stopped):
@@ -84,9 +84,10 @@ class Rows:
             own["finished_at"] = round(last.ended_at, 6)
         return self._row(index, job, "lost", None, len(crashes), **own)
 
-    def _returned(
+    def returned(
         self, index: int, job: JobSpec[Any], function: Job[..., Any, Any], run: Run, value: Any, attempt: int
     ) -> Row:
+        """Write down a value that was returned."""
         try:
             encoded = value.text if isinstance(value, Encoded) else function.encode_value(value, self._result_limit)
         except UnusableValueError as error:

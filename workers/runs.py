@@ -1,29 +1,28 @@
-"""How a job of a chunk is run: by what clocks, where, and as which run of the timeout wrapper."""
+"""How a job of a chunk is run: where, and as which run of the timeout wrapper."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
+from protocol.batches import BatchOptions
 from protocol.chunks import Calls
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.newjobs import NewJob
-from protocol.results import Phase, Stopped
+from protocol.results import Phase
 from workers import registry
 from workers.adding import Additions, answer
 from workers.calls import in_thread, on_loop
-from workers.claims import Claimed
+from workers.clocks import Clocks
 from workers.context import CurrentJob
 from workers.deadlines import Deadlines
 from workers.leases import Leases
 from workers.processes import Process, Processes
-from workers.pulse import job_number
+from workers.pulse import UNNAMED, offset_of
 from workers.recorder import Recorder
-from workers.registry import Isolation, Job
+from workers.registry import Job
 from workers.reports import OwnReport, Report
 from workers.retries import Retries
 from workers.slots import Slots
@@ -31,22 +30,6 @@ from workers.threads import Threads
 from workers.timeouts import Run
 
 _NO_KEYWORDS: dict[str, Any] = {}
-# How a job ends when the task that waits for it is cancelled: a process is killed, a thread runs on unwatched.
-_STOPPED: dict[Isolation, Stopped] = {"loop": "cancelled", "process": "killed", "thread": "abandoned"}
-
-
-class Clocks(NamedTuple):
-    """What a run is bounded by.
-
-    Args:
-        limit: Longest run, s.
-        phase: Which clock that is.
-        grace: Time for cleanup, s.
-    """
-
-    limit: float
-    phase: Phase
-    grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +66,6 @@ class Runner:
     additions: Additions
     runs_of: Callable[[BatchOptions], Callable[..., JobRun]] = lambda options: JobRun
 
-    def late(self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any]) -> tuple[float, Phase] | None:
-        """Say which clock of a job, s, has run out before it could start."""
-        payload = claimed.payload
-        if claimed.deadline is not None and self.clock.now() >= claimed.deadline:
-            return options.deadline or 0.0, "batch"
-        longest = job.queue_timeout or options.queue_timeout
-        # A job that runs again has started before.
-        if longest is not None and payload.index is None and self.clock.now() - payload.enqueued_at > longest:
-            return longest, "queued"
-        return None
-
-    def clocks(
-        self, claimed: Claimed, options: BatchOptions, job: JobSpec[Any], function: Job[..., Any, Any]
-    ) -> Clocks:
-        """Say what bounds a job that starts now."""
-        limit = job.timeout or options.timeout or function.timeout or DEFAULT_TIMEOUT
-        if claimed.deadline is not None:
-            remaining = claimed.deadline - self.clock.now()
-            if remaining < limit:
-                return Clocks(max(0.0, remaining), "batch", options.grace)
-        return Clocks(limit, "running", options.grace)
-
     def call(
         self,
         job: JobSpec[Any],
@@ -125,20 +86,25 @@ class ConcludesRuns(Protocol):
     """A chunk, as its runs see it."""
 
     batch_id: str
-    row: int
-    """Where it stands in the memory that is shared with the supervisor."""
+    number: float
+    """What the number of its job 0 would be in the memory that is shared with the supervisor."""
 
     runner: Runner
 
     def conclude(self, run: JobRun) -> None:
         """Take note that a run has ended."""
 
-    def enlist(self, run: JobRun) -> None:
-        """Take note of a run that others may stop."""
-
 
 class JobRun(Run):
-    """A run of one job of a chunk."""
+    """A run of one job of a chunk.
+
+    Attributes:
+        has_awaited: Whether it has a task and a slot to itself, as it has awaited something.
+    """
+
+    process: Process | None = None
+    attempt = 1
+    has_awaited = False
 
     def __init__(
         self,
@@ -152,15 +118,21 @@ class JobRun(Run):
         process: Process | None,
     ) -> None:
         limit, phase, grace = clocks
-        stopped = _STOPPED["process" if process is not None else function.isolation]
-        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, stopped, has_own_task=False)
-        self.number = job_number(chunk.row, index)
+        super().__init__(call, limit, grace, chunk.runner.deadlines, phase, has_own_task=False)
+        if chunk.number >= 0:
+            self.number = chunk.number + index
+            if phase != "running":
+                self.number += offset_of(phase)
         self.chunk = chunk
         self.index = index
-        self.attempt = attempt
         self.job = job
         self.function = function
-        self.process = process
+        if attempt != 1:
+            self.attempt = attempt
+        if process is not None:
+            self.process, self.stopped = process, "killed"
+        elif function.isolation == "thread":
+            self.stopped = "abandoned"  # as it runs on unwatched
 
     @property
     def name(self) -> str:
@@ -172,14 +144,28 @@ class JobRun(Run):
         """What to say of it in the fields of log lines."""
         return {"batch": self.chunk.batch_id, "job": f"{self.chunk.batch_id}:{self.index}"}
 
-    def begin(self, context: Context) -> bool:
-        """Take the first step, and let the chunk know of a run that awaits."""
+    def bound(self, limit: float, phase: Phase, when: float) -> None:
+        """Say which clock runs out first: how long it is, which, and when."""
+        self.limit, self.phase, self.when = limit, phase, when
+        self.last_moment = when + self.grace
+        if self.number != UNNAMED:
+            self.number = self.chunk.number + self.index + offset_of(phase)
+
+    def reclock(self, limit: float, phase: Phase) -> None:
+        """Bound the run anew, by seconds from its start; one that is being stopped is not touched."""
+        if self.is_stopping or self.outcome is not None:
+            return
+        before = self.limit if self.silence is None else self.silence.reclock(limit, phase)
+        if not self.has_begun:
+            self.bound(limit, phase, 0.0)
+            return
+        self.deadline += limit - before  # it may have moved by itself, as others have held the loop
+        self.bound(limit, phase, self.deadline)
+        if self.silence is not None:
+            self.silence.choose()
+        self.deadlines.watch(self)
         if self.process is not None:
-            self.chunk.runner.reports[self] = self.process.report
-        awaits = self.function.awaits = super().begin(context)
-        if awaits:
-            self.chunk.enlist(self)
-        return awaits
+            self.process.report.deadline = self.deadline
 
     def ended(self) -> None:
         """Let the chunk conclude it."""
@@ -192,6 +178,8 @@ class JobRun(Run):
         if report is None:
             report = reports[self] = OwnReport()
         report.say(progress, note)
+        if self.silence is not None:
+            self.silence.heard()
 
     @property
     def batch_id(self) -> str:
@@ -222,7 +210,11 @@ class JobRun(Run):
 
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if isinstance(jobs, Calls) and jobs.arguments is not None and not registry.needs_process(jobs.alike.function):
+    if (
+        isinstance(jobs, Calls)
+        and jobs.arguments is not None
+        and registry.isolation_of(jobs.alike.function) != "process"
+    ):
         return jobs.alike, jobs.arguments[at]
     return jobs[at], None
 

@@ -7,19 +7,22 @@ follow each other in one (`workers.lanes`).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from protocol.batches import BatchOptions
 from protocol.chunks import Calls
 from protocol.control import Orders
 from protocol.jobs import JobSpec
 from workers import registry
+from workers.alike import Alike
 from workers.claims import Claimed, Crash, is_poison
+from workers.clocks import ChunkClocks
 from workers.lanes import Lane
-from workers.processes import Process
+from workers.processes import Process, ProcessDiedError
 from workers.rows import Rows
 from workers.runs import ConcludesRuns, JobRun, read_arguments, read_call
+from workers.silence import Silence
 from workers.suspects import is_suspicious
 
 
@@ -38,7 +41,7 @@ class StartsJobs(ConcludesRuns, Protocol):
     def note_start(self, index: int) -> None:
         """Take note that a job starts."""
 
-    def note_pause(self) -> None:
+    def took_turn(self) -> None:
         """Take note that no job is at work but those that were enlisted."""
 
     def enlist(self, run: JobRun) -> None:
@@ -56,22 +59,23 @@ class Starts:
 
     Args:
         chunk: The chunk.
-        options: Its batch's.
+        clocks: By what clocks its jobs run.
         jobs: All its jobs.
     """
 
-    def __init__(self, chunk: StartsJobs, options: BatchOptions, jobs: Sequence[JobSpec[Any]]) -> None:
+    def __init__(self, chunk: StartsJobs, clocks: ChunkClocks, jobs: Sequence[JobSpec[Any]]) -> None:
         self._chunk = chunk
         self._runner = chunk.runner
         self._claimed = chunk.claimed
-        self._options = options
+        self._clocks = clocks
         self._jobs = jobs
         self._first = chunk.claimed.payload.first
-        self._run_of = chunk.runner.runs_of(options)
+        self._run_of = chunk.runner.runs_of(clocks.options)
         # Jobs that have not started, the next one last, and the one that only waits for its process.
         self._left = chunk.claimed.open_jobs()[::-1]
         self._at_door: int | None = None
         self._runner.slots.waiting += len(self._left)
+        self._alike = Alike.of(chunk, chunk.claimed, clocks, jobs)
 
     def job(self, index: int) -> JobSpec[Any]:
         """Return a job of the chunk."""
@@ -84,6 +88,10 @@ class Starts:
         self._keep([index for index in self._left if index not in refused])
         self._at_door = None if self._at_door in refused else self._at_door
         return refused
+
+    def look_again(self) -> None:
+        """Look at each job's clocks from now on, as the batch's deadline has moved."""
+        self._alike = None
 
     def close(self) -> None:
         """Let go of what has not started."""
@@ -120,26 +128,40 @@ class Starts:
             await lane.moved_on
 
     def next_run(self) -> JobRun | None:
-        """Make the run of the next job that can start at once, and take its slot; None if there is none."""
-        slots = self._runner.slots
-        while self._left and not self._runner.recorder.is_full and slots.try_take():
+        """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+        while self._left and not self._runner.recorder.is_full:
+            if self._alike is not None:
+                index = self._pop()
+                self._chunk.note_start(index)
+                return self._alike.run(index)
             if self._needs_process(self._left[-1]):
-                slots.give()
                 return None
             run = self._make_run(self._pop())
             if run is not None:
                 return run
-            slots.give()
         return None
 
+    def awaits(self, run: JobRun) -> None:
+        """Take note that a run awaits something, and so keeps task and slot."""
+        run.has_awaited = run.function.awaits = True
+        self._chunk.enlist(run)
+        self._chunk.took_turn()
+        self._runner.slots.took_turn(0.0)
+
     def took_turn(self, pace: float) -> None:
-        """Take note that nothing runs now but what awaits, and how many jobs/s ended at once; 0 if one awaits."""
+        """Give the slot back, and take note of how many jobs/s have ended at once."""
+        self._chunk.took_turn()
+        self._runner.slots.give()
         self._runner.slots.took_turn(pace)
-        self._chunk.note_pause()
+
+    def take_slot(self) -> bool:
+        """Take a slot if there is one."""
+        return self._runner.slots.try_take()
 
     def _needs_process(self, index: int) -> bool:
         jobs = self._jobs
-        return registry.needs_process((jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]).function)
+        job = jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]
+        return registry.isolation_of(job.function) == "process"
 
     def _pop(self) -> int:
         self._runner.slots.waiting -= 1
@@ -193,32 +215,39 @@ class Starts:
             if self._at_door is not None:  # else cancelled meanwhile
                 self._at_door = None
                 run = self._make_run(index, process)
+        except ProcessDiedError as error:  # none can be started
+            attempt = self._claimed.attempt(index)
+            self._chunk.put(self._chunk.rows.failed(index, self.job(index), error, attempt=attempt))
         finally:
             if run is None:
                 self._runner.slots.give()
                 if process is not None:
                     self._runner.processes.give(process, is_fit=True)
-        if run is not None:
+        if run is not None and process is not None:
+            process.report.deadline = time.monotonic() + run.limit
+            self._runner.reports[run] = process.report
             self._chunk.enlist(run)
             Lane(self, run)
 
     def _make_run(self, index: int, process: Process | None = None) -> JobRun | None:
         """Make a job's run; where it cannot start, that is its result."""
-        chunk, runner, claimed, options = self._chunk, self._runner, self._claimed, self._options
-        attempt = claimed.attempt(index)
+        chunk, clocks, attempt = self._chunk, self._clocks, self._claimed.attempt(index)
         # Into a process a job goes with its arguments as they have come.
         job, arguments = (self.job(index), None) if process else read_call(self._jobs, index - self._first)
         try:
             function = registry.find(job.function)
             args, kwargs = read_arguments(function, job, arguments)
-            late = runner.late(claimed, options, job)
-            if late is not None:
+            if (late := clocks.late(job)) is not None:
                 chunk.put(chunk.rows.not_started(index, job, *late, attempt))
                 return None
-            call = runner.call(job, function, args, kwargs, process)
-            clocks = runner.clocks(claimed, options, job, function)
+            call = self._runner.call(job, function, args, kwargs, process)
+            bounds = clocks.of(job, function)
+            silence = clocks.heartbeat_timeout(job, function)
         except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
             chunk.put(chunk.rows.failed(index, job, error, attempt=attempt))
             return None
         chunk.note_start(index)
-        return self._run_of(call, clocks, chunk, index, attempt, job, function, process)
+        run = self._run_of(call, bounds, chunk, index, attempt, job, function, process)
+        if silence is not None:
+            run.silence = Silence(run, silence)
+        return run

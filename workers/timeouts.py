@@ -15,12 +15,15 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.results import Phase, Stopped
 from workers.deadlines import Deadlines
 from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.pulse import UNNAMED
+
+if TYPE_CHECKING:
+    from workers.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Run:
     # What most runs never change stands in the class: setting it for each of them was a tenth of a no-op job.
     phase: Phase = "running"
     stopped: Stopped = "cancelled"
+    silence: Silence | None = None
     outcome: Outcome | None = None
     number = UNNAMED
     started = finished = when = deadline = last_moment = 0.0
@@ -83,6 +87,11 @@ class Run:
         return getattr(self.call, "__qualname__", "coroutine")
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the coroutine has taken its first step."""
+        return self._entered
+
+    @property
     def fields(self) -> dict[str, str]:
         """What to say of it in the fields of log lines."""
         return {"job": self.name}
@@ -90,7 +99,12 @@ class Run:
     @property
     def cancelling(self) -> bool:
         """Whether the coroutine was asked to stop."""
-        return self._expired or self._asked is not None or time.monotonic() >= self.deadline
+        return self.is_stopping or time.monotonic() >= self.deadline
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its time has come, or it was asked to stop, and what it still has is its grace."""
+        return self._expired or self._asked is not None
 
     def began(self) -> None:
         """Called in the run's own task before the coroutine's first step; must not raise."""
@@ -106,9 +120,17 @@ class Run:
         """Stop the run: it ends in `HandedBack`, unless a cancel was requested before."""
         self._ask(HandedBack())
 
+    def is_due(self, now: float) -> bool:
+        """Whether the time has come."""
+        if self.silence is not None:
+            self.silence.choose()
+        return now >= self.when
+
     def ring(self) -> None:
         """Take note that the time has come: the deadline's, or after it that of grace."""
-        if self._expired or self._asked is not None:
+        if not self.is_due(self.when):
+            self.deadlines.watch(self)
+        elif self.is_stopping:
             self._abandon()
         else:
             self._expired = True
@@ -116,7 +138,7 @@ class Run:
 
     def interrupted(self, now: float) -> None:
         """Take note that the job is interrupted while it blocks the loop; what it does then has its grace."""
-        first = not self._interrupted and not self._expired and self._asked is None
+        first = not self._interrupted and not self.is_stopping
         self._expired = self._interrupted = True
         self.when = now + (self.grace if first else _AGAIN)
         if first:
@@ -126,6 +148,8 @@ class Run:
 
     def postpone(self, seconds: float) -> None:
         """Move the clocks, as another job has held the loop."""
+        if self.silence is not None:
+            self.silence.postpone(seconds)
         self.when += seconds
         self.last_moment += seconds
         if not self._expired:
@@ -134,7 +158,7 @@ class Run:
     def _ask(self, asked: Cancelled | HandedBack) -> None:
         if self.outcome is not None or isinstance(self._asked, Cancelled):
             return
-        is_being_stopped = self._asked is not None or self._expired
+        is_being_stopped = self.is_stopping
         self._asked = asked
         if not self._entered:
             # A cancel would end the task before it takes the coroutine in its hands.
@@ -160,11 +184,12 @@ class Run:
             Whether it awaits something now: then `go_on`. Else the run has ended.
         """
         self._entered = True
-        self._context = context
         deadlines = self.deadlines
         self.started = now = time.monotonic()
         self.when = self.deadline = now + self.limit
         self.last_moment = self.deadline + self.grace
+        if self.silence is not None:
+            self.silence.begin()
         if self.when < deadlines.earliest:
             deadlines.expect(self.when)
         own: Outcome
@@ -178,6 +203,7 @@ class Run:
         else:
             deadlines.leave(self)
             deadlines.watch(self)
+            self._context = context
             return True
         self._end(own, deadlines.leave(self))
         return False
@@ -193,7 +219,10 @@ class Run:
             own = Raised(error)
         except BaseException as error:  # noqa: BLE001  # as above
             own = Raised(error)
+        self.deadlines.forget(self)
         self._end(own, time.monotonic())
+        # The context knows the run: a circle, which only the garbage collector would find (2 us a job).
+        del self._context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.
@@ -236,6 +265,7 @@ class Run:
         if self._interrupted:
             self.task.cancel()  # so far it was only interrupted; whatever it awaits now has had its grace
         self.deadlines.left_behind.add(self)
+        self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self._settle(self._asked or TimedOut(self.limit, self.phase, "abandoned"), time.monotonic())
         logger.warning(
             "%s ignores its cancellation; it is left behind after %g s of grace",
@@ -251,7 +281,8 @@ class Run:
                 extra={"event": "job.abandoned_end", **self.fields},
             )  # fmt: skip
             return
-        self._settle(self._judge(own, now), now)
+        is_in_time = now < self.deadline and self._asked is None and not self._expired
+        self._settle(own if is_in_time else self._judge(own, now), now)
 
     def _judge(self, own: Outcome, now: float) -> Outcome:
         """Say what the run ends in; the first that holds wins."""
@@ -264,8 +295,6 @@ class Run:
         return own
 
     def _settle(self, outcome: Outcome, now: float) -> None:
-        self.deadlines.forget(self)
         self.finished = now
         self.outcome = outcome
-        self.number = UNNAMED  # its chunk may go, and another take its place in the shared memory
         self.ended()

@@ -13,6 +13,7 @@ from straggler.options import (
     Backoff,
     Deadline,
     Grace,
+    HeartbeatTimeout,
     InputFormat,
     Key,
     MaxFailures,
@@ -43,6 +44,7 @@ def submit(
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
     deadline: Deadline = None,
+    heartbeat_timeout: HeartbeatTimeout = None,
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
@@ -80,6 +82,7 @@ def submit(
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.batches import submit
@@ -130,6 +133,12 @@ def collect(
         float | None,
         typer.Option("--timeout", metavar="S", min=0, help="Longest time to collect; the batch goes on."),
     ] = None,
+    lineage: Annotated[
+        bool,
+        typer.Option(
+            "--lineage", help="Merge in all its redrives: the latest result of each job, in order of submission."
+        ),
+    ] = False,
     redis: Redis = None,
     watch: Watch = False,
     as_json: AsJson = False,
@@ -139,12 +148,17 @@ def collect(
     Ctrl-C leaves the batch running and says how to go on; a second one cancels it.
     """
     check_output(out, as_json=as_json)
+    if lineage and (cursor is not None or timeout is not None):
+        raise typer.BadParameter("a lineage is collected as a whole: no --cursor, no --timeout", param_hint="--lineage")
 
     def command() -> int:
         from straggler.commands.batches import collect
+        from straggler.commands.lineage import collect_lineage
         from straggler.commands.output import Output
 
         output = Output(out, as_json, watch)
+        if lineage:
+            return collect_lineage(place(redis), batch, out=output, jobs=jobs)
         return collect(place(redis), batch, cursor=cursor, out=output, jobs=jobs, timeout=timeout)
 
     finish(command)

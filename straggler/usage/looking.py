@@ -1,4 +1,4 @@
-"""The commands that tell how things are: `status`, `top`, `workers`."""
+"""The commands that tell how things are: `status`, `top`, `workers`, `timeline`."""
 
 # ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
 
@@ -57,5 +57,27 @@ def workers(*, as_json: AsJson = False, queue: Queue = None, redis: Redis = None
         from straggler.commands.top import workers
 
         return workers(place(redis, queue), as_json=as_json)
+
+    finish(command)
+
+
+def timeline(
+    batch: Annotated[
+        str, typer.Argument(metavar="BATCH", help="Its id, or a .jsonl file of results, as --out has written it.")
+    ],
+    *,
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="Where to draw it: a .svg or .html file.")],
+    title: Annotated[str | None, typer.Option("--title", help="What to call it; default its name, or id.")] = None,
+    redis: Redis = None,
+) -> None:
+    """Draw a batch: a row for each worker slot over time, coloured by result, and how long jobs waited and ran.
+
+    The file needs no other, and is for a report. Of a batch that goes on it shows what there is so far.
+    """
+
+    def command() -> int:
+        from straggler.commands.timeline import timeline
+
+        return timeline(place(redis), batch, out, title)
 
     finish(command)

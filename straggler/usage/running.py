@@ -15,6 +15,7 @@ from straggler.options import (
     Concurrency,
     Deadline,
     Grace,
+    HeartbeatTimeout,
     InputFormat,
     Jobs,
     Key,
@@ -49,6 +50,7 @@ def run(
     timeout: Timeout = None,
     queue_timeout: QueueTimeout = None,
     deadline: Deadline = None,
+    heartbeat_timeout: HeartbeatTimeout = None,
     retries: Retries = None,
     backoff: Backoff = None,
     retry_on: RetryOn = None,
@@ -76,6 +78,7 @@ def run(
     check_output(out, as_json=as_json)
     options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
     options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input

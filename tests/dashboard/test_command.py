@@ -108,3 +108,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         command.dashboard(
             Place(Settings(), "memory://"), "127.0.0.1", 0, allow_actions=False, token=None, hosts=[], verbose=False
         )
+
+
+def test_the_docs_name_options_that_there_are() -> None:
+    words = [sys.executable, "-m", "straggler.cli", "dashboard", "--help"]
+    said = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    ).stdout
+    docs = Path(__file__).parents[2].joinpath("docs/dashboard.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z-]+", docs))
+    assert {"--allow-actions", "--allow-host", "--port"} <= named
+    assert [option for option in named if f"{option} " not in said] == []

@@ -353,3 +353,32 @@ async def test_stream_says_that_redis_is_away_and_ends_with_its_batch() -> None:
     told = [event async for event in events(look, 0.01)]
     assert [event.partition("\n")[0] for event in told] == ["event: away", "event: away", "event: gone"]
     assert "nonsense" in told[1]
+
+
+# ---- metrics
+
+
+async def test_prometheus_is_told_what_redis_knows(client: httpx.AsyncClient, producer: Producer) -> None:
+    await producer.submit(square.map(range(7)))
+    assert 'straggler_jobs_queued{queue="default"} 7.0' in await text_of(client, "/metrics")
+
+
+async def test_metrics_without_their_extra_name_it(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.pages.find_spec", lambda name: None)
+    assert "straggler[metrics]" in await text_of(client, "/metrics", 501)
+
+
+# ---- Redis is away
+
+
+async def test_page_says_so_when_redis_does_not_answer(
+    client: httpx.AsyncClient, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("dashboard.app.PATIENCE", 0.05)
+    monkeypatch.setattr("dashboard.catalogue.newest", never)
+    html = await text_of(client, "/", 503)
+    assert "Redis does not answer" in html
+    assert 'http-equiv="refresh"' in html

@@ -134,7 +134,7 @@ def test_help_names_the_commands_and_is_fast() -> None:
         began = cpu_of_children()
         done = straggler("--help")
         times.append(cpu_of_children() - began)
-    for name in ("run", "worker", "submit", "collect", "status", "top", "workers"):
+    for name in ("run", "worker", "submit", "collect", "status", "top", "workers", "timeline"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
     assert min(times) < 0.5  # 0.1 s of CPU, or more where it is measured; with redis or pydantic imported 0.4 s
 
@@ -690,6 +690,26 @@ class TestWithRedis:
         os.close(leader)
         assert process.wait(20) == 130
         assert written.count(b"\x1b[1mqueue") >= 3, "it was drawn again and again"
+
+    def test_timeline_draws_a_batch_and_a_file_of_results(self) -> None:
+        straggler("submit", "fetch", "ids.txt", "--batch-id", "b", "--name", "users <b>", "--timeout", "0.3")
+        straggler("worker", "--jobs", "jobs.py", "--burst")
+        straggler("collect", "b", "--out", "r.jsonl")
+        for source, out in (("b", "t.svg"), ("r.jsonl", "t.html")):
+            done = straggler("timeline", source, "--out", out)
+            assert (done.returncode, done.stderr) == (0, f"10 results are drawn in {out}\n")
+            assert "8 succeeded" in Path(out).read_text()
+        assert "users &lt;b&gt;" in Path("t.svg").read_text()
+        for words, problem in {
+            ("nope", "--out", "t.svg"): "no batch 'nope' in this Redis",
+            ("b", "--out", "t.png"): "--out t.png: a picture is written as .svg or .html",
+            ("b", "--out", "no/t.svg"): "the picture cannot be written to no/t.svg: No such file",
+            ("none.jsonl", "--out", "t.svg"): "none.jsonl cannot be read: No such file",
+        }.items():
+            done = straggler("timeline", *words)
+            assert done.returncode == 1
+            assert problem in done.stderr
+            assert len(done.stderr.splitlines()) == 1
 
     def test_submit_and_collect_tell_facts_as_json(self) -> None:
         sent = straggler("submit", "renamed", "ids.txt", "--batch-id", "b", "--json")

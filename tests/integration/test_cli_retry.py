@@ -59,6 +59,26 @@ async def test_retry_runs_again_what_timed_out_and_waits_for_it(
     assert re.search(rf"^redriven in +{again} *$", told.stdout, re.MULTILINE)
 
 
+async def test_lineage_is_collected_into_one_file(
+    producer: Producer, worker_process: StartProcess, say: Say, door: Path, tmp_path: Path
+) -> None:
+    worker_process()
+    await ended_batch(producer, door)
+    door.touch()
+    assert (await say("retry", "b", "--timeout", "10", "--wait", "--batch-id", "again")).returncode == 0
+    ran = await say("collect", "again", "--lineage", "--out", "all.jsonl")
+    assert ran.returncode == 3, ran.stderr
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(8))
+    assert [row["status"] for row in rows] == ["success"] * 6 + ["failure"] * 2
+    assert rows[5]["job_id"] == "again:0"
+    ran = await say("collect", "b", "--lineage", "--json")
+    told = json.loads(ran.stdout)
+    assert (told["batch"], told["total"], told["failure"]) == ("b", 8, 2)
+    assert (await say("collect", "b", "--lineage", "--cursor", "0-0")).returncode == 2
+    assert (await say("collect", "gone", "--lineage")).returncode == 1
+
+
 async def test_retry_of_several_kinds_ends_as_collect_does(
     producer: Producer, worker_process: StartProcess, say: Say, door: Path
 ) -> None:

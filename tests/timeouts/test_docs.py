@@ -59,6 +59,13 @@ async def test_a_job_says_how_far_it_is(example: Any) -> None:
     assert result.value == 3
 
 
+async def test_a_job_that_promised_to_be_heard(example: Any) -> None:
+    function = example("follow").follow
+    heard, silent = await results(function.spec([0.2] * 4), function.spec([0.0, 30.0]))
+    assert heard.value == 4
+    assert (silent.phase, silent.limit) == ("heartbeat", 0.5)
+
+
 async def test_cleanup_in_finally(example: Any) -> None:
     [result] = await results(example("transfer").transfer.spec(1), timeout=0.1)
     assert outcome(result) == "timeout cancelled"

@@ -247,6 +247,9 @@ class Overdue:
         self.when = self.last_moment = 0.0
         self.told = 0
 
+    def is_due(self, now: float) -> bool:
+        return now >= self.when
+
     def ring(self) -> None: ...
 
     def postpone(self, seconds: float) -> None: ...

@@ -70,7 +70,7 @@ class Owner:
 
 
 def put(recorder: Recorder, batch_id: str, row: Row, owner: Owner | None = None, attempt: int = 1) -> None:
-    recorder.put(batch_id, encode_common("f", "w", float(attempt)), row, owner or Owner())
+    recorder.put(batch_id, encode_common("f", "w", float(attempt)), [row], owner or Owner())
 
 
 def row(index: int, status: str = "success", value: Any = None) -> Row:
