@@ -15,7 +15,7 @@ from producer.producer import Producer
 from protocol.errors import BatchClosedError, OptionError
 from straggler import CancelledResult, JobSpec
 from tests.conftest import StartWorker, until_running
-from tests.jobs import echo, fail, hang, square, wait_for_file
+from tests.jobs import echo, fail, hang, nap, square, wait_for_file
 
 
 async def one_by_one(*jobs: JobSpec[Any]) -> AsyncIterator[JobSpec[Any]]:
@@ -108,7 +108,8 @@ async def test_the_share_of_a_small_batch_is_judged_by_its_half(producer: Produc
         jobs = [fail.spec("no")] * 5 + [square.spec(1)] * 55
         batch = await producer.submit(jobs, max_failures=0.2)
         assert (await ends(batch)).count("cancelled") == 0, "5 of 5 at first, but 5 of 30 at its half"
-        batch = await producer.submit([fail.spec("no")] * 60, max_failures=0.2)
+        # While the next one naps, the worker hears of it.
+        batch = await producer.submit([fail.spec("no")] * 30 + [nap.spec(0.5)] * 30, max_failures=0.2)
         found = await ends(batch)
         assert found[:30] == ["failure"] * 30
         assert "cancelled" in found[30:]
