@@ -166,6 +166,7 @@ class ChunkRun:
         finally:
             self._starting = None
             starts.close()
+            self._starts = None  # a circle, which would keep all arguments until the garbage collector comes
 
     def enlist(self, run: JobRun) -> None:
         """Take note of a run that others may stop."""

@@ -65,6 +65,7 @@ class Lane:
                 self._source.awaits(run)
                 self._move_on()
                 await run.go_on()
+                task.run = None  # a circle, too
                 return
             count += 1
             if run.finished > began + _TURN:

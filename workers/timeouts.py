@@ -184,7 +184,6 @@ class Run:
             Whether it awaits something now: then `go_on`. Else the run has ended.
         """
         self._entered = True
-        self._context = context
         deadlines = self.deadlines
         self.started = now = time.monotonic()
         self.when = self.deadline = now + self.limit
@@ -204,6 +203,7 @@ class Run:
         else:
             deadlines.leave(self)
             deadlines.watch(self)
+            self._context = context
             return True
         self._end(own, deadlines.leave(self))
         return False
@@ -221,6 +221,8 @@ class Run:
             own = Raised(error)
         self.deadlines.forget(self)
         self._end(own, time.monotonic())
+        # The context knows the run: a circle, which only the garbage collector would find (2 us a job).
+        del self._context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Drive the coroutine step by step, so that it is known whose code holds the loop.

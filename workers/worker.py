@@ -146,7 +146,8 @@ class StragglerWorker(Worker):
                 self._start_chunk(chunk)
         # At their first step they say how many jobs wait here: the next claim would hoard what others have room for.
         await asyncio.sleep(0)
-        if not found.chunks:
+        # Where nothing more is due there is no need to ask: what comes puts down a token.
+        if not found.chunks or found.next_due:
             await self._unless_stopping(self._wait_for_work(found.next_due, found.did_not_fit))
 
     async def _wait_spare(self, count: int) -> None:

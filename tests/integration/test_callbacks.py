@@ -20,7 +20,7 @@ from protocol import keys
 from protocol.batches import BatchStatus
 from protocol.errors import ArgumentsError
 from protocol.settings import Settings
-from straggler import job
+from straggler import current_job, job
 from tests.conftest import ROOT, StartProcess, StartWorker, until
 from tests.jobs import fail, hang, nap, report, square
 from tests.redis_server import RedisServer
@@ -103,6 +103,23 @@ async def test_each_batch_has_one_callback_though_its_workers_are_killed(
         assert (await value_of(await callback_of(producer, batch)))["success"] == 40
     named = {key.decode() for key in redis.scan_iter("straggler:batch:*.done*") if redis.type(key) == b"hash"}
     assert {name for name in named if name.count(":") == 2} == {keys.batch(f"b{n}.done") for n in range(10)}
+
+
+async def test_callback_that_fails_is_tried_again(producer: Producer, worker: StartWorker) -> None:
+    attempts: list[int] = []
+
+    @job(retries=2, backoff=0.01)
+    async def falter(status: BatchStatus) -> int:
+        attempts.append(current_job().attempt)
+        if len(attempts) < 3:
+            raise ValueError(status.batch_id)
+        return status.total
+
+    async with worker():
+        batch = await producer.submit(square.map(range(3)), retries=0, on_complete=falter.spec(timeout=5))
+        await batch.results()
+        assert await value_of(await callback_of(producer, batch)) == 3
+    assert attempts == [1, 2, 3]
 
 
 async def test_empty_batch_starts_its_callback(producer: Producer, worker: StartWorker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ async def clean_up(path: Path) -> None:
         await asyncio.Event().wait()
     finally:
         path.write_text("cleaned up")
+
+
+def test_no_key_of_a_batch_is_forgotten() -> None:
+    of_one_batch = [
+        make
+        for make in vars(keys).values()
+        if inspect.isfunction(make) and [*inspect.signature(make).parameters] == ["batch_id"]
+    ]
+    assert {make("b") for make in of_one_batch if make is not keys.of_batch} == set(keys.of_batch("b"))
 
 
 async def test_jobs_that_wait_never_start_and_those_that_run_are_stopped(
