@@ -41,7 +41,7 @@ def extend(
     *,
     deadline: Annotated[
         float,
-        typer.Option("--deadline", metavar="S", help="When its time is up, s from now; not before the time it has."),
+        typer.Option("--deadline", metavar="S", help="When its time is up, s from now; later than it is now."),
     ],
     as_json: AsJson = False,
     redis: Redis = None,
