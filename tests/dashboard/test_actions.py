@@ -203,7 +203,7 @@ async def test_redrive_of_very_many_jobs_goes_on_by_itself(
 
 
 async def test_deadline_is_extended(visit: Visit, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)), deadline=60)
+    batch = await producer.submit(fetch_number.map(range(3)), deadline=60)
     async with visit(token=TOKEN, as_actor=True) as client:
         html = await act(client, f"/batches/{batch.id}/extend", deadline="7300")
         assert notices(html) == "The deadline is in 2 h."
