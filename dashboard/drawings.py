@@ -12,7 +12,7 @@ from producer.durations import Histogram
 from protocol.batches import STATUSES, BatchStatus
 
 _KINDS = len(STATUSES)
-_MOST_ROWS = 48
+_MOST_ROWS = 96
 # What did not succeed is drawn where it took this share of a cell's time: at 1 % of 100,000 jobs it shall be seen.
 _SEEN_FROM = 0.05
 _SHADES = 4
@@ -86,7 +86,7 @@ def _pieces(counts: Mapping[str, int], highest: int) -> list[tuple[str, float, f
 
 
 def stream(lanes: Lanes) -> Stream:
-    """Draw lanes as a grid of at most 48 rows; neighbours of one worker are drawn as one where there are more."""
+    """Draw lanes as a grid of at most 96 rows; neighbours of one worker are drawn as one where there are more."""
     rows = lanes.rows()
     fold = -(-len(rows) // _MOST_ROWS) if rows else 1
     folded = _fold(rows, fold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
 from producer.collect import Cursor, read, read_groups
@@ -11,12 +11,14 @@ from producer.lineage import read_lineage
 from producer.origins import Selection
 from producer.redrive import Redrive
 from producer.running import read_running
+from producer.sized import SizedIterator
 from producer.steering import Steering
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
 from protocol.jobs import JobSpec
+from protocol.notebook import handle_html, status_html
 from protocol.results import Result
 from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
 
@@ -47,6 +49,7 @@ class Batch(Steering, Generic[R]):
         cursor: Where `as_completed` begins; by default before the first result.
         is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
         limit_bytes: Longest arguments of one job that is added, bytes of JSON.
+        total: How many jobs it has, if it is known to be closed.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class Batch(Steering, Generic[R]):
         *,
         is_there: bool = True,
         limit_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES,
+        total: int | None = None,
     ) -> None:
+        self._total = total
         watch = Watch(scripts, batch_id, queue, is_there=is_there)
         super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
@@ -68,18 +73,23 @@ class Batch(Steering, Generic[R]):
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
 
+    def _repr_html_(self) -> str:
+        seen = self._watch.seen
+        return handle_html(self.options.name, self.id, self.queue) if seen is None else status_html(seen)
+
     @property
     def cursor(self) -> str:
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return str(self._cursor)
 
-    def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> AsyncIterator[Result[R]]:
+    def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> SizedIterator[Result[R]]:
         """Yield results as they are recorded, until the batch is complete.
 
         Every result comes once: a second loop over the same handle goes on where the first was left (`cursor`).
         Leaving the loop cancels nothing. Once the batch's deadline has passed, whoever collects sees to it that each
         job has its result, even if all workers are gone. That there are none is logged, after a second without a
-        result.
+        result. Its `len` is how many will come, for progress bars, if it begins at the beginning of a batch that is
+        closed.
 
         Args:
             timeout: Longest time in all, s.
@@ -92,7 +102,16 @@ class Batch(Steering, Generic[R]):
             ProtocolError: If one of its keys in Redis is not ours.
         """
         when_taken = self._close if close_when_idle else None
-        return read(self._redis, self.id, self._cursor, self._watch, timeout, when_taken)
+        results = read(self._redis, self.id, self._cursor, self._watch, timeout, when_taken)
+        return SizedIterator(results, self.total_from_here)
+
+    @property
+    def total_from_here(self) -> int | None:
+        """How many results `as_completed` will yield; None where that is not known."""
+        is_whole = self._total is not None or (self._watch.seen is not None and self._watch.seen.closed)
+        if not is_whole or self._cursor != Cursor():
+            return None
+        return self._watch.total if self._total is None else self._total
 
     def as_recorded(
         self, timeout: float | None = None, *, close_when_idle: bool = False

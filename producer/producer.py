@@ -115,12 +115,12 @@ class Producer:
         with submitting(batch_id, self.queue, made) as made:
             fields = self._fields(batch_id, made, on_complete)
             submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
-            await submission.send(jobs, await self._live_slots())
+            total = await submission.send(jobs, await self._live_slots())
         logger.info(
             "batch %s is submitted to queue %r", batch_id, self.queue,
             extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
         )  # fmt: skip
-        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit)
+        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total)
 
     async def open_batch(
         self, /, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any
@@ -155,9 +155,10 @@ class Producer:
             ProtocolError: If its header is not ours.
         """
         header = await read_header(self.redis, batch_id)
-        queue = parse_status(batch_id, header).queue
+        status, options = parse_status(batch_id, header), parse_options(batch_id, header)
+        total = status.total if status.closed else None
         limit = self.settings.max_arguments_bytes
-        return Batch(self.scripts, batch_id, queue, parse_options(batch_id, header), cursor, limit_bytes=limit)
+        return Batch(self.scripts, batch_id, status.queue, options, cursor, limit_bytes=limit, total=total)
 
     async def batches(self, limit: int = 50) -> list[BatchStatus]:
         """List the newest batches that are still kept; one that cannot be read is logged and passed over.

@@ -44,6 +44,7 @@ class Watch:
     Attributes:
         is_complete: Whether it was complete when it was last seen.
         total: How many jobs it had then; None if it was not seen yet.
+        seen: How far it was then.
     """
 
     def __init__(self, scripts: Scripts, batch_id: str, queue: str, *, is_there: bool) -> None:
@@ -57,6 +58,7 @@ class Watch:
         self._due = math.inf
         self.is_complete = False
         self.total: int | None = None
+        self.seen: BatchStatus | None = None
 
     async def begin(self) -> None:
         """Make ready for a collector's reads.
@@ -113,7 +115,7 @@ class Watch:
         except BatchNotFoundError:
             raise self._gone() from None
         self._is_there = True
-        self.total = found.total
+        self.total, self.seen = found.total, found
         return found
 
     async def workers(self) -> int:
@@ -142,7 +144,7 @@ class Watch:
         self._is_there = True
         status = parse_status(self._batch_id, header)
         self._queue = status.queue
-        self.total = status.total
+        self.total, self.seen = status.total, status
         # Only an early end asks for the options: without one, those that cannot be read are for the workers to report.
         has_end = status.deadline is not None or status.cancelled_at is not None
         options = parse_options(self._batch_id, header) if has_end else BatchOptions()

@@ -119,6 +119,11 @@ class BatchStatus(BaseModel):
     callback_of: str | None = None
     slowest: tuple[RunningJob, ...] = ()
 
+    def _repr_html_(self) -> str:
+        from protocol.notebook import status_html  # noqa: PLC0415  # for notebooks only
+
+        return status_html(self)
+
     @property
     def done(self) -> int:
         """Jobs that have their result."""

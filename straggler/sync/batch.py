@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from producer.batch import Batch as AsyncBatch
 from producer.collect import Cursor
+from producer.sized import SizedLoop
 from protocol.batches import BatchOptions
 from protocol.errors import UsageError
 from protocol.results import Result
@@ -58,10 +59,19 @@ class Batch(Generic[R]):
         """Where `as_completed` is: give it to `Producer.attach` to go on from there in another process."""
         return self._cursor
 
-    def as_completed(
-        self, timeout: float | None = None, *, close_when_idle: bool = False
-    ) -> Generator[Result[R], None, None]:
+    def _repr_html_(self) -> str:
+        return self.twin._repr_html_()
+
+    @property
+    def total_from_here(self) -> int | None:
+        """How many results `as_completed` will yield; None where that is not known."""
+        return None if self._ahead else self.twin.total_from_here
+
+    def as_completed(self, timeout: float | None = None, *, close_when_idle: bool = False) -> SizedLoop[Result[R]]:
         """Yield results as they are recorded, until the batch is complete; see `straggler.Batch.as_completed`."""
+        return SizedLoop(self._completed(timeout, close_when_idle=close_when_idle), self.total_from_here)
+
+    def _completed(self, timeout: float | None, *, close_when_idle: bool) -> Generator[Result[R], None, None]:
         with self._groups(timeout, close_when_idle=close_when_idle) as groups:
             while True:
                 while self._ahead:
@@ -85,6 +95,7 @@ class Batch(Generic[R]):
                     return
 
     wait = of_batch(AsyncBatch.wait)
+    extend = of_batch(AsyncBatch.extend)
     results = of_batch(AsyncBatch.results)
     gather = of_batch(AsyncBatch.gather)
     add = fed_by_portions(AsyncBatch.add)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
+from producer.collect import Cursor, read_present
 from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchClosedError, BatchLostError, JobCancelledError, OptionError, ProtocolError
@@ -122,6 +123,19 @@ async def test_status_tells_who_runs_while_others_are_cancelled(
         await batch.wait()
 
 
+async def test_status_tells_who_runs_of_a_chunk_of_which_some_were_cancelled_before(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    batch = await producer.submit(one_chunk(*[wait_for_file.spec(door)] * 300))
+    await batch.cancel(range(50))
+    async with worker(concurrency=3):
+        await until_running(batch, 206)
+        status = await batch.status()
+        assert (status.cancelled, status.running, status.queued) == (50, 206, 44)
+        door.touch()
+        await batch.wait()
+
+
 async def test_what_is_cancelled_leaves_nothing_in_the_queue(producer: Producer, redis: Any) -> None:
     batch = await producer.submit(square.map(range(600)), keep_results=0.2)
     await batch.cancel()
@@ -182,7 +196,7 @@ async def test_jobs_that_wait_in_a_busy_workers_chunk_never_start(
 
 
 async def test_a_cancelled_batch_gives_its_slots_to_others(producer: Producer, worker: StartWorker) -> None:
-    async with worker(concurrency=2):
+    async with worker(concurrency=1):
         batch = await producer.submit(one_chunk(*[hang.spec()] * 50))
         await until_running(batch, 50)
         other = await producer.submit(square.map(range(10)))
@@ -282,13 +296,17 @@ async def test_a_worker_that_stands_still_is_not_waited_for(
     trace = tmp_path / "trace"
     batch = await producer.submit(one_chunk(*[append_line.spec(trace, "x", 60.0)] * 3))
     await until(lambda: lines(trace))
-    pid = int(lines(trace)[0])
-    os.kill(pid, signal.SIGSTOP)
+    pids = (process.pid, int(lines(trace)[0]))  # its supervisor would end it, and see to its jobs
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         await batch.cancel(reason="why")
+        found = {result.index: result async for result in read_present(producer.redis, batch.id, Cursor())}
+        assert len(found) == 3, "when cancel returns"
         assert await ends(batch) == [("cancelled", "why")] * 3
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
     process.terminate()
     assert await asyncio.to_thread(process.wait) == 0
     assert len(lines(trace)) == 3, "no other of its jobs has started"

@@ -262,6 +262,13 @@ async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any
     return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
 
 
+async def _extend(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b", deadline=60)
+    options, deadline = '{"deadline":60.0}', f"{producer.clock.now() + 90:.6f}"
+    call = ("extend", (keys.batch("b"),), (options, '{"deadline":90.0}', deadline))
+    return lambda: hand.scripts.run_all([call])
+
+
 def _add(unique: bool) -> Case:
     async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
         producer.scripts = hand.scripts
@@ -327,6 +334,7 @@ CASES: dict[str, Case] = {
     "cancel all": _cancel_all,
     "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
     "control": _control,
+    "extend": _extend,
     "add": _add(unique=False),
     "add each once": _add(unique=True),
     "close": _close("now"),
