@@ -14,7 +14,7 @@ from dashboard import actions
 from producer.producer import Producer
 from tests.conftest import StartWorker, until, until_running
 from tests.dashboard.conftest import TOKEN, Visit
-from tests.dashboard.jobs import fail_with, fetch
+from tests.dashboard.jobs import fail_with, fetch_number
 from tests.dashboard.test_pages import plain, text_of
 from tests.jobs import hang, wait_for_file
 
@@ -43,14 +43,14 @@ def notices(html: str) -> str:
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_dashboard_without_actions_refuses_all(client: httpx.AsyncClient, producer: Producer, path: str) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     assert (await client.post(path, data={"csrf": ""})).status_code == 403
     assert (await batch.status()).queued == 3
 
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_without_the_token_an_action_is_refused(visit: Visit, producer: Producer, path: str) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN) as client:
         response = await client.post(path, data={"csrf": "", "what": "timeout"})
         assert response.status_code == 401
@@ -73,7 +73,7 @@ async def test_without_the_token_an_action_is_refused(visit: Visit, producer: Pr
 async def test_forged_action_is_refused_whatever_cookie_comes_with_it(
     visit: Visit, producer: Producer, path: str, csrf: str | None, headers: dict[str, str]
 ) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN, as_actor=True) as client:
         form = {"csrf": await csrf_of(client) if csrf is None else csrf, "what": "timeout"}
         assert (await client.post(path, data=form, headers=headers)).status_code == 403
@@ -82,7 +82,7 @@ async def test_forged_action_is_refused_whatever_cookie_comes_with_it(
 
 
 async def test_csrf_token_of_another_session_is_refused(visit: Visit, producer: Producer) -> None:
-    await producer.submit(fetch.map(range(3)), batch_id="b")
+    await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN, as_actor=True) as one:
         stolen = await csrf_of(one)
         one.cookies.clear()
@@ -91,7 +91,7 @@ async def test_csrf_token_of_another_session_is_refused(visit: Visit, producer: 
 
 
 async def test_pages_offer_actions_to_who_may_act_only(visit: Visit, producer: Producer) -> None:
-    await producer.submit(fetch.map(range(3)), batch_id="b")
+    await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN) as client:
         html = await text_of(client, "/batches/b")
         assert "Cancel batch" not in html
@@ -104,7 +104,7 @@ async def test_pages_offer_actions_to_who_may_act_only(visit: Visit, producer: P
 
 
 async def test_batch_is_cancelled_with_a_reason(visit: Visit, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         html = await act(client, f"/batches/{batch.id}/cancel", reason="wrong list")
         assert notices(html) == "Cancelled: 3 jobs."
@@ -130,7 +130,7 @@ async def test_jobs_of_a_status_run_again_with_another_timeout_and_twice_is_once
     visit: Visit, producer: Producer, worker: StartWorker, door: Path
 ) -> None:
     async with worker(), visit(token=TOKEN, as_actor=True) as client:
-        batch = await producer.submit([*fetch.map(range(5)), wait_for_file.spec(door)], timeout=0.2)
+        batch = await producer.submit([*fetch_number.map(range(5)), wait_for_file.spec(door)], timeout=0.2)
         await batch.wait()
         door.touch()
         pages = [await act(client, f"/batches/{batch.id}/retry", what="timeout", timeout="9") for _ in range(2)]
@@ -175,13 +175,13 @@ async def test_one_job_runs_again(visit: Visit, producer: Producer, worker: Star
 async def test_redrive_that_cannot_be_says_why(
     visit: Visit, producer: Producer, form: dict[str, str], said: str
 ) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         assert said in notices(await act(client, f"/batches/{batch.id}/retry", **form)).replace("&#39;", "'")
 
 
 async def test_redrive_of_unknown_jobs_is_refused(visit: Visit, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         form = {"csrf": await csrf_of(client), "what": "success"}
         assert (await client.post(f"/batches/{batch.id}/retry", data=form)).status_code == 400
