@@ -98,11 +98,12 @@ def snapshot(redis: Any) -> dict[str, Any]:
             case "hash":
                 content = redis.hgetall(key)
             case "zset":
-                # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too.
-                held = {
-                    m for m, _ in redis.zrange(key, 0, -1, withscores=True) if redis.exists(b"arq:in-progress:" + m)
-                }
-                content = [(m, m in held or s) for m, s in redis.zrange(key, 0, -1, withscores=True)]
+                # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too; so is a sign of life.
+                timed = key.startswith(b"straggler:workers:")
+                content = [
+                    (m, timed or redis.exists(b"arq:in-progress:" + m) or s)
+                    for m, s in redis.zrange(key, 0, -1, withscores=True)
+                ]
             case "list":
                 content = redis.lrange(key, 0, -1)
             case "stream":
@@ -190,6 +191,10 @@ async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]
     for claimed in await hand.claim():
         hand.leases.hold(claimed.chunk_id, 1e12)
     return hand.leases._renew
+
+
+async def _alive(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    return hand.leases.beat
 
 
 def _release(outcome: str) -> Case:
@@ -316,6 +321,7 @@ CASES: dict[str, Case] = {
     "redrive": _redrive,
     "delete": _delete,
     "renew": _renew,
+    "alive": _alive,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
     "release again": _release("again"),
