@@ -203,6 +203,7 @@ class ChunkRun:
             self.runner.processes.give(run.process, is_fit=leaves_process_fit(outcome))
         self._runs.pop(run, None)
         if run.has_awaited or not run.has_begun:
+            self.runner.slots.took(run.finished - run.started)
             self.runner.slots.give()
             self.took_turn()
 
