@@ -21,7 +21,7 @@ from rich.text import Text
 from producer.durations import Durations, seconds
 from protocol.batches import STATUSES
 from protocol.errors import shorten
-from protocol.results import PHASES, FailureResult, Result, TimeoutResult
+from protocol.results import PHASES, FailureResult, Phase, Result, TimeoutResult
 
 LABELS = {
     "success": ("succeeded", "green"),
@@ -57,7 +57,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.phases: Counter[str] = Counter()
+        self.phases: Counter[Phase] = Counter()
         self.durations = Durations()
         self._failures: dict[tuple[str, str], Failures] = {}
         self._slowest: list[tuple[float, int, str, str]] = []
