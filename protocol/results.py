@@ -32,6 +32,15 @@ D = TypeVar("D")
 Phase = Literal["queued", "running", "batch", "deadline", "heartbeat"]
 Stopped = Literal["not started", "cancelled", "interrupted", "abandoned", "killed", "late"]
 
+PHASES: dict[Phase, str] = {
+    "queued": "while queued",
+    "running": "while running",
+    "batch": "at the batch's deadline",
+    "deadline": "at the job's own deadline",
+    "heartbeat": "while silent",
+}
+"""Which clock ran out, for people."""
+
 # A traceback is for people: its last 16 KiB hold the raising frames.
 TRACEBACK_LIMIT = 16 * 1024
 
