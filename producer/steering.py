@@ -1,4 +1,4 @@
-"""What changes a batch after its submission: more jobs, its close, a cancel."""
+"""What changes a batch after its submission: more jobs, its close, more time, a cancel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from uuid import uuid4
 
 from producer.cancel import Cancellation, checked_indexes, checked_reason
+from producer.extension import Extension
 from producer.fleet import slots_alive
 from producer.watch import Watch
 from protocol import keys
@@ -115,6 +116,24 @@ class Steering:
         status = await self._watch.status()
         wanted, why = checked_indexes(status, indexes), checked_reason(reason)
         return await Cancellation(self._scripts, status, self.options, why).run(wanted)
+
+    async def extend(self, *, deadline: float) -> None:
+        """Give the batch more time: its deadline is so many seconds from now.
+
+        Jobs that run have that time as well, on all workers, as far as their own clocks allow. A worker hears of it
+        within milliseconds, or within seconds if it is just connecting anew: do not wait for the last moment. A batch
+        without a deadline gets one.
+
+        Args:
+            deadline: Seconds from now; not before the deadline that the batch has.
+
+        Raises:
+            OptionError: If it is no time, or the batch has more time than that.
+            BatchEndedError: If the batch is complete, was cancelled, or its deadline has passed.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If its header is not ours.
+        """
+        self.options = await Extension(self._scripts, self.id, deadline).run()
 
     async def _close(self, how: str) -> None:
         """Close the batch; `how` is what close.lua says."""

@@ -11,6 +11,7 @@
     ├── BatchNotFoundError           no batch of that id: never submitted, deleted, or past its lifetime
     │   └── BatchLostError           it was there, and is gone
     ├── BatchClosedError             it takes no more jobs; those that it has are not touched
+    ├── BatchEndedError              its time cannot be changed any more
     ├── RedisUnavailableError        Redis cannot be reached
     └── UnsuccessfulError            raised by `.unwrap()` and `gather()`: a job that did not succeed; has `.result`
         ├── JobTimeoutError (TimeoutError)
@@ -111,6 +112,22 @@ class BatchClosedError(StragglerError):
         )
         self.batch_id = batch_id
         self.total = total
+
+
+class BatchEndedError(StragglerError):
+    """The batch has ended, so its deadline cannot be moved.
+
+    Args:
+        batch_id: The batch.
+        why: How it has ended.
+    """
+
+    def __init__(self, batch_id: str, why: str) -> None:
+        super().__init__(
+            f"batch {batch_id!r} cannot be extended: {why}. What has no success there may run again in a batch of its "
+            "own: Batch.retry(...), or 'straggler retry'"
+        )
+        self.batch_id = batch_id
 
 
 class RedisUnavailableError(StragglerError):

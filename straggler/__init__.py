@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protocol.batches import BatchStatus as BatchStatus
     from protocol.errors import ArgumentsError as ArgumentsError
     from protocol.errors import BatchClosedError as BatchClosedError
+    from protocol.errors import BatchEndedError as BatchEndedError
     from protocol.errors import BatchLostError as BatchLostError
     from protocol.errors import BatchNotFoundError as BatchNotFoundError
     from protocol.errors import InputError as InputError
@@ -57,7 +58,7 @@ _HOMES = {
     "producer.waiting": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
     "protocol.batches": ("BatchOptions", "BatchStatus"),
     "protocol.errors": (
-        "ArgumentsError", "BatchClosedError", "BatchLostError", "BatchNotFoundError", "InputError",
+        "ArgumentsError", "BatchClosedError", "BatchEndedError", "BatchLostError", "BatchNotFoundError", "InputError",
         "JobCancelledError", "JobFailedError", "JobLostError", "JobTimeoutError", "OptionError",
         "PayloadTooLargeError", "ProtocolError", "RedisUnavailableError", "StragglerError", "UnknownFunctionError",
         "UnsuccessfulError", "UsageError",

@@ -12,7 +12,7 @@ from straggler.usage.looking import status, timeline, top, workers
 from straggler.usage.redriving import retry
 from straggler.usage.running import run, worker
 from straggler.usage.serving import dashboard
-from straggler.usage.steering import cancel
+from straggler.usage.steering import cancel, extend
 
 app = typer.Typer(
     name="straggler",
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, worker, submit, collect, cancel, retry, status, top, workers, timeline, dashboard):
+for command in (run, worker, submit, collect, cancel, extend, retry, status, top, workers, timeline, dashboard):
     app.command()(command)
 
 

@@ -32,6 +32,8 @@ from workers.worker import StragglerWorker
 pytest_plugins = ["tests.guards", "tests.turns"]
 
 ROOT = Path(__file__).parent.parent
+# What a machine that is busy with other tests may take for what takes a moment, s.
+PATIENCE = 20.0
 NO_BINARY = "no redis-server binary on this machine: it needs processes, or what only a real Redis does"
 
 
@@ -223,7 +225,7 @@ def door(tmp_path: Path) -> Iterator[Path]:
     path.touch()
 
 
-async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
+async def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # nobody tells us
@@ -232,6 +234,6 @@ async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
 
 async def until_running(batch: Batch[Any], count: int) -> None:
     """Wait until so many of a batch's jobs are with a worker."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await batch.status()).running < count:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.005)

@@ -156,18 +156,10 @@ class Leases:
         self._on_lost(chunk_id)
 
     async def _say_alive(self) -> None:
-        now = self._clock.now()
         about = {"host": socket.gethostname(), "pid": os.getpid(), "queue": self._queue, **self._describe()}
-        name, index = keys.worker(self.worker_id), keys.workers(self._queue)
-        async with self._scripts.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(name, mapping=about)
-            pipe.pexpire(name, int(keys.WORKER_LIFETIME * 1000))
-            pipe.zadd(index, {self.worker_id: now})
-            pipe.zremrangebyscore(index, "-inf", now - keys.WORKER_LIFETIME)
-            pipe.pexpire(index, int(keys.WORKER_LIFETIME * 1000))
-            pipe.exists(keys.drain(self.worker_id))
-            *_, is_to_leave = await pipe.execute()
-        if is_to_leave:
+        names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
+        said = [word for pair in about.items() for word in pair]
+        if await self._scripts.run("alive", names, (self.worker_id, int(keys.WORKER_LIFETIME * 1000), *said)):
             self._on_drain()
 
     async def _renew_for_ever(self) -> None:

@@ -95,6 +95,7 @@ class Batch(Generic[R]):
                     return
 
     wait = of_batch(AsyncBatch.wait)
+    extend = of_batch(AsyncBatch.extend)
     results = of_batch(AsyncBatch.results)
     gather = of_batch(AsyncBatch.gather)
     add = fed_by_portions(AsyncBatch.add)

@@ -1,4 +1,4 @@
-"""The command that changes a batch while it runs: `cancel`."""
+"""The commands that change a batch while it runs: `cancel`, `extend`."""
 
 # ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
 
@@ -32,5 +32,25 @@ def cancel(
         from straggler.commands.cancel import cancel
 
         return cancel(place(redis), batch, split(index), reason, as_json=as_json)
+
+    finish(command)
+
+
+def extend(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
+    *,
+    deadline: Annotated[
+        float,
+        typer.Option("--deadline", metavar="S", help="When its time is up, s from now; later than it is now."),
+    ],
+    as_json: AsJson = False,
+    redis: Redis = None,
+) -> None:
+    """Give a batch more time: its jobs that run have it, too."""
+
+    def command() -> int:
+        from straggler.commands.extend import extend
+
+        return extend(place(redis), batch, deadline, as_json=as_json)
 
     finish(command)

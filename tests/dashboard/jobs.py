@@ -21,7 +21,7 @@ async def fail_with(message: str) -> None:
 
 
 @job
-async def fetch(number: int, seconds: float = 0.0) -> int:
+async def fetch_number(number: int, seconds: float = 0.0) -> int:
     await asyncio.sleep(seconds)
     return number
 

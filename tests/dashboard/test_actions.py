@@ -14,12 +14,13 @@ from dashboard import actions
 from producer.producer import Producer
 from tests.conftest import StartWorker, until, until_running
 from tests.dashboard.conftest import TOKEN, Visit
-from tests.dashboard.jobs import fail_with, fetch
+from tests.dashboard.jobs import fail_with, fetch_number
 from tests.dashboard.test_pages import plain, text_of
 from tests.jobs import hang, wait_for_file
 
 ACTIONS = (
-    "/batches/b/cancel", "/batches/b/retry", "/batches/b/jobs/1/cancel", "/workers/drain", "/logout",
+    "/batches/b/cancel", "/batches/b/retry", "/batches/b/extend", "/batches/b/jobs/1/cancel", "/workers/drain",
+    "/logout",
 )  # fmt: skip
 
 
@@ -43,14 +44,14 @@ def notices(html: str) -> str:
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_dashboard_without_actions_refuses_all(client: httpx.AsyncClient, producer: Producer, path: str) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     assert (await client.post(path, data={"csrf": ""})).status_code == 403
     assert (await batch.status()).queued == 3
 
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_without_the_token_an_action_is_refused(visit: Visit, producer: Producer, path: str) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN) as client:
         response = await client.post(path, data={"csrf": "", "what": "timeout"})
         assert response.status_code == 401
@@ -73,7 +74,7 @@ async def test_without_the_token_an_action_is_refused(visit: Visit, producer: Pr
 async def test_forged_action_is_refused_whatever_cookie_comes_with_it(
     visit: Visit, producer: Producer, path: str, csrf: str | None, headers: dict[str, str]
 ) -> None:
-    batch = await producer.submit(fetch.map(range(3)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN, as_actor=True) as client:
         form = {"csrf": await csrf_of(client) if csrf is None else csrf, "what": "timeout"}
         assert (await client.post(path, data=form, headers=headers)).status_code == 403
@@ -82,7 +83,7 @@ async def test_forged_action_is_refused_whatever_cookie_comes_with_it(
 
 
 async def test_csrf_token_of_another_session_is_refused(visit: Visit, producer: Producer) -> None:
-    await producer.submit(fetch.map(range(3)), batch_id="b")
+    await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN, as_actor=True) as one:
         stolen = await csrf_of(one)
         one.cookies.clear()
@@ -91,7 +92,7 @@ async def test_csrf_token_of_another_session_is_refused(visit: Visit, producer: 
 
 
 async def test_pages_offer_actions_to_who_may_act_only(visit: Visit, producer: Producer) -> None:
-    await producer.submit(fetch.map(range(3)), batch_id="b")
+    await producer.submit(fetch_number.map(range(3)), batch_id="b")
     async with visit(token=TOKEN) as client:
         html = await text_of(client, "/batches/b")
         assert "Cancel batch" not in html
@@ -104,7 +105,7 @@ async def test_pages_offer_actions_to_who_may_act_only(visit: Visit, producer: P
 
 
 async def test_batch_is_cancelled_with_a_reason(visit: Visit, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         html = await act(client, f"/batches/{batch.id}/cancel", reason="wrong list")
         assert notices(html) == "Cancelled: 3 jobs."
@@ -130,7 +131,7 @@ async def test_jobs_of_a_status_run_again_with_another_timeout_and_twice_is_once
     visit: Visit, producer: Producer, worker: StartWorker, door: Path
 ) -> None:
     async with worker(), visit(token=TOKEN, as_actor=True) as client:
-        batch = await producer.submit([*fetch.map(range(5)), wait_for_file.spec(door)], timeout=0.2)
+        batch = await producer.submit([*fetch_number.map(range(5)), wait_for_file.spec(door)], timeout=0.2)
         await batch.wait()
         door.touch()
         pages = [await act(client, f"/batches/{batch.id}/retry", what="timeout", timeout="9") for _ in range(2)]
@@ -175,13 +176,13 @@ async def test_one_job_runs_again(visit: Visit, producer: Producer, worker: Star
 async def test_redrive_that_cannot_be_says_why(
     visit: Visit, producer: Producer, form: dict[str, str], said: str
 ) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         assert said in notices(await act(client, f"/batches/{batch.id}/retry", **form)).replace("&#39;", "'")
 
 
 async def test_redrive_of_unknown_jobs_is_refused(visit: Visit, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     async with visit(token=TOKEN, as_actor=True) as client:
         form = {"csrf": await csrf_of(client), "what": "success"}
         assert (await client.post(f"/batches/{batch.id}/retry", data=form)).status_code == 400
@@ -199,6 +200,20 @@ async def test_redrive_of_very_many_jobs_goes_on_by_itself(
         async with asyncio.timeout(10):
             while len(await producer.batches()) < 2:  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.02)
+
+
+async def test_deadline_is_extended(visit: Visit, producer: Producer) -> None:
+    batch = await producer.submit(fetch_number.map(range(3)), deadline=60)
+    async with visit(token=TOKEN, as_actor=True) as client:
+        html = await act(client, f"/batches/{batch.id}/extend", deadline="7300")
+        assert notices(html) == "The deadline is in 2 h."
+        status = await batch.status()
+        assert status.deadline is not None
+        assert status.deadline - producer.clock.now() == pytest.approx(7300, abs=30)
+        for given, said in (("soon", "no number of seconds"), ("5", "deadline"), ("-1", "deadline"), ("", "no number")):
+            assert said in notices(await act(client, f"/batches/{batch.id}/extend", deadline=given))
+        await batch.cancel()
+        assert "deadline is in" not in notices(await act(client, f"/batches/{batch.id}/extend", deadline="9000"))
 
 
 async def test_worker_is_drained(visit: Visit, producer: Producer, worker: StartWorker) -> None:

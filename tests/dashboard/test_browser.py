@@ -12,7 +12,7 @@ from producer.producer import Producer
 from tests.conftest import StartWorker, until
 from tests.dashboard.browser import PHONE, Visitor, browser, needs_chromium, served
 from tests.dashboard.conftest import TOKEN
-from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch, wait_with_a_note
+from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch_number, wait_with_a_note
 from tests.jobs import wait_for_file
 
 pytestmark = needs_chromium
@@ -30,7 +30,7 @@ async def visitor(producer: Producer) -> AsyncIterator[Visitor]:
 async def test_counts_move_without_a_reload_while_a_batch_runs(
     visitor: Visitor, producer: Producer, worker: StartWorker, door: Path
 ) -> None:
-    jobs = [*(fetch.spec(number, 0.01) for number in range(200)), wait_with_a_note.spec(door, "page 4 of 10")]
+    jobs = [*(fetch_number.spec(number, 0.01) for number in range(200)), wait_with_a_note.spec(door, "page 4 of 10")]
     batch = await producer.submit(jobs, name="crawl")
     await visitor.go(f"/batches/{batch.id}")
     await visitor.page.evaluate("window.isTheSamePage = true")
@@ -50,13 +50,13 @@ async def test_counts_move_without_a_reload_while_a_batch_runs(
 async def test_list_of_batches_moves_without_a_reload(visitor: Visitor, producer: Producer) -> None:
     await visitor.go("/")
     await visitor.until_said("#list", "No batches yet")
-    await producer.submit(fetch.map(range(7)), name="late comer")
+    await producer.submit(fetch_number.map(range(7)), name="late comer")
     await visitor.until_said("#list", "late comer")
 
 
 async def test_results_are_filtered_and_paged(visitor: Visitor, producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        jobs = [*fetch.map(range(60)), *(fail_with.spec(f"no user {number}") for number in range(30))]
+        jobs = [*fetch_number.map(range(60)), *(fail_with.spec(f"no user {number}") for number in range(30))]
         batch = await producer.submit(jobs)
         await batch.wait()
     page = visitor.page
@@ -98,7 +98,7 @@ async def test_timeouts_run_again_from_the_page(
 ) -> None:
     async with worker():
         batch = await producer.submit(
-            [*fetch.map(range(9)), *(wait_for_file.spec(door) for _ in range(3))], timeout=0.2
+            [*fetch_number.map(range(9)), *(wait_for_file.spec(door) for _ in range(3))], timeout=0.2
         )
         await batch.wait()
         door.touch()
@@ -113,7 +113,7 @@ async def test_timeouts_run_again_from_the_page(
 
 
 async def test_batch_is_cancelled_from_the_page(visitor: Visitor, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(9)))
+    batch = await producer.submit(fetch_number.map(range(9)))
     await visitor.unlock(TOKEN)
     await visitor.go(f"/batches/{batch.id}")
     await visitor.page.fill("#actions input[name=reason]", "wrong list")
@@ -135,7 +135,7 @@ async def test_worker_is_drained_from_the_page(visitor: Visitor, worker: StartWo
 async def test_without_the_token_a_page_offers_no_action_and_a_forged_one_is_refused(
     visitor: Visitor, producer: Producer
 ) -> None:
-    batch = await producer.submit(fetch.map(range(9)))
+    batch = await producer.submit(fetch_number.map(range(9)))
     await visitor.go(f"/batches/{batch.id}")
     assert await visitor.page.locator("form[method=post]").count() == 0
     path = f"/batches/{batch.id}/cancel"
@@ -169,7 +169,7 @@ async def test_what_jobs_say_is_shown_as_text(visitor: Visitor, producer: Produc
 
 
 async def test_page_says_when_its_server_is_gone_and_when_the_batch_is(visitor: Visitor, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(9)), batch_id="b")
+    batch = await producer.submit(fetch_number.map(range(9)), batch_id="b")
     await visitor.go(f"/batches/{batch.id}")
     await batch.delete()
     await visitor.until_said("#away", "no longer in Redis")
@@ -204,7 +204,7 @@ async def test_pages_fit_a_phone_and_their_text_can_be_read(
         await one.crew.leases.beat()
         jobs = [
             fail_with.spec("x" * 300),
-            *(fetch.spec(number, key=f"https://example.com/{'y' * 90}/{number}") for number in range(40)),
+            *(fetch_number.spec(number, key=f"https://example.com/{'y' * 90}/{number}") for number in range(40)),
         ]
         batch = await producer.submit(jobs, name="a name of many words " * 6)
         await batch.wait()

@@ -18,7 +18,7 @@ from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError
 from straggler import JobSpec
 from tests.conftest import StartWorker, until_running
-from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch, wait_with_a_note
+from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch_number, wait_with_a_note
 from tests.jobs import hang, square
 
 
@@ -93,7 +93,7 @@ async def test_nonsense_in_a_query_is_no_error(client: httpx.AsyncClient, produc
 async def test_batch_tells_counts_causes_and_failures_by_kind(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
-    jobs = [*fetch.map(range(300)), *(fail_with.spec(f"no user {number}") for number in range(5)), hang.spec()]
+    jobs = [*fetch_number.map(range(300)), *(fail_with.spec(f"no user {number}") for number in range(5)), hang.spec()]
     async with worker():
         batch = await producer.submit(jobs, timeout=0.2, name="mixed")
         await batch.wait()
@@ -116,7 +116,7 @@ async def test_batch_tells_counts_causes_and_failures_by_kind(
 
 async def test_table_is_filtered_and_paged(client: httpx.AsyncClient, producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        batch = await producer.submit([*fetch.map(range(60)), *(fail_with.spec(f"no {n}") for n in range(3))])
+        batch = await producer.submit([*fetch_number.map(range(60)), *(fail_with.spec(f"no {n}") for n in range(3))])
         await batch.wait()
 
     async def shown(query: str) -> list[int]:
@@ -140,7 +140,7 @@ async def test_batch_names_the_jobs_that_hold_it_up(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker, door: Path
 ) -> None:
     async with worker() as one:
-        batch = await producer.submit([*fetch.map(range(40)), wait_with_a_note.spec(door, "page 4 of 10")])
+        batch = await producer.submit([*fetch_number.map(range(40)), wait_with_a_note.spec(door, "page 4 of 10")])
         text = await until_said(client, f"/batches/{batch.id}", "page 4 of 10")
         assert "40 % page 4 of 10" in text
         assert one.crew.worker_id in text
@@ -193,7 +193,7 @@ async def test_job_tells_its_value_arguments_and_times(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
     async with worker():
-        jobs = [fetch.spec(number, key=f"user-{number}") for number in range(5)]
+        jobs = [fetch_number.spec(number, key=f"user-{number}") for number in range(5)]
         batch = await producer.submit([*jobs, fail_with.spec("broken pipe")])
         await batch.wait()
     text = plain(await text_of(client, f"/batches/{batch.id}/jobs/3"))
@@ -217,7 +217,7 @@ async def test_job_is_found_by_number_and_by_key(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
     async with worker():
-        batch = await producer.submit([fetch.spec(number, key=f"user/{number}") for number in range(5)])
+        batch = await producer.submit([fetch_number.spec(number, key=f"user/{number}") for number in range(5)])
         await batch.wait()
     await text_of(client, f"/batches/{batch.id}")
 
@@ -233,7 +233,7 @@ async def test_job_is_found_by_number_and_by_key(
 
 
 async def test_job_without_a_result_waits(client: httpx.AsyncClient, producer: Producer) -> None:
-    batch = await producer.submit(fetch.map(range(3)))
+    batch = await producer.submit(fetch_number.map(range(3)))
     text = plain(await text_of(client, f"/batches/{batch.id}/jobs/1"))
     assert "queued" in text
     assert "It has not started" in text
@@ -275,7 +275,7 @@ async def test_floor_tells_workers_queues_and_what_waits(
 
 
 async def test_a_queue_without_a_worker_is_pointed_at(client: httpx.AsyncClient, producer: Producer) -> None:
-    await producer.submit(fetch.map(range(3)))
+    await producer.submit(fetch_number.map(range(3)))
     html = await text_of(client, "/workers")
     assert '<span class="chip failure">none</span>' in html
 

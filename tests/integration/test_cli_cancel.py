@@ -155,3 +155,16 @@ async def test_a_run_with_too_many_failures_stops_early(command_line: CommandLin
     ends = Counter(json.loads(line)["status"] for line in (tmp_path / "r.jsonl").read_text().splitlines())
     assert set(ends) == {"failure", "cancelled"}
     assert 100 <= ends["failure"] < 500
+
+
+async def test_extend_gives_a_batch_more_time(command_line: CommandLine, producer: Producer) -> None:
+    await producer.submit(square.map(range(3)), batch_id="b", deadline=60)
+    said = "batch b: its deadline is 90 s from now\n"
+    assert await command_line.run("extend", "b", "--deadline", "90") == (0, "", said)
+    code, out, _ = await command_line.run("extend", "b", "--deadline", "120", "--json")
+    status = await (await producer.attach("b")).status()
+    assert (code, json.loads(out)) == (0, {"batch": "b", "deadline": status.deadline})
+    code, _, said = await command_line.run("extend", "b", "--deadline", "5")
+    assert code == 1
+    assert said.startswith("error: extend(deadline=5) would shorten batch 'b', which has ")
+    assert said.count("\n") == 1

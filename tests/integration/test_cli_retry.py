@@ -109,6 +109,12 @@ async def test_retry_without_wait_prints_the_id_and_says_what_is_missing(
     assert "batch again goes on: 1 of its jobs have no result yet" in ran.stderr
 
 
+async def test_results_without_wait_are_wrong_usage(say: Say) -> None:
+    ran = await say("retry", "b", "--out", "again.jsonl")
+    assert ran.returncode == 2
+    assert "only with --wait" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

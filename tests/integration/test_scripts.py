@@ -98,11 +98,12 @@ def snapshot(redis: Any) -> dict[str, Any]:
             case "hash":
                 content = redis.hgetall(key)
             case "zset":
-                # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too.
-                held = {
-                    m for m, _ in redis.zrange(key, 0, -1, withscores=True) if redis.exists(b"arq:in-progress:" + m)
-                }
-                content = [(m, m in held or s) for m, s in redis.zrange(key, 0, -1, withscores=True)]
+                # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too; so is a sign of life.
+                timed = key.startswith(b"straggler:workers:")
+                content = [
+                    (m, timed or redis.exists(b"arq:in-progress:" + m) or s)
+                    for m, s in redis.zrange(key, 0, -1, withscores=True)
+                ]
             case "list":
                 content = redis.lrange(key, 0, -1)
             case "stream":
@@ -192,6 +193,10 @@ async def _renew(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]
     return hand.leases._renew
 
 
+async def _alive(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    return hand.leases.beat
+
+
 def _release(outcome: str) -> Case:
     async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
         await producer.submit(streamed(square.map(range(6))), batch_id="b")
@@ -257,6 +262,13 @@ async def _control(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any
     return lambda: hand.scripts.run_all([("control", (), (LIFETIME_MS, "b:0", "b", 0, 6, ""))])
 
 
+async def _extend(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+    await producer.submit(streamed(square.map(range(6))), batch_id="b", deadline=60)
+    options, deadline = '{"deadline":60.0}', f"{producer.clock.now() + 90:.6f}"
+    call = ("extend", (keys.batch("b"),), (options, '{"deadline":90.0}', deadline))
+    return lambda: hand.scripts.run_all([call])
+
+
 def _add(unique: bool) -> Case:
     async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
         producer.scripts = hand.scripts
@@ -309,6 +321,7 @@ CASES: dict[str, Case] = {
     "redrive": _redrive,
     "delete": _delete,
     "renew": _renew,
+    "alive": _alive,
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
     "release again": _release("again"),
@@ -321,6 +334,7 @@ CASES: dict[str, Case] = {
     "cancel all": _cancel_all,
     "cancel an open batch that has all its results": _cancel_an_open_batch_that_has_all_its_results,
     "control": _control,
+    "extend": _extend,
     "add": _add(unique=False),
     "add each once": _add(unique=True),
     "close": _close("now"),

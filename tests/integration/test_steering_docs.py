@@ -13,8 +13,8 @@ import pytest
 
 from protocol.settings import Settings
 from straggler import embedded
-from tests.conftest import ROOT
-from tests.jobs import fail, hang, square
+from tests.conftest import ROOT, until_running
+from tests.jobs import fail, hang, nap, square
 from workers import registry
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "steering.md").read_text(), re.DOTALL)
@@ -62,6 +62,20 @@ async def test_a_plain_job_adds(example: Any) -> None:
         await batch.add(module.split.spec(3))
         await batch.close(when_idle=True)
         assert sorted(await batch.gather()) == [1, 1, 1, 2, 3]
+
+
+async def test_waits_go_on_among_what_is_left(example: Any) -> None:
+    async with embedded(Settings()) as producer:
+        batch: Any = await producer.submit(nap.map([0.3, 0.0, 0.15]))
+        assert await example("in_order_of_completion").in_order_of_completion(batch) == [1, 2, 0]
+
+
+async def test_a_batch_gets_more_time(example: Any) -> None:
+    async with embedded(Settings()) as producer:
+        batch: Any = await producer.submit(nap.map([1.0]), deadline=0.8)
+        await until_running(batch, 1)
+        await example("give_more_time").give_more_time(batch)
+        assert await batch.gather() == [1.0]
 
 
 async def test_the_rest_is_cancelled_after_the_first(example: Any) -> None:

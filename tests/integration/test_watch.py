@@ -35,7 +35,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def events(log: pytest.LogCaptureFixture) -> list[str]:
-    return [record.event for record in log.records if hasattr(record, "event")]
+    found = [record.event for record in log.records if hasattr(record, "event")]
+    return [event for event in found if event != "batch.submitted"]
 
 
 def _are_said(log: pytest.LogCaptureFixture, expected: list[str]) -> bool:
