@@ -38,6 +38,7 @@ QUESTIONS = {
     "startup": 120,
     "embedded": 120,
     "scheduling": 180,
+    "dashboard": 600,
     "beside_peers": 1800,
 }
 # A question that is told to stop has this long for it, s.

@@ -101,6 +101,14 @@ GOALS = (
         "one long batch on two workers: its time", "within one chunk of the ideal",
         "scheduling: over ideal in chunks", at_most=1, unit=" chunks",
     ),
+    Goal(
+        "dashboard: a page on 1,000,000 results", "at most 5 ms of Redis", "dashboard: Redis ms a page", at_most=5,
+        unit=" ms",
+    ),
+    Goal(
+        "dashboard: its page open on a running batch", "at least 0.97 of the throughput without",
+        "dashboard: throughput with the page open", at_least=0.97,
+    ),
 )  # fmt: skip
 
 

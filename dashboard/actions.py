@@ -20,7 +20,7 @@ from dashboard.fingerprints import Fingerprint
 from dashboard.follower import Follower
 from dashboard.forms import Form, read_action
 from dashboard.pages import follower_of, state_of
-from dashboard.words import LABELS, number
+from dashboard.words import LABELS, brief, number
 from producer.batch import Batch
 from producer.floor import drain
 from producer.origins import UNSUCCESSFUL
@@ -90,6 +90,20 @@ async def retry(request: Request, form: Form, session: Session) -> str:
         return _path(batch.id)
     session.notices.append(f"Sent again, as this batch: {what}.")
     return _path(new_id)
+
+
+@action
+async def extend(request: Request, form: Form, session: Session) -> str:
+    """Move the deadline."""
+    batch = await _batch(request)
+    try:
+        deadline = _seconds("deadline", form.get("deadline", "").strip())
+        await batch.extend(deadline=deadline)
+    except StragglerError as error:
+        session.notices.append(str(error))
+    else:
+        session.notices.append(f"The deadline is in {brief(deadline)}.")
+    return _path(batch.id)
 
 
 @action

@@ -115,6 +115,7 @@ def _routes() -> list[BaseRoute]:
         Route("/logout", login.log_out, methods=["POST"]),
         Route("/batches/{batch_id}/cancel", actions.cancel_batch, methods=["POST"]),
         Route("/batches/{batch_id}/retry", actions.retry, methods=["POST"]),
+        Route("/batches/{batch_id}/extend", actions.extend, methods=["POST"]),
         Route("/batches/{batch_id}/jobs/{index:int}/cancel", actions.cancel_job, methods=["POST"]),
         Route("/workers/drain", actions.drain_worker, methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),

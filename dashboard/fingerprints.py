@@ -6,7 +6,7 @@ import re
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from protocol.results import CancelledResult, FailureResult, LostResult, Result, TimeoutResult
+from protocol.results import PHASES, CancelledResult, FailureResult, LostResult, Result, TimeoutResult
 
 # A message is compared by its beginning; more of it would only tell apart what belongs together.
 _LENGTH = 200
@@ -17,7 +17,6 @@ _VARIABLE = (
     (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*[0-9])[0-9a-f]{12,}\b", re.IGNORECASE), "HEX"),
     (re.compile(r"\d+(?:[.,]\d+)*"), "#"),
 )
-_PHASES = {"running": "while running", "queued": "while queued", "batch": "at the batch's deadline"}
 
 
 class Fingerprint(NamedTuple):
@@ -37,7 +36,7 @@ def fingerprint(result: Result[Any]) -> Fingerprint:
     """Tell what a result has in common with others of its kind."""
     if isinstance(result, TimeoutResult):
         stopped = "" if result.stopped == "not started" else f", {result.stopped}"
-        return Fingerprint("timeout", _PHASES[result.phase] + stopped)
+        return Fingerprint("timeout", PHASES[result.phase] + stopped)
     if isinstance(result, FailureResult):
         return Fingerprint("failure", result.error_type, normalise(result.message))
     if isinstance(result, CancelledResult):

@@ -63,6 +63,7 @@ class Export:
         self._bookmark = Bookmark(self._path) if self._file and self._path.is_file() else None
         self._columns: dict[str, Kind] = {}
         self._mark: Mark | None = None
+        self._cursor = ""
         self._kept = 0
         self._marked_at = -math.inf
         self._is_begun = self._is_complete = self._is_torn = False
@@ -136,10 +137,9 @@ class Export:
         Raises:
             ExportError: If the disk is full.
         """
-        if self._mark is not None:
-            self._mark = self._mark.model_copy(update={"cursor": cursor})
-            if time.monotonic() - self._marked_at >= _MARK_INTERVAL:
-                self._write_mark(self._mark)
+        self._cursor = cursor
+        if self._mark is not None and time.monotonic() - self._marked_at >= _MARK_INTERVAL:
+            self._write_mark(self._mark)
 
     def complete(self) -> None:
         """Take note that all results of the batch are written."""
@@ -165,7 +165,8 @@ class Export:
         self._marked_at = time.monotonic()
         with self._saying():
             size = self._path.stat().st_size
-            self._bookmark.put(mark.model_copy(update={"size": size}), self._file.fileno())
+            at = {"cursor": self._cursor or mark.cursor, "size": size}
+            self._bookmark.put(mark.model_copy(update=at), self._file.fileno())
 
     def _put_header(self, columns: dict[str, Kind]) -> None:
         self._columns = columns

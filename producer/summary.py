@@ -21,7 +21,7 @@ from rich.text import Text
 from producer.durations import Durations, seconds
 from protocol.batches import STATUSES
 from protocol.errors import shorten
-from protocol.results import FailureResult, Result, TimeoutResult
+from protocol.results import PHASES, FailureResult, Phase, Result, TimeoutResult
 
 LABELS = {
     "success": ("succeeded", "green"),
@@ -32,7 +32,6 @@ LABELS = {
 }
 """Status -> what people read, and its colour."""
 
-_PHASES = {"running": "while running", "queued": "while queued", "batch": "at the batch's deadline"}
 _SLOWEST = 5
 _FAILURES_TOLD = 5
 # Kinds of failure beyond this many are counted by their error's type alone, beyond twice as many in one.
@@ -58,7 +57,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.phases: Counter[str] = Counter()
+        self.phases: Counter[Phase] = Counter()
         self.durations = Durations()
         self._failures: dict[tuple[str, str], Failures] = {}
         self._slowest: list[tuple[float, int, str, str]] = []
@@ -162,7 +161,7 @@ def _outcomes(tally: Tally, total: int, elapsed: float) -> Table:
 
 def _details(tally: Tally, status: str) -> Text:
     if status == "timeout":
-        return Text(", ".join(f"{count:,} {_PHASES[phase]}" for phase, count in tally.phases.most_common()))
+        return Text(", ".join(f"{count:,} {PHASES[phase]}" for phase, count in tally.phases.most_common()))
     if status != "failure":
         return Text()
     kinds = tally.failures()

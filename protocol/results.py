@@ -32,6 +32,15 @@ D = TypeVar("D")
 Phase = Literal["queued", "running", "batch", "deadline", "heartbeat"]
 Stopped = Literal["not started", "cancelled", "interrupted", "abandoned", "killed", "late"]
 
+PHASES: dict[Phase, str] = {
+    "queued": "while queued",
+    "running": "while running",
+    "batch": "at the batch's deadline",
+    "deadline": "at the job's own deadline",
+    "heartbeat": "while silent",
+}
+"""Which clock ran out, for people."""
+
 # A traceback is for people: its last 16 KiB hold the raising frames.
 TRACEBACK_LIMIT = 16 * 1024
 
@@ -195,32 +204,25 @@ def _read_successes(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> li
     indexes = decode_indexes(entry[b"indexes"].decode())
     starts, took = _numbers.validate_json(entry[b"started"]), _numbers.validate_json(entry[b"took"])
     values = _read_values(batch_id, common.function, indexes, entry[b"values"], key)
-    shared = {
-        "job_id": "", "index": 0, "key": None, "function": common.function, "attempt": 1, "worker": common.worker,
-        "enqueued_at": common.enqueued_at, "started_at": None, "finished_at": None, "status": "success", "value": None,
-    }  # fmt: skip
+    function, worker, enqueued_at, at = common.function, common.worker, common.enqueued_at, common.at
     found: list[Result[Any]] = []
+    # What is made of columns is of the right types already: validation would take 1.5 us a result, this takes 0.9.
     for index, start, took_us, value in zip(indexes, starts, took, values, strict=True):
-        fields = shared.copy()
-        fields["job_id"] = f"{batch_id}:{index}"
-        fields["index"] = index
-        fields["started_at"] = (common.at + start) / 1e6
-        fields["finished_at"] = (common.at + start + took_us) / 1e6
-        fields["value"] = value
-        found.append(_make_success(fields))
+        result: SuccessResult[Any] = _new(SuccessResult)
+        fields = {
+            "job_id": f"{batch_id}:{index}", "index": index, "key": None, "function": function, "attempt": 1,
+            "worker": worker, "enqueued_at": enqueued_at, "started_at": (at + start) / 1e6,
+            "finished_at": (at + start + took_us) / 1e6, "status": "success", "value": value,
+        }  # fmt: skip
+        _set(result, "__dict__", fields)
+        _set(result, "__pydantic_fields_set__", _FIELDS)
+        _set(result, "__pydantic_extra__", None)
+        _set(result, "__pydantic_private__", None)
+        found.append(result)
     return found
 
 
-def _make_success(fields: dict[str, Any]) -> SuccessResult[Any]:
-    # What is made of columns is of the right types already: validation would take 1.5 us a result, this takes 0.7.
-    result: SuccessResult[Any] = SuccessResult.__new__(SuccessResult)
-    _set(result, "__dict__", fields)
-    _set(result, "__pydantic_fields_set__", _FIELDS)
-    _set(result, "__pydantic_extra__", None)
-    _set(result, "__pydantic_private__", None)
-    return result
-
-
+_new = object.__new__
 _set = object.__setattr__
 
 

@@ -114,12 +114,8 @@ class ChunkRun:
     def obey(self, orders: Orders) -> None:
         """Move the batch's deadline; cancel what was decided to be cancelled: what has not started never does."""
         self.orders = orders
-        if self._starts is not None and orders.deadline is not None and self._clocks.move_deadline(orders.deadline):
-            self._starts.look_again()
-            for run in self._runs:
-                start = self.runner.clock.at(run.started) if run.started else None
-                limit, phase, _ = self._clocks.of(run.job, run.function, start)
-                run.reclock(limit, phase)
+        if orders.deadline is not None and (self._runs or self._starts is not None):
+            self._move_deadline(orders.deadline)
         for run in list(self._runs):
             reason = orders.why_not_to_run(run.index)
             if reason is not None:
@@ -127,6 +123,16 @@ class ChunkRun:
         if self._starts is not None:
             for index, why in self._starts.refuse(orders).items():
                 self.put(self.rows.cancelled(index, self._starts.job(index), why, self.claimed.attempt(index)))
+
+    def _move_deadline(self, deadline: float) -> None:
+        if not self._clocks.move_deadline(deadline):
+            return
+        if self._starts is not None:
+            self._starts.look_again()
+        for run in self._runs:
+            start = self.runner.clock.at(run.started) if run.started else None
+            limit, phase, _ = self._clocks.of(run.job, run.function, start)
+            run.reclock(limit, phase)
 
     @property
     def longest_grace(self) -> float:
@@ -189,7 +195,7 @@ class ChunkRun:
         if isinstance(outcome, Returned):
             row = self.rows.returned(run.index, run.job, run.function, run, outcome.value, run.attempt)
             self._fresh.append(row)
-            if len(row[2]) > _LARGE or len(self._fresh) == _MOST_FRESH:
+            if len(row[2]) > _LARGE or len(self._fresh) >= min(_MOST_FRESH, self.runner.recorder.room_left):
                 self._hand_on()
         else:
             self._conclude_odd(run)
@@ -197,6 +203,7 @@ class ChunkRun:
             self.runner.processes.give(run.process, is_fit=leaves_process_fit(outcome))
         self._runs.pop(run, None)
         if run.has_awaited or not run.has_begun:
+            self.runner.slots.took(run.finished - run.started)
             self.runner.slots.give()
             self.took_turn()
 

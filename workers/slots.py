@@ -26,6 +26,7 @@ class Slots:
         self.free = total
         self.waiting = 0
         self._ahead = 0
+        self._typical = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
 
@@ -37,7 +38,12 @@ class Slots:
     @property
     def spare(self) -> int:
         """How many more jobs may be taken on: as many as can start at once, or will be over within milliseconds."""
-        return self.free - self.waiting + self._ahead
+        soon_free = int(self.used * min(1.0, _AHEAD / self._typical)) if self._typical else 0
+        return self.free - self.waiting + max(self._ahead, soon_free)
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long a job has held its slot: of short ones a chunk is there before all its slots are."""
+        self._typical += 0.1 * (seconds - self._typical) if self._typical else seconds
 
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""

@@ -115,6 +115,7 @@ class Starts:
             self._runner.slots.give()
             return
         index = self._pop()
+        self._runner.slots.tell()
         if self._needs_process(index):
             await self._start_in_process(index)
             return

@@ -19,7 +19,8 @@ from tests.dashboard.test_pages import plain, text_of
 from tests.jobs import hang, wait_for_file
 
 ACTIONS = (
-    "/batches/b/cancel", "/batches/b/retry", "/batches/b/jobs/1/cancel", "/workers/drain", "/logout",
+    "/batches/b/cancel", "/batches/b/retry", "/batches/b/extend", "/batches/b/jobs/1/cancel", "/workers/drain",
+    "/logout",
 )  # fmt: skip
 
 
@@ -199,6 +200,20 @@ async def test_redrive_of_very_many_jobs_goes_on_by_itself(
         async with asyncio.timeout(10):
             while len(await producer.batches()) < 2:  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.02)
+
+
+async def test_deadline_is_extended(visit: Visit, producer: Producer) -> None:
+    batch = await producer.submit(fetch_number.map(range(3)), deadline=60)
+    async with visit(token=TOKEN, as_actor=True) as client:
+        html = await act(client, f"/batches/{batch.id}/extend", deadline="7300")
+        assert notices(html) == "The deadline is in 2 h."
+        status = await batch.status()
+        assert status.deadline is not None
+        assert status.deadline - producer.clock.now() == pytest.approx(7300, abs=30)
+        for given, said in (("soon", "no number of seconds"), ("5", "deadline"), ("-1", "deadline"), ("", "no number")):
+            assert said in notices(await act(client, f"/batches/{batch.id}/extend", deadline=given))
+        await batch.cancel()
+        assert "deadline is in" not in notices(await act(client, f"/batches/{batch.id}/extend", deadline="9000"))
 
 
 async def test_worker_is_drained(visit: Visit, producer: Producer, worker: StartWorker) -> None:

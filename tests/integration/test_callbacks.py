@@ -92,8 +92,8 @@ async def test_each_batch_has_one_callback_though_its_workers_are_killed(
     trace = tmp_path / "runs"
     workers = [worker_process(lease=1, concurrency=20) for _ in range(2)]
     callback = report.spec(trace)
-    batches = [await producer.submit(nap.map([0.1] * 40), batch_id=f"b{n}", on_complete=callback) for n in range(10)]
-    for number in range(4):
+    batches = [await producer.submit(nap.map([0.1] * 40), batch_id=f"b{n}", on_complete=callback) for n in range(6)]
+    for number in range(2):
         victim = workers[number % 2]
         await until(partial(has_runs, trace, 2 * number))
         victim.kill()
@@ -102,7 +102,7 @@ async def test_each_batch_has_one_callback_though_its_workers_are_killed(
         assert len(await batch.results()) == 40
         assert (await value_of(await callback_of(producer, batch)))["success"] == 40
     named = {key.decode() for key in redis.scan_iter("straggler:batch:*.done*") if redis.type(key) == b"hash"}
-    assert {name for name in named if name.count(":") == 2} == {keys.batch(f"b{n}.done") for n in range(10)}
+    assert {name for name in named if name.count(":") == 2} == {keys.batch(f"b{n}.done") for n in range(6)}
 
 
 async def test_callback_that_fails_is_tried_again(producer: Producer, worker: StartWorker) -> None:

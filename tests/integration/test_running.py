@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from protocol.running import RunningJob
 from straggler import current_job, job
 from tests.conftest import ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, plain_tell, square, tell, thread_tell
+from tests.redis_server import RedisServer
 from workers import running
 from workers.reports import LONGEST_NOTE
 
@@ -250,6 +252,66 @@ async def test_the_command_line_tells_the_slowest(
         as_json = json.loads(await straggler(redis_url, "status", batch.id, "--json"))
         assert [job["progress"] for job in as_json["slowest"]] == [0.4, 0.1]
         door.touch()
+
+
+BEATS = 100_000
+
+
+def beat_often(marks: Path) -> None:
+    """Leave a mark, wait for the go, beat very often, leave another mark."""
+    (marks / "begun").touch()
+    while not (marks / "go").exists():
+        time.sleep(0.01)
+    for number in range(BEATS):
+        current_job().heartbeat(number / BEATS, f"beat {number}")
+    (marks / "ended").touch()
+
+
+@job
+async def beat_often_on_the_loop(marks: Path) -> None:
+    (marks / "begun").touch()
+    while not (marks / "go").exists():  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+    for number in range(BEATS):
+        current_job().heartbeat(number / BEATS, f"beat {number}")
+        if number % 1000 == 0:
+            await asyncio.sleep(0)
+    (marks / "ended").touch()
+
+
+beat_often_in_a_process = job(name="beat_often_in_a_process")(beat_often)
+beat_often_in_a_thread = job(name="beat_often_in_a_thread", isolation="thread")(beat_often)
+BEATERS = [beat_often_on_the_loop, beat_often_in_a_process, beat_often_in_a_thread]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("function", BEATERS)
+async def test_no_heartbeat_waits_for_a_redis_that_stands_still(
+    producer: Producer, worker: StartWorker, redis_server: RedisServer, tmp_path: Path, function: Any
+) -> None:
+    async with worker():
+        batch = await producer.submit([function.spec(tmp_path)])
+        await until((tmp_path / "begun").exists)
+        redis_server.pause()
+        try:
+            (tmp_path / "go").touch()
+            await until((tmp_path / "ended").exists, timeout=30)
+        finally:
+            redis_server.resume()
+        assert [result.status for result in await batch.results()] == ["success"]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("function", BEATERS)
+async def test_heartbeats_send_nothing(
+    producer: Producer, worker: StartWorker, redis: Any, tmp_path: Path, function: Any
+) -> None:
+    (tmp_path / "go").touch()
+    async with worker():
+        redis.config_resetstat()
+        await (await producer.submit([function.spec(tmp_path)])).results()
+        commands = sum(row["calls"] for row in redis.info("commandstats").values())
+    assert commands < BEATS / 100  # what workers and collectors say all the time
 
 
 def test_outside_a_job_there_is_nobody_to_beat() -> None:

@@ -15,7 +15,7 @@ from producer.producer import Producer
 from protocol.errors import BatchClosedError, OptionError
 from straggler import CancelledResult, JobSpec, job
 from tests.conftest import StartWorker, until_running
-from tests.jobs import echo, fail, hang, square, wait_for_file
+from tests.jobs import echo, fail, hang, nap, square, wait_for_file
 
 
 async def one_by_one(*jobs: JobSpec[Any]) -> AsyncIterator[JobSpec[Any]]:
@@ -36,13 +36,12 @@ async def ends(batch: Batch[Any]) -> list[str]:
 
 async def test_past_so_many_failures_the_rest_is_cancelled(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=1):
-        jobs = [fail.spec("no"), square.spec(1), hang.spec(timeout=0.05), fail.spec("no"), *square.map(range(600))]
+        jobs = [fail.spec("no"), square.spec(1), hang.spec(timeout=0.05), fail.spec("no"), *nap.map([0.005] * 600)]
         batch = await producer.submit(one_by_one(*jobs), max_failures=2)
         found = await ends(batch)
         assert found[:4] == ["failure", "success", "timeout", "failure"]
         cancelled = [result for result in await batch.results() if isinstance(result, CancelledResult)]
-        # Others of the first chunk may have run before the worker heard of it.
-        assert len(cancelled) >= 348
+        assert len(cancelled) > 300, "but for those that have run before the worker heard of it"
     status = await batch.status()
     assert re.fullmatch(r"max_failures 2: 3 of \d+ jobs did not succeed", status.stopped or "")
     assert {result.reason for result in cancelled} == {status.stopped}
@@ -59,7 +58,7 @@ async def test_just_so_many_failures_are_borne(producer: Producer, worker: Start
 async def test_none_is_borne_with_0(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=1):
         batch = await producer.submit(
-            one_by_one(square.spec(1), fail.spec("no"), *square.map(range(510))), max_failures=0
+            one_by_one(square.spec(1), fail.spec("no"), *nap.map([0.005] * 510)), max_failures=0
         )
         assert (await ends(batch)).count("cancelled") >= 256
 
@@ -100,7 +99,7 @@ async def test_a_share_is_judged_by_what_has_its_result(
     producer: Producer, worker: StartWorker, failures: Callable[[int], bool], is_stopped: bool
 ) -> None:
     async with worker(concurrency=1):
-        jobs = [fail.spec("no") if failures(number) else square.spec(number) for number in range(400)]
+        jobs = [fail_slowly.spec() if failures(number) else nap.spec(0.005) for number in range(400)]
         batch = await producer.submit(one_by_one(*jobs), max_failures=0.15)
         found = await ends(batch)
         assert ((await batch.status()).stopped is not None) is is_stopped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,3 +141,15 @@ def test_straggler_alone_imports_no_opentelemetry() -> None:
     code = "import straggler, sys, workers.worker; straggler.Producer; print('opentelemetry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_example_of_the_page_traces_jobs(tmp_path: Path) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL)
+    code = "\nfrom straggler import job\n\n@job\nasync def twice(number: int) -> int:\n    return 2 * number\n"
+    (tmp_path / "jobs.py").write_text(example + code)
+    (tmp_path / "rows.txt").write_text("1\n2\n")
+    words = [sys.executable, "-m", "straggler.cli", "run", "jobs.py:twice", "rows.txt"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.count('"name": "run twice"') == 2
+    assert done.stdout.count('"name": "submit"') == 1

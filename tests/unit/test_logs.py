@@ -73,6 +73,14 @@ def test_catalogue_has_each_event_with_its_level_and_fields_and_no_other() -> No
     assert rows == code
 
 
+def test_example_of_the_page_is_as_it_would_be_written() -> None:
+    [line] = re.findall(r"^    ({.*})$", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE)
+    told = json.loads(line)
+    code = {name: fields for name, _, fields in said_in_the_code()}
+    assert list(told)[:4] == ["time", "level", "event", "message"]
+    assert set(list(told)[4:]) == code[told["event"]]
+
+
 def test_messages_are_constant() -> None:
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

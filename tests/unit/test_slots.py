@@ -85,3 +85,37 @@ async def test_waiting_for_several_free_slots_takes_none() -> None:
 
 async def test_nobody_waits_for_more_slots_than_there_are() -> None:
     await asyncio.wait_for(Slots(2).wait_spare(100), 1)
+
+
+def test_jobs_that_wait_here_take_spare_slots() -> None:
+    slots = Slots(10)
+    assert slots.try_take()
+    slots.waiting = 4
+    assert (slots.free, slots.spare) == (9, 5)
+
+
+def test_slots_that_will_soon_be_free_are_spare() -> None:
+    slots = Slots(100)
+    assert all(slots.try_take() for _ in range(100))
+    slots.took(1.0)
+    assert slots.spare == 0, "of jobs that last none is claimed that another worker could start now"
+    for _ in range(100):
+        slots.took(0.02)
+    assert 20 <= slots.spare <= 25, "a quarter of jobs of 20 ms is over within 5 ms"
+    slots.waiting = 25
+    assert slots.spare <= 0
+
+
+async def test_jobs_that_end_at_once_are_taken_on_beyond_the_slots_but_not_without_bounds() -> None:
+    slots = Slots(10)
+    waiting = asyncio.create_task(slots.wait_spare(10))
+    slots.waiting = 50
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.took_turn(100_000.0)
+    await asyncio.wait_for(waiting, 1)
+    assert slots.spare == 10 - 50 + 500
+    slots.took_turn(1e9)
+    assert slots.spare == 10 - 50 + 1000
+    slots.took_turn(0.0)
+    assert slots.spare == 10 - 50

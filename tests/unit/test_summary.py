@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any
+from typing import Any, get_args
 
+import pytest
 from rich.console import Console
 
 from producer import summary
 from producer.summary import Tally, summarize
-from protocol.results import CancelledResult, FailureResult, LostResult, SuccessResult, TimeoutResult
+from protocol.results import PHASES, CancelledResult, FailureResult, LostResult, Phase, SuccessResult, TimeoutResult
 
 
 def common(index: int = 0, duration: float | None = 1.0, key: str | None = None) -> dict[str, Any]:
@@ -163,3 +164,10 @@ def test_what_looks_like_markup_is_told_as_it_is() -> None:
     text = table(tally, 2)
     assert "[bold]x[/bold] [/]" in text
     assert "[red]k[/]" in text
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_each_clock_that_can_run_out_has_its_words(phase: Any) -> None:
+    tally = Tally()
+    tally.add(TimeoutResult(**common(1, 3.0, "slow"), limit=3, phase=phase, stopped="cancelled"))
+    assert f"1 {PHASES[phase]}" in table(tally, 1)
