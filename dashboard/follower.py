@@ -1,8 +1,8 @@
 """Follow one batch for whoever looks at it: its header and running jobs once a second, its results as they come.
 
 However many people look at a batch, Redis is asked once. Results are read by bounded pages; while the batch runs, the
-reading takes at most a fiftieth of a core, as the batch may need the machine for itself: the counts on a page are
-those of the header and always of now, what is drawn from the results says how many of them it knows.
+reading takes half of what the machine has to spare, else a hundredth of a core: the batch may need it all. The counts
+on a page are the header's, and always of now; what is drawn from the results says how many of them it knows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from redis.exceptions import RedisError
 
 from dashboard.digest import Digest
+from dashboard.idleness import Idleness
 from dashboard.pace import Pace, Speed
 from producer.producer import Producer
 from producer.records import START, Record, read_page
@@ -36,10 +37,10 @@ _FEWEST_ENTRIES, _MOST_ENTRIES = 1, 128
 _READ = 0.01
 # Results digested in one go (some 3 ms): a page that somebody asks for does not wait longer for its turn.
 _RESULTS_A_STEP = 256
-# How much of a core the reading may take while the batch runs, beyond the first so many seconds of a core, which read
-# some thousand results; and after the batch's end.
-_SHARE_WHILE_RUNNING, _SHARE_AT_THE_END = 1 / 50, 0.6
-_AT_FIRST = 0.1
+# How much of a core the reading may take while the batch runs: on a machine with nothing to spare, and of what one has
+# to spare; beyond the first so many seconds of a core, which read some thousand results. And after the batch's end.
+_SHARE_OF_BUSY, _SHARE_OF_IDLE, _SHARE_AT_THE_END = 1 / 100, 0.5, 0.6
+_AT_FIRST = 0.05
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.
 _PAUSE = 0.5
@@ -98,6 +99,7 @@ class Follower:
         self._after = START
         self._entries = 4
         self._budget = _Budget(_AT_FIRST)
+        self._idleness = Idleness()
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._caught_up = asyncio.Event()
@@ -184,9 +186,13 @@ class Follower:
         spent = time.thread_time() - began
         more = self._entries * 2 if spent < _READ else self._entries // 2
         self._entries = max(_FEWEST_ENTRIES, min(more, _MOST_ENTRIES))
-        share = _SHARE_AT_THE_END if self.status.complete else _SHARE_WHILE_RUNNING
-        rest = min(self._budget.spend(spent, share), _LONGEST_REST)
+        rest = min(self._budget.spend(spent, self._share()), _LONGEST_REST)
         await asyncio.sleep(rest if page.records else _PAUSE)
+
+    def _share(self) -> float:
+        if self.status.complete:
+            return _SHARE_AT_THE_END
+        return max(_SHARE_OF_BUSY, min(_SHARE_OF_IDLE * self._idleness.cores(), _SHARE_AT_THE_END))
 
     async def _take(self, digest: Digest, record: Record) -> None:
         for start in range(0, len(record.results), _RESULTS_A_STEP):

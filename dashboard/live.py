@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from dashboard.pages import batch_list, floor_list, follower_of, parts_of
+from dashboard.pages import batch_list, floor_list, follower_of, parts_of, state_of
 from dashboard.parts import Part, Parts
 from protocol.errors import BatchNotFoundError, StragglerError
 
@@ -21,6 +22,9 @@ _LIST_INTERVAL = 2.0
 PATIENCE = 5.0
 # Looks without news until the connection is used all the same, so that whoever stands between us keeps it open.
 _QUIET = 15
+# Pages that are kept live at a time; beyond them a page is as it was when it was loaded.
+_MOST_STREAMS = 200
+_TYPE = "text/event-stream"
 
 Look = Callable[[], Awaitable[list[Part]]]
 
@@ -31,17 +35,17 @@ async def batch_events(request: Request) -> Response:
     async def look() -> list[Part]:
         return parts_of(request, await follower_of(request))
 
-    return _stream(look, _INTERVAL)
+    return _stream(request, look, _INTERVAL)
 
 
 async def batches_events(request: Request) -> Response:
     """The list of batches."""
-    return _stream(_one("list", lambda: batch_list(request)), _LIST_INTERVAL)
+    return _stream(request, _one("list", lambda: batch_list(request)), _LIST_INTERVAL)
 
 
 async def floor_events(request: Request) -> Response:
     """Workers and queues."""
-    return _stream(_one("list", lambda: floor_list(request)), _LIST_INTERVAL)
+    return _stream(request, _one("list", lambda: floor_list(request)), _LIST_INTERVAL)
 
 
 def _one(name: str, draw: Callable[[], Awaitable[str]]) -> Look:
@@ -51,12 +55,26 @@ def _one(name: str, draw: Callable[[], Awaitable[str]]) -> Look:
     return look
 
 
-def _stream(look: Look, interval: float) -> Response:
+def _stream(request: Request, look: Look, interval: float) -> Response:
+    streams = state_of(request).streams
+    if len(streams) >= _MOST_STREAMS:
+        text = f"{_MOST_STREAMS} pages are live already"
+        return PlainTextResponse(text, 503, {"Retry-After": "60"})
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(look, interval), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_counted(streams, events(look, interval)), media_type=_TYPE, headers=headers)
 
 
-async def events(look: Look, interval: float) -> AsyncIterator[str]:
+async def _counted(streams: set[object], sent: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    streams.add(sent)
+    try:
+        async with aclosing(sent):
+            async for event in sent:
+                yield event
+    finally:
+        streams.discard(sent)
+
+
+async def events(look: Look, interval: float) -> AsyncGenerator[str, None]:
     """Yield what changes, until the batch is gone."""
     drawn, quiet = Parts(), 0
     while True:

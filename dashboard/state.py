@@ -29,6 +29,8 @@ class State:
     followers: Followers
     # Queues that batches were seen to wait in.
     queues: set[str] = field(default_factory=set)
+    # Live streams that are open.
+    streams: set[object] = field(default_factory=set)
     _at_work: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @classmethod

@@ -195,7 +195,7 @@ class ChunkRun:
         if isinstance(outcome, Returned):
             row = self.rows.returned(run.index, run.job, run.function, run, outcome.value, run.attempt)
             self._fresh.append(row)
-            if len(row[2]) > _LARGE or len(self._fresh) == _MOST_FRESH:
+            if len(row[2]) > _LARGE or len(self._fresh) >= min(_MOST_FRESH, self.runner.recorder.room_left):
                 self._hand_on()
         else:
             self._conclude_odd(run)

@@ -109,6 +109,7 @@ class Recorder:
 
     Attributes:
         is_full: Whether no more results should be taken on.
+        room_left: How many more may be.
         on_written: Called with each few groups that have been written.
     """
 
@@ -129,6 +130,7 @@ class Recorder:
         self._held = 0
         self._held_bytes = 0
         self.is_full = False
+        self.room_left = limit
         self._groups: dict[tuple[str, bytes, int], Group] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
@@ -187,7 +189,8 @@ class Recorder:
         return self._held
 
     def _look(self) -> None:
-        self.is_full = self._held >= self._limit or self._held_bytes >= self._limit_bytes
+        self.room_left = self._limit - self._held
+        self.is_full = self.room_left <= 0 or self._held_bytes >= self._limit_bytes
 
     async def room(self) -> None:
         """Wait until fewer results are held than the limits."""

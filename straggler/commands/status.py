@@ -64,6 +64,8 @@ def _card(batch: BatchStatus) -> Table:
         table.add_row(name, Text(text))
     table.add_row("queue", batch.queue)
     table.add_row("state", state(batch))
+    if batch.stopped is not None:
+        table.add_row("stopped", Text(batch.stopped or "cancelled"))
     for name, moment in _times(batch).items():
         table.add_row(name, _when(moment))
     table.add_row("jobs", f"{batch.total:,}")

@@ -160,10 +160,15 @@ def ran_on_beside(job: Job, evidence: Evidence) -> Iterator[str]:
 
 
 def _free_to_know(run: Run, since: float, until: float, disturbances: Sequence[Disturbance]) -> float:
-    """Tell the longest time without a fault that touched the run's worker, s."""
+    """Tell the longest time without a fault that kept the run's worker from hearing of its lease, s."""
     longest = 0.0
     for disturbance in disturbances:
-        if disturbance.touches(run) and since < disturbance.healed and disturbance.began < until:
+        if (
+            disturbance.kind != "lease-loss"
+            and disturbance.touches(run)
+            and since < disturbance.healed
+            and disturbance.began < until
+        ):
             longest = max(longest, disturbance.began - since)
             since = disturbance.healed
     return max(longest, until - since)

@@ -44,7 +44,7 @@ class Bug:
 
 
 # A lease of 3 s: who has lost it should know within a second, while its jobs would go on for up to 22 s.
-_SHORT_LEASE = ("--lease", "3", "--longest", "5", "--gap", "12")
+_SHORT_LEASE = ("--lease", "3", "--longest", "5", "--gap")
 
 BUGS = {
     "renews what another holds": Bug(
@@ -52,14 +52,14 @@ BUGS = {
         r"redis\.p?call\('GET', *lease\) == ARGV\[1\]",
         "true",
         "ran on",
-        ("--faults", "lease-loss", *_SHORT_LEASE),
+        ("--faults", "lease-loss", *_SHORT_LEASE, "4"),
     ),
     "records each result of a job": Bug(
         "protocol/scripts/record.lua",
         r"local before = redis\.call\('BITFIELD', .*\)\n",
         r"\g<0>for at = 1, #before do before[at] = 0 end\n",
         "one result",
-        ("--faults", "worker-stop,cut-hold", *_SHORT_LEASE),
+        ("--faults", "worker-stop,cut-hold", *_SHORT_LEASE, "12"),
     ),
     "keeps its chunks when it is told to stop": Bug(
         "workers/crew.py",

@@ -194,6 +194,11 @@ def ran_on_after_its_lease_was_lost(found: Evidence) -> None:
     runs_of(found, NAP, run(NAP, 100.0, name="old", ended=125.0), run(NAP, 110.0, worker=8))
 
 
+def ran_on_past_further_losses(found: Evidence) -> None:
+    ran_on_after_its_lease_was_lost(found)
+    found.disturbances = [Disturbance(at, at, ("n1", "n2"), "lease-loss") for at in (109.0, 113.0, 117.0, 121.0)]
+
+
 @pytest.mark.parametrize(
     ("spoil", "rules"),
     [
@@ -220,6 +225,7 @@ def ran_on_after_its_lease_was_lost(found: Evidence) -> None:
         (cancelled_by_nobody, ["cancelled"]),
         (cancelled_before_it_started_but_ran, ["cancelled"]),
         (ran_on_after_its_lease_was_lost, ["ran on"]),
+        (ran_on_past_further_losses, ["ran on"]),
     ],
 )
 def test_what_must_not_be_is_found(spoil: Callable[[Evidence], None], rules: list[str]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dashboard import follower as follower_module
 from dashboard import followers as followers_module
+from dashboard import idleness
 from dashboard.follower import Follower, _Budget
 from dashboard.followers import Followers
 from dashboard.pace import Pace
@@ -123,6 +126,24 @@ async def test_stream_that_cannot_be_read_is_tried_again_when_somebody_looks(
     await follower.close()
     assert follower.problem is None
     assert follower.digest.count == 9
+
+
+def test_idleness_is_what_no_process_has_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stat, now = tmp_path / "stat", 100.0
+    monkeypatch.setattr(idleness, "_STAT", stat)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat.write_text("cpu  10 0 10 1000 5 0 0 0 0 0\ncpu0 ...\n")
+    idle = idleness.Idleness()
+    assert idle.cores() == 0
+    now = 102.0
+    stat.write_text(f"cpu  10 0 10 {1000 + 3 * ticks} 5 0 0 0 0 0\n")
+    assert idle.cores() == pytest.approx(1.5)
+    now = 102.1
+    assert idle.cores() == pytest.approx(1.5)
+    stat.unlink()
+    now = 103.0
+    assert idle.cores() == 0
 
 
 def test_budget_spends_what_it_has_at_once_and_then_no_more_than_its_share() -> None:

@@ -355,6 +355,11 @@ async def test_stream_says_that_redis_is_away_and_ends_with_its_batch() -> None:
     assert "nonsense" in told[1]
 
 
+async def test_live_pages_are_so_many_at_a_time(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.live._MOST_STREAMS", 0)
+    assert "live already" in await text_of(client, "/live", 503)
+
+
 # ---- metrics
 
 

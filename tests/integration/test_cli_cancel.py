@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ async def test_a_batch_is_cancelled(producer: Producer, command_line: CommandLin
     assert await command_line.run("cancel", "b", "--reason", "no use") == (0, "", "batch b: 1,200 jobs are cancelled\n")
     results = await batch.results()
     assert all(isinstance(result, CancelledResult) and result.reason == "no use" for result in results)
+    _, out, _ = await command_line.run("status", "b")
+    assert re.search(r"^stopped +no use *$", out, re.MULTILINE)
     code, out, said = await command_line.run("cancel", "b")
     assert (code, out, said) == (0, "", "batch b: nothing to cancel, all of its jobs have their results\n")
 

@@ -165,7 +165,7 @@ async def test_a_batch_whose_jobs_are_being_cancelled_cannot_be_extended(
 
 async def test_it_never_shortens(producer: Producer) -> None:
     batch = await producer.submit([square.spec(2)], deadline=LONG)
-    with pytest.raises(OptionError, match=r"extend\(deadline=5\) would shorten batch .*, which has 59\.\d+ s left"):
+    with pytest.raises(OptionError, match=r"extend\(deadline=5\) would shorten batch .*, which has \d+\.\d+ s left"):
         await batch.extend(deadline=5)
     assert (await producer.attach(batch.id)).options.deadline == LONG
 

@@ -15,7 +15,7 @@ from producer.producer import Producer
 from protocol.errors import OptionError
 from protocol.jobs import JobSpec
 from straggler import CancelledResult, FailureResult, SuccessResult, TimeoutResult, current_job, job
-from tests.conftest import StartProcess, StartWorker, until
+from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import nap, square
 
 SILENCE = 0.4
@@ -219,9 +219,22 @@ async def test_a_silent_job_may_be_cancelled_and_fail_like_any_other(producer: P
     assert isinstance(second, FailureResult)
 
 
+@job
+async def beat_after_turns(seconds: float) -> str:
+    """Beat only some turns of the loop after each wait, as who waits for an answer does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(SILENCE / 4)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        current_job().heartbeat()
+    return "done"
+
+
 async def test_who_is_kept_from_the_loop_by_another_is_not_silent(producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        batch = await producer.submit([beat.spec(3 * SILENCE, key="beats")], heartbeat_timeout=SILENCE, timeout=LONG)
+        batch: Any = await producer.submit([beat_after_turns.spec(2.0)], heartbeat_timeout=SILENCE, timeout=LONG)
+        await until_running(batch, 1)
         other = await producer.submit([beat_blocking.spec(0.0, 3 * SILENCE)], timeout=LONG)
         [result] = await batch.results()
         assert isinstance(result, SuccessResult), result

@@ -23,7 +23,7 @@ from protocol.errors import (
 )
 from protocol.settings import Settings
 from straggler import JobSpec
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, until
 from tests.jobs import echo, square, wait_for_file
 
 
@@ -179,6 +179,17 @@ async def test_the_same_key_is_no_name_without_being_asked_for(producer: Produce
     batch = await producer.open_batch()
     assert await batch.add([echo.spec("a", key="a")] * 2) == [0, 1]
     assert await batch.add([echo.spec("a", key="a")], unique=True) == [2]
+
+
+async def test_nothing_of_an_open_batch_outlives_it(producer: Producer, worker: StartWorker, redis: Any) -> None:
+    async with worker():
+        batch = await producer.open_batch(keep_results=0.2)
+        await batch.add([echo.spec("a", key="a")], unique=True)
+        await batch.add([echo.spec("b")])
+        assert 0 < redis.ttl(keys.names(batch.id)) <= keys.OPEN_BATCH_LIFETIME
+        await batch.close()
+        assert await values(batch) == ["a", "b"]
+        await until(lambda: not redis.keys(f"*{batch.id}*"))
 
 
 # ---- close

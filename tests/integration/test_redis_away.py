@@ -264,6 +264,7 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
     async with worker(concurrency=2) as started, Producer(server.url, settings=Settings()) as producer:
         recorder = started.crew.recorder
         recorder._limit = 4
+        recorder._look()
         await started.crew.leases.beat()  # the producer knows of two slots, and makes chunks of 25
         batch = await producer.submit(run.map(range(100)))
         await until(lambda: started.crew.slots.used == 2)
