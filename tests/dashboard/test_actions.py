@@ -218,6 +218,7 @@ async def test_deadline_is_extended(visit: Visit, producer: Producer) -> None:
 
 async def test_worker_is_drained(visit: Visit, producer: Producer, worker: StartWorker) -> None:
     async with worker(lease=1.0) as one, visit(token=TOKEN, as_actor=True) as client:
+        await one.crew.leases.beat()
         assert "Drain" in await text_of(client, "/workers")
         html = await act(client, "/workers/drain", worker=one.crew.worker_id)
         assert "takes no more jobs" in notices(html)

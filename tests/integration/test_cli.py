@@ -203,7 +203,8 @@ def test_run_takes_its_concurrency() -> None:
     Path("naps.csv").write_text("user_id,delay\n" + "1,0.2\n" * 4)
     straggler("run", "jobs.py:fetch", "naps.csv", "--concurrency", "1", "--out", "r.jsonl")
     times = sorted((row["started_at"], row["finished_at"]) for row in rows_of("r.jsonl"))
-    assert all(end <= start for (_, end), (start, _) in pairwise(times))
+    # Redis' clock is read anew now and then: two results' times may differ by the two readings' errors.
+    assert all(end <= start + 0.05 for (_, end), (start, _) in pairwise(times))
 
 
 def test_key_names_the_job_and_is_no_argument() -> None:
