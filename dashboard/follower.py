@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from dashboard.digest import Digest
 from dashboard.idleness import Idleness
-from dashboard.pace import Pace, Speed
+from dashboard.pace import Paces, Speed
 from producer.producer import Producer
 from producer.records import START, Record, read_page
 from producer.running import read_running
@@ -88,7 +88,7 @@ class Follower:
     options: BatchOptions
     digest: Digest
 
-    def __init__(self, producer: Producer, batch_id: str, pace: Pace) -> None:
+    def __init__(self, producer: Producer, batch_id: str, pace: Paces) -> None:
         self._producer = producer
         self.batch_id = batch_id
         self._pace = pace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dashboard.follower import Follower
-from dashboard.pace import Pace
+from dashboard.pace import Paces
 from producer.producer import Producer
 from protocol.errors import BatchNotFoundError
 
@@ -22,7 +22,7 @@ class Followers:
         pace: Remembers how fast batches go.
     """
 
-    def __init__(self, producer: Producer, pace: Pace) -> None:
+    def __init__(self, producer: Producer, pace: Paces) -> None:
         self._producer = producer
         self._pace = pace
         self._followers: OrderedDict[str, Follower] = OrderedDict()

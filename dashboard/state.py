@@ -9,7 +9,7 @@ from typing import Any, Self
 from dashboard.access import Access
 from dashboard.catalogue import Catalogue
 from dashboard.followers import Followers
-from dashboard.pace import Pace
+from dashboard.pace import Paces
 from producer.producer import Producer
 
 
@@ -24,7 +24,7 @@ class State:
 
     producer: Producer
     access: Access
-    pace: Pace
+    pace: Paces
     catalogue: Catalogue
     followers: Followers
     # Queues that batches were seen to wait in.
@@ -36,7 +36,7 @@ class State:
     @classmethod
     def of(cls, producer: Producer, access: Access) -> Self:
         """Make a dashboard's state."""
-        pace = Pace()
+        pace = Paces()
         return cls(producer, access, pace, Catalogue(producer), Followers(producer, pace), {producer.queue})
 
     def keep(self, work: asyncio.Task[Any]) -> None:

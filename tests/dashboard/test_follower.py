@@ -14,7 +14,7 @@ from dashboard import followers as followers_module
 from dashboard import idleness
 from dashboard.follower import Follower, _Budget
 from dashboard.followers import Followers
-from dashboard.pace import Pace
+from dashboard.pace import Paces
 from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError
@@ -29,7 +29,7 @@ def commands(redis: Any) -> dict[str, int]:
 @pytest.mark.redis
 async def test_however_many_look_redis_is_asked_once_a_second(producer: Producer, redis: Any) -> None:
     batch = await producer.submit(square.map(range(9)))
-    followers = Followers(producer, Pace())
+    followers = Followers(producer, Paces())
     redis.config_resetstat()
     found = await asyncio.gather(*(followers.get(batch.id) for _ in range(50)))
     assert len(set(map(id, found))) == 1
@@ -40,7 +40,7 @@ async def test_however_many_look_redis_is_asked_once_a_second(producer: Producer
 async def test_whatever_the_size_of_the_pages_each_result_is_counted_once(
     producer: Producer, worker: StartWorker
 ) -> None:
-    followers = Followers(producer, Pace())
+    followers = Followers(producer, Paces())
     async with worker():
         batch = await producer.submit(square.map(range(5000)))
         follower = await followers.get(batch.id)
@@ -58,7 +58,7 @@ async def test_nobody_looks_so_nothing_is_read_and_who_looks_again_goes_on(
 ) -> None:
     monkeypatch.setattr(follower_module, "_LINGER", 0.0)
     batch = await producer.submit(square.map(range(50)))
-    follower = Follower(producer, batch.id, Pace())
+    follower = Follower(producer, batch.id, Paces())
     await follower.refresh()
     await until(lambda: follower._reading is not None and follower._reading.done())
     async with worker():
@@ -75,7 +75,7 @@ async def test_batches_nobody_looked_at_for_longest_are_forgotten(
     producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(followers_module, "_MOST_BATCHES", 3)
-    followers = Followers(producer, Pace())
+    followers = Followers(producer, Paces())
     for number in range(5):
         await producer.submit(square.map(range(3)), batch_id=f"b{number}")
         await followers.get(f"b{number}")
@@ -90,7 +90,7 @@ async def test_results_that_are_known_are_bounded_in_all(
     producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(followers_module, "_MOST_RESULTS", 50)
-    followers = Followers(producer, Pace())
+    followers = Followers(producer, Paces())
     async with worker():
         for number in range(3):
             batch = await producer.submit(square.map(range(40)), batch_id=f"b{number}")
@@ -103,7 +103,7 @@ async def test_results_that_are_known_are_bounded_in_all(
 
 
 async def test_batch_that_is_not_there_leaves_nothing(producer: Producer) -> None:
-    followers = Followers(producer, Pace())
+    followers = Followers(producer, Paces())
     with pytest.raises(BatchNotFoundError):
         await followers.get("nobody")
     assert not followers._followers
@@ -114,7 +114,7 @@ async def test_stream_that_cannot_be_read_is_tried_again_when_somebody_looks(
 ) -> None:
     batch = await producer.submit(square.map(range(9)))
     redis.set(keys.results(batch.id), "nonsense", ex=60)
-    follower = Follower(producer, batch.id, Pace())
+    follower = Follower(producer, batch.id, Paces())
     await follower.refresh()
     await until(lambda: follower.problem is not None)
     redis.delete(keys.results(batch.id))

@@ -8,7 +8,7 @@ import pytest
 
 from dashboard import words
 from dashboard.digest import Digest
-from dashboard.pace import Pace
+from dashboard.pace import Paces
 from dashboard.stragglers import stragglers
 from dashboard.table import details
 from protocol.running import RunningJob
@@ -72,7 +72,7 @@ def test_details_say_in_a_line_what_a_job_ended_with() -> None:
 
 
 def test_pace_is_of_what_was_seen_lately() -> None:
-    pace = Pace()
+    pace = Paces()
     pace.see(status(total=1000, success=100), 100.0)
     speed = pace.see(status(total=1000, success=200), 110.0)
     assert speed.rate == pytest.approx(10.0)
@@ -81,22 +81,22 @@ def test_pace_is_of_what_was_seen_lately() -> None:
 
 
 def test_pace_of_a_batch_seen_for_the_first_time_is_that_of_its_life() -> None:
-    speed = Pace().see(status(total=1000, success=100), 50.0)
+    speed = Paces().see(status(total=1000, success=100), 50.0)
     assert speed.rate == pytest.approx(2.0)
 
 
 def test_pace_of_a_batch_that_is_done_is_that_of_its_life_and_nothing_remains() -> None:
-    speed = Pace().see(status(total=100, success=100, finished_at=50.0), 1000.0)
+    speed = Paces().see(status(total=100, success=100, finished_at=50.0), 1000.0)
     assert speed == (2.0, None)
 
 
 def test_pace_of_a_batch_that_stands_still_tells_no_time_left() -> None:
-    assert Pace().see(status(total=100), 50.0) == (0.0, None)
-    assert Pace().see(status(total=100), 0.0) == (None, None)
+    assert Paces().see(status(total=100), 50.0) == (0.0, None)
+    assert Paces().see(status(total=100), 0.0) == (None, None)
 
 
 def test_pace_remembers_a_bounded_number_of_batches() -> None:
-    pace = Pace()
+    pace = Paces()
     for number in range(1100):
         pace.see(status(batch_id=f"b{number}", total=1), 1.0)
     assert len(pace._seen) == 1000
