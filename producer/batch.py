@@ -233,7 +233,8 @@ class Batch(Steering, Generic[R]):
         """Remove the batch from Redis, with all its results: nothing of it is to be had any more.
 
         Jobs that wait never start, those that run are stopped, with cleanup, and end in no result. A batch that is gone
-        already stays so; its redrives and its callback's batch stay. Whoever collects it gets a BatchLostError.
+        already stays so; its redrives and its callback's batch stay. Whoever collects it gets a BatchLostError. Workers
+        hear of it within seconds: until then its id is not to be used again, as what they end would count there.
         """
         await Deletion(self._scripts, self.id, self.queue).run()
 
