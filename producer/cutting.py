@@ -7,6 +7,7 @@ tells what is wrong with which.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import chain, islice
@@ -27,6 +28,8 @@ _CHUNK_BYTES = 1 << 20
 _READ_AHEAD = 1024
 # A slow source's jobs wait this long for company, s, before they travel as a smaller chunk.
 _LINGER = 0.05
+# A steady source's jobs are on their way after this time, s, however few have come.
+LONGEST_WAIT = 0.25
 # What `map` gives a JobSpec.
 _GIVEN_BY_MAP = {"function", "args"}
 
@@ -213,10 +216,11 @@ async def _cut_stream(jobs: AsyncIterable[JobSpec[Any]], limit_bytes: int) -> As
     coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
     pump = asyncio.create_task(_pump(jobs, coming))
     try:
-        chunk = Chunk(0)
+        chunk, due = Chunk(0), 0.0
         while (job := await coming.get()) is not None:
+            due = due if chunk.count else time.monotonic() + LONGEST_WAIT
             chunk.add(job, limit_bytes)
-            is_full = chunk.count >= LARGEST_CHUNK or chunk.is_full
+            is_full = chunk.count >= LARGEST_CHUNK or chunk.is_full or time.monotonic() > due
             if coming.empty() and not is_full:
                 await asyncio.sleep(_LINGER)
             if is_full or coming.empty():

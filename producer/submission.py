@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
-from producer.cutting import LARGEST_CHUNK, Chunk, Jobs, cut
+from producer.cutting import LARGEST_CHUNK, LONGEST_WAIT, Chunk, Jobs, cut
 from producer.spoilt import find_spoilt, types_of
 from protocol import keys
 from protocol.batches import BatchOptions
@@ -155,13 +155,14 @@ class Submission:
             ProtocolError: If one of its keys is not ours.
         """
         waiting: list[Chunk] = []
-        count = 0
+        count, due = 0, 0.0
         async for chunk in cut(jobs, slots, self._limit_bytes):
+            due = due if waiting else time.monotonic() + LONGEST_WAIT
             waiting.append(chunk)
             count += chunk.count
-            # A stream's chunk that is not full was cut because nothing more came: it waits for no company.
-            is_cut_short = isinstance(jobs, AsyncIterable) and chunk.count < LARGEST_CHUNK
-            if is_cut_short or len(waiting) == CHUNKS_A_TRIP:
+            # A stream's chunk that is not full was cut as nothing more came in time: it waits for no company.
+            is_due = isinstance(jobs, AsyncIterable) and (chunk.count < LARGEST_CHUNK or time.monotonic() > due)
+            if is_due or len(waiting) == CHUNKS_A_TRIP:
                 await self._send(waiting, None)
                 waiting = []
         await self._send(waiting, count)

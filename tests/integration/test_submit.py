@@ -104,6 +104,19 @@ async def test_results_of_a_slow_source_come_before_it_ends(producer: Producer, 
         await submitting
 
 
+async def test_jobs_of_a_steady_source_are_on_their_way_while_it_goes_on(producer: Producer, redis: Any) -> None:
+    async def steady() -> AsyncIterator[JobSpec[Any]]:
+        for number in range(4000):  # never so fast that a chunk is full, nor so slow that it is cut short
+            if redis.hget(keys.batch("steady"), "total") not in (None, b"0"):
+                return
+            yield square.spec(number)
+            await asyncio.sleep(0.005)
+        raise AssertionError("nothing has travelled")
+
+    async with asyncio.timeout(60):
+        await producer.submit(steady(), batch_id="steady")
+
+
 @pytest.mark.parametrize("cut_off_at", [0, 256, 700])
 @pytest.mark.parametrize("form", ["generator", "stream"])
 async def test_a_submission_that_was_cut_off_is_run_again_without_a_job_twice(
