@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import fakeredis
+import hypothesis
 import pytest
 from redis import Redis
 
@@ -35,6 +36,11 @@ ROOT = Path(__file__).parent.parent
 # What a machine that is busy with other tests may take for what takes a moment, s.
 PATIENCE = 20.0
 NO_BINARY = "no redis-server binary on this machine: it needs processes, or what only a real Redis does"
+
+
+# On a busy machine an example takes its time.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -71,11 +71,11 @@ async def test_batch_without_any_worker_closes_at_its_deadline(producer: Produce
     assert (first.function, first.worker, first.started_at) == ("square", None, None)
     assert first.enqueued_at is not None
     assert first.finished_at is not None
-    assert abs(first.enqueued_at - began) < 0.5
+    assert 0 <= first.enqueued_at - began < 10
     assert 1.0 <= first.finished_at - first.enqueued_at < 15, "the grace is for what has started"
     status = await batch.status()
     assert (status.complete, status.timeout) == (True, 602)
-    assert status.deadline == pytest.approx(began + 1, abs=0.5)
+    assert status.deadline == pytest.approx(first.enqueued_at + 1, abs=0.5)
     assert not redis.zcard(keys.queue("default"))
     assert not redis.keys("arq:*")
 

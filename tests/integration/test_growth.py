@@ -163,4 +163,5 @@ async def test_worker_holds_no_more_objects_after_more_batches(producer: Produce
 
         await run()
         before = await run()
-        assert await run() - before < 500  # a job that is kept is at least one object: 510 of them
+        # A job that is kept is at least one object: 510 of them, each time. Once there may be other reasons.
+        assert min([await run() for _ in range(2)]) - before < 500

@@ -28,7 +28,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def load(name: str) -> ModuleType:
         [text] = [block for block in BLOCKS if re.search(rf"def {name}\(", block)]
-        path = tmp_path / f"example_of_{name}.py"
+        path = tmp_path / f"timeouts_example_of_{name}.py"
         path.write_text(text)
         return importlib.import_module(path.stem)
 
