@@ -45,7 +45,8 @@ class Heart:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start to beat."""
+        """Start to beat; whoever watches sees from now on that this process works."""
+        self._deadlines.cells[TICK] = time.monotonic()
         self._task = asyncio.create_task(self._beat_for_ever(), name="straggler-heart")
 
     async def stop(self) -> None:

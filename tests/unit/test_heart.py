@@ -88,24 +88,24 @@ async def test_its_own_parent_is_not_missed() -> None:
 
 def test_a_process_whose_parent_ends_notices() -> None:
     code = """
-import asyncio
+import asyncio, sys
 from workers.deadlines import Deadlines
 from workers.heart import Heart
 async def main():
     orphaned = asyncio.Event()
     heart = Heart(Deadlines(), 1, lambda: None, orphaned.set, lambda: None)
     heart.start()
-    print("ready", flush=True)
+    print("ready", file=sys.stderr, flush=True)
     await asyncio.wait_for(orphaned.wait(), 10)
     print("orphaned", flush=True)
     await heart.stop()
 asyncio.run(main())
 """
     parent = f"""
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", {code!r}])
-time.sleep(0.5)  # it is to see its parent first
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {code!r}], stderr=subprocess.PIPE)
+child.stderr.readline()  # it is to see its parent first
 """
     # The child has inherited the pipe: `run` returns when it, too, has ended.
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout.splitlines() == ["ready", "orphaned"]
+    assert done.stdout.splitlines() == ["orphaned"]
