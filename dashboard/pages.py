@@ -16,9 +16,9 @@ from dashboard.job import find_by_key, read_life
 from dashboard.parts import Part, Parts, batch_parts
 from dashboard.rendering import render
 from dashboard.state import State
-from producer.floor import read_floor
-from producer.metrics import CONTENT_TYPE, exposition
-from producer.running import read_running
+from producer.overview.floor import read_floor
+from producer.overview.metrics import CONTENT_TYPE, exposition
+from producer.overview.running import read_running
 from protocol.batches import BatchStatus
 from protocol.running import RunningJob
 
