@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks.figures import Answer, median
 from benchmarks.harness import Effort, main, redis_server, workers
 from benchmarks.jobs import pause
-from producer.cutting import chunk_size
 from straggler import Producer, Result
 
 WORKERS = 2
@@ -61,7 +60,7 @@ async def measure(effort: Effort) -> Answer:
     """Run the batch a few times."""
     rounds = effort.pick(3, 8, 30)
     count = rounds * SLOTS
-    ideal, chunk = rounds * NAP, chunk_size(count, SLOTS)
+    ideal = rounds * NAP
     took, fills, apart = [], [], []
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
@@ -84,7 +83,7 @@ async def measure(effort: Effort) -> Answer:
         {"": "between the workers' last ends, s", "median": f"{figures['apart s']:.3f}"},
         {"": "time over the ideal, in times of a chunk", "median": f"{figures['over ideal in chunks']:.2f}"},
     ]
-    settings = {"jobs": count, "of s": NAP, "workers": WORKERS, "concurrency": CONCURRENCY, "chunk": chunk}
+    settings = {"jobs": count, "of s": NAP, "workers": WORKERS, "concurrency": CONCURRENCY}
     settings["runs"] = effort.runs
     return Answer("One long batch on two workers", settings, rows, figures)
 

@@ -137,12 +137,11 @@ class Submission:
         """
         await self._send([], None)
 
-    async def send(self, jobs: Jobs, slots: int) -> int:
+    async def send(self, jobs: Jobs) -> int:
         """Send all jobs and close the batch.
 
         Args:
             jobs: In the batch's order.
-            slots: Slots of the live workers, for the size of the chunks.
 
         Returns:
             How many jobs the batch has.
@@ -156,7 +155,7 @@ class Submission:
         """
         waiting: list[Chunk] = []
         count, due = 0, 0.0
-        async for chunk in cut(jobs, slots, self._limit_bytes):
+        async for chunk in cut(jobs, self._limit_bytes):
             due = due if waiting else time.monotonic() + LONGEST_WAIT
             waiting.append(chunk)
             count += chunk.count

@@ -150,7 +150,7 @@ class Found(NamedTuple):
     Args:
         chunks: Leased now.
         next_due: When the next chunk is due, ms from now; -1 if there is none.
-        did_not_fit: Jobs of a due chunk that needs more free slots.
+        did_not_fit: Jobs of a due chunk that needs more free slots, and that cannot be cut.
         until: When the leases end, on the monotonic clock.
     """
 
@@ -179,25 +179,27 @@ class Claims:
         self._lease = lease
 
     async def due(self, slots: Slots) -> Found:
-        """Lease chunks that are due, as many as fit into the free slots."""
-        # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
-        may_exceed = slots.spare >= max(1, slots.total // 2)
-        return await self._claim(slots.spare, may_exceed=may_exceed)
+        """Lease chunks that are due, as many of their jobs as there is room for."""
+        # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
+        may_exceed = slots.room >= max(1, slots.total // 2)
+        return await self._claim(slots.room, slots.soon_over, may_exceed=may_exceed)
 
-    async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
-        """Lease the chunk of this name, which arq's own worker has taken.
+    async def named(self, chunk_id: str, slots: Slots) -> tuple[Claimed | None, float]:
+        """Lease the chunk of this name, which arq's own worker has taken, or what there is room for of its jobs.
 
         Returns:
             The chunk, None if there is no such one, and when the lease ends, on the monotonic clock.
         """
-        found = await self._claim(1, may_exceed=True, name=chunk_id)
+        found = await self._claim(max(1, slots.room), 0, may_exceed=True, most_chunks=1, name=chunk_id)
         return (found.chunks[0] if found.chunks else None), found.until
 
-    async def _claim(self, free: int, *, may_exceed: bool, name: str = "") -> Found:
+    async def _claim(
+        self, room: int, soon_over: int, *, may_exceed: bool, most_chunks: int = _CHUNKS_A_CLAIM, name: str = ""
+    ) -> Found:
         lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         # A reply may be lost on its way: with the same token the same chunks come again.
         token = uuid4().hex
-        limits = (free, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
+        limits = (room, soon_over, int(may_exceed), most_chunks, _JOBS_A_CLAIM)
         sent = time.monotonic()
         seconds, microseconds, next_due, did_not_fit, *chunks = await self._scripts.run(
             "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)
