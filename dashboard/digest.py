@@ -15,7 +15,7 @@ from typing import Any
 from dashboard.fingerprints import Fingerprint, fingerprint
 from dashboard.index import Index
 from dashboard.lanes import Lanes
-from producer.durations import Durations, Histogram
+from producer.pictures.durations import Durations, Histogram
 from protocol.batches import STATUSES
 from protocol.facts import Facts, Successes
 from protocol.results import FailureResult, Result

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from dashboard.digest import Digest
 from dashboard.idleness import Idleness
 from dashboard.pace import Paces, Speed
+from producer.overview.running import read_running
 from producer.producer import Producer
 from producer.records import START, read_page
-from producer.running import read_running
 from producer.status import parse_options, parse_status, read_header
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.errors import StragglerError

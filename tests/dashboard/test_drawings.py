@@ -9,7 +9,7 @@ import pytest
 from dashboard import lanes as lanes_module
 from dashboard.drawings import describe, histogram, stack, stream
 from dashboard.lanes import COLUMNS, Lanes
-from producer.durations import Histogram
+from producer.pictures.durations import Histogram
 from protocol.batches import BatchStatus
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from producer.floor import drain, read_floor
-from producer.listing import newest, read_statuses
+from producer.overview.floor import drain, read_floor
+from producer.overview.listing import newest, read_statuses
 from producer.producer import Producer
 from producer.records import START, read_entries, read_page
 from protocol import keys

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from producer.durations import Durations, Histogram, seconds
+from producer.pictures.durations import Durations, Histogram, seconds
 
 
 def test_percentiles_are_within_one_percent() -> None:
