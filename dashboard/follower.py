@@ -35,10 +35,10 @@ _LINGER = 60.0
 # about this long to read, s.
 _FEWEST_ENTRIES, _MOST_ENTRIES = 1, 128
 _READ = 0.01
-# How much of a core the reading may take while the batch runs: on a machine with nothing to spare (10,000 results/s), and
-# of what one has to spare, but no more than is of use; beyond the first so many seconds of a core, which read some 20,000
-# results. And after the batch's end.
-_SHARE_OF_BUSY, _SHARE_OF_IDLE, _SHARE_AT_MOST, _SHARE_AT_THE_END = 1 / 100, 0.5, 0.1, 0.6
+# How much of a core the reading may take while the batch runs: on a busy machine (5,000 results a second),
+# and of what one has to spare, but no more than is of use; beyond the first so many seconds of a core, which read some
+# 20,000 results. And after the batch's end.
+_SHARE_OF_BUSY, _SHARE_OF_IDLE, _SHARE_AT_MOST, _SHARE_AT_THE_END = 1 / 200, 0.5, 0.1, 0.6
 _AT_FIRST = 0.02
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.

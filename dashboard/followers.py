@@ -9,7 +9,7 @@ from dashboard.pace import Paces
 from producer.producer import Producer
 from protocol.errors import BatchNotFoundError
 
-# What is known of this many batches is kept, and it takes no more than so many bytes in all (some 20 a result, and its key).
+# What is known of this many batches is kept, and takes no more than so many bytes in all: some 20 a result and its key.
 _MOST_BATCHES = 32
 _MOST_BYTES = 128 << 20
 

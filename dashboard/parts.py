@@ -96,7 +96,7 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
 
     async def draw_results() -> str:
         table = await read_table(state.producer, follower, show, page)
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"searched": None, "running": ()}
         if show.startswith(KEY):
             found = {"searched": searched(follower), "running": running_with(follower, show.removeprefix(KEY))[:PAGE]}
         return render("batch/results.html", **shared, table=table, statuses=STATUSES, **found)

@@ -22,8 +22,10 @@ async def find_jobs(producer: Producer, follower: Follower, wanted: str) -> Sequ
     Raises:
         ProtocolError: If the stream is not ours.
     """
-    keys, index = follower.digest.index.keys, follower.digest.index
-    rows = keys.find(wanted, MOST_FOUND) if wanted else []
+    if not wanted:
+        return []
+    index = follower.digest.index
+    rows = index.keys.find(wanted, MOST_FOUND)
     # Those that may be the very key stand last.
     results = await read_results(producer, follower.batch_id, [index.position(row) for row in rows[-_CANDIDATES:]])
     running = running_with(follower, wanted)

@@ -13,6 +13,8 @@ from pydantic_core import from_json
 
 from protocol.results import Columns, Result, read_columns, read_rows, reading
 
+_MOST_JOBS = 1 << 32
+
 
 class Successes(NamedTuple):
     """Successes of one function on one worker.
@@ -44,6 +46,7 @@ def decode_facts(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> Facts
     with reading(key):
         if b"values" in entry:
             columns = read_columns(entry)
+            _check(columns.indexes)
             return Facts([Successes(columns, range(len(columns.indexes)), None)], [])
         common, rows = from_json(entry[b"common"]), from_json(entry[b"rows"])
         alike, others = defaultdict[Any, list[tuple[int, Any]]](list), []
@@ -52,9 +55,16 @@ def decode_facts(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> Facts
                 alike[row.get("function"), row.get("worker")].append((offset, row))
             else:
                 others.append((offset, row))
+        _check([int(row["index"]) for row in rows])
         results = read_rows(batch_id, common, [row for _, row in others])
         successes = [_successes(common, found) for found in alike.values()]
         return Facts(successes, [(offset, result) for (offset, _), result in zip(others, results, strict=True)])
+
+
+def _check(indexes: Sequence[int]) -> None:
+    """Refuse what no job's index can be, before somebody counts it."""
+    if not all(0 <= index < _MOST_JOBS for index in (min(indexes, default=0), max(indexes, default=0))):
+        raise ValueError(f"jobs {min(indexes)} to {max(indexes)}")
 
 
 def _successes(common: Mapping[str, Any], found: Sequence[tuple[int, Mapping[str, Any]]]) -> Successes:
