@@ -20,11 +20,11 @@ from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from tests.conftest import ROOT
 from tests.metrics import parse, value
-from workers import exposition
-from workers.exposition import Collector, Ledger, serving
-from workers.metrics import BUCKETS, Counts, Metrics, Times
+from workers.ending.rows import Rows
 from workers.recorder import Group
-from workers.rows import Rows
+from workers.vitals import exposition
+from workers.vitals.exposition import Collector, Ledger, serving
+from workers.vitals.metrics import BUCKETS, Counts, Metrics, Times
 
 DOCS = ROOT / "docs"
 
@@ -134,7 +134,7 @@ def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
 @pytest.fixture
 async def names(metrics: Metrics, tmp_path: Path) -> set[str]:
     """Name all metrics, of workers and of Redis."""
-    from producer.metrics import exposition as of_redis  # noqa: PLC0415  # beside the other of that name
+    from producer.overview.metrics import exposition as of_redis  # noqa: PLC0415  # beside the other of that name
     from producer.producer import Producer  # noqa: PLC0415
 
     metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5)])])
