@@ -25,7 +25,7 @@ from benchmarks.figures import Answer
 from benchmarks.goals import goals_table
 from benchmarks.harness import HERE, start
 from benchmarks.peers.environments import FOLDER
-from workers.endings import kill_session
+from workers.vitals.endings import kill_session
 
 # The longest time of each, s: many times what it takes on a machine that is idle. In this order they are measured.
 QUESTIONS = {

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from benchmarks.figures import Answer
 from straggler import Producer
-from workers.endings import die_with_parent
+from workers.vitals.endings import die_with_parent
 
 HERE = Path(__file__).parent
 JOBS = HERE / "jobs.py"

@@ -21,17 +21,17 @@ from protocol.connection import Payload, Scripts
 from protocol.recording import encode_common, record_successes
 from protocol.results import decode_entry
 from tests.entries import entry_of
+from workers.calling.runs import Runner
+from workers.calling.threads import Threads
 from workers.chunks import ChunkRun
 from workers.claims import Claimed
-from workers.deadlines import Deadlines
+from workers.ending.retries import Retries
 from workers.processes import Processes
-from workers.pulse import CELLS
 from workers.recorder import Recorder
-from workers.retries import Retries
-from workers.runs import Runner
-from workers.slots import Slots
-from workers.tasks import Tasks
-from workers.threads import Threads
+from workers.starting.slots import Slots
+from workers.starting.tasks import Tasks
+from workers.timing.deadlines import Deadlines
+from workers.vitals.pulse import CELLS
 
 CHUNK = 256
 LIMIT = 1 << 20

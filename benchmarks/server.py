@@ -22,7 +22,7 @@ from protocol import keys
 from protocol.clock import RedisClock
 from straggler import Producer
 from workers.claims import Claims
-from workers.slots import Slots
+from workers.starting.slots import Slots
 
 # Of a line of MONITOR: what a script calls says `lua` where others say the client's address.
 _SENT = re.compile(r'\[\d+ (?!lua)[^\]]*\] "([^"]+)"')

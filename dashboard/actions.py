@@ -22,8 +22,8 @@ from dashboard.forms import Form, read_action
 from dashboard.pages import follower_of, state_of
 from dashboard.words import LABELS, brief, number
 from producer.batch import Batch
-from producer.floor import drain
-from producer.origins import UNSUCCESSFUL
+from producer.overview.floor import drain
+from producer.redrives.origins import UNSUCCESSFUL
 from protocol.errors import StragglerError, UsageError
 
 _REASON = "cancelled on the dashboard"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from producer.listing import newest, read_statuses
+from producer.overview.listing import newest, read_statuses
 from producer.producer import Producer
 from protocol import keys
 from protocol.batches import BatchStatus

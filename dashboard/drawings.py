@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dashboard.lanes import COLUMNS, Lanes, Row
 from dashboard.words import LABELS
-from producer.durations import Histogram
+from producer.pictures.durations import Histogram
 from protocol.batches import STATUSES, BatchStatus
 
 _KINDS = len(STATUSES)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from producer.durations import seconds
+from producer.pictures.durations import seconds
 from protocol.batches import BatchStatus
 
 LABELS = {

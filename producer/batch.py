@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
 from producer.collect import Cursor, read, read_groups
-from producer.deletion import Deletion
-from producer.lineage import read_lineage
-from producer.origins import Selection
-from producer.redrive import Redrive
-from producer.running import read_running
+from producer.control.deletion import Deletion
+from producer.control.steering import Steering
+from producer.overview.running import read_running
+from producer.redrives.lineage import read_lineage
+from producer.redrives.origins import Selection
+from producer.redrives.redrive import Redrive
 from producer.sized import SizedIterator
-from producer.steering import Steering
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
 from protocol.batches import BatchOptions, BatchStatus

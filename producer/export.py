@@ -1,8 +1,8 @@
 """Results to a file, `.jsonl`, `.csv` or `.parquet`, each row on disk as soon as its result came.
 
 A collector that is killed has lost nothing that it had written, and one that goes on with the same file writes nothing
-twice (`producer.bookmark`). Whatever a value is, its row is written. A parquet file is of use only once it is whole:
-its rows gather as jsonl in a file beside it, and it takes its place at the end in one step.
+twice (`producer.files.bookmark`). Whatever a value is, its row is written. A parquet file is of use only once it is
+whole: its rows gather as jsonl in a file beside it, and it takes its place at the end in one step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, Self, TextIO
 
 from pydantic_core import PydanticSerializationError
 
-from producer import parquet
-from producer.bookmark import Bookmark, Mark
-from producer.tables import COLUMNS, Kind, cells, columns_of, value_json
+from producer.files import parquet
+from producer.files.bookmark import Bookmark, Mark
+from producer.files.tables import COLUMNS, Kind, cells, columns_of, value_json
 from protocol.errors import OptionError, StragglerError
 from protocol.results import Result, SuccessResult
 

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from producer.batch import Batch
-from producer.callbacks import encode_callback
-from producer.fleet import slots_alive, workers_alive
-from producer.listing import newest, read_statuses
-from producer.running import read_running
+from producer.control.callbacks import encode_callback
+from producer.overview.fleet import slots_alive, workers_alive
+from producer.overview.listing import newest, read_statuses
+from producer.overview.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
 from producer.tracing import stamped, submitting

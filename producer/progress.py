@@ -20,9 +20,9 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from producer.durations import seconds
 from producer.pace import Pace
-from producer.summary import LABELS, Tally
+from producer.pictures.durations import seconds
+from producer.pictures.summary import LABELS, Tally
 from protocol.batches import STATUSES
 from protocol.errors import shorten
 from protocol.running import RunningJob

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from producer.rows import FORMATS, BadRow, Format, Row, read_rows
+from producer.files.rows import FORMATS, BadRow, Format, Row, read_rows
 from protocol import signatures
 from protocol.errors import ArgumentsError, InputError, OptionError, UsageError, explain
 from protocol.jobs import JobSpec, encode_job

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 
-from producer.expiry import Expiry
-from producer.fleet import Fleet
+from producer.control.expiry import Expiry
+from producer.overview.fleet import Fleet
 from producer.spoilt import raise_named
 from producer.status import parse_options, parse_status, read_status
 from protocol import keys

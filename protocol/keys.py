@@ -95,7 +95,7 @@ def retries(batch_id: str) -> str:
 
 
 def origins(batch_id: str) -> str:
-    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/origins.py)."""
+    """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/redrives/origins.py)."""
     return f"{PREFIX}batch:{batch_id}:origins"
 
 

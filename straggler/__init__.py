@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from protocol.settings import Settings as Settings
     from straggler import sync as sync
     from straggler.embedded import embedded as embedded
-    from workers.context import current_job as current_job
+    from workers.calling.context import current_job as current_job
+    from workers.ending.retries import Retry as Retry
     from workers.local import with_result as with_result
     from workers.local import with_timeout as with_timeout
     from workers.registry import job as job
-    from workers.retries import Retry as Retry
 
 _HOMES = {
     "producer.batch": ("RAISE", "Batch"),
@@ -70,10 +70,10 @@ _HOMES = {
     "protocol.running": ("RunningJob",),
     "protocol.settings": ("Settings",),
     "straggler.embedded": ("embedded",),
-    "workers.context": ("current_job",),
+    "workers.calling.context": ("current_job",),
     "workers.local": ("with_result", "with_timeout"),
     "workers.registry": ("job",),
-    "workers.retries": ("Retry",),
+    "workers.ending.retries": ("Retry",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

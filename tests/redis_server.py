@@ -13,7 +13,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from workers.endings import die_with_parent
+from workers.vitals.endings import die_with_parent
 
 BINARY = shutil.which("redis-server")
 

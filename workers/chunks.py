@@ -1,7 +1,7 @@
 """Run one chunk: every job of it in its own timeout, every result to the recorder.
 
-This module decides whether a job runs again; `workers.starts` when it starts, `workers.timeouts` what it ends in. A
-chunk may run twice (its worker died); the recorder keeps the first result of each job.
+This module decides whether a job runs again; `workers.starting.starts` when it starts, `workers.timeouts` what it ends
+in. A chunk may run twice (its worker died); the recorder keeps the first result of each job.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from protocol.control import Orders
 from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.recording import encode_common
+from workers.calling.runs import JobRun, Runner
 from workers.claims import Claimed, Crash
-from workers.clocks import ChunkClocks
-from workers.outcomes import Returned, TimedOut
+from workers.ending.outcomes import Returned, TimedOut
+from workers.ending.retries import Deferred, delay_before_retry
+from workers.ending.rows import Row, Rows
 from workers.processes import leaves_process_fit
-from workers.pulse import job_number
-from workers.retries import Deferred, delay_before_retry
-from workers.rows import Row, Rows
-from workers.runs import JobRun, Runner
-from workers.starts import Starts
-from workers.suspects import crash_of
+from workers.starting.starts import Starts
+from workers.starting.suspects import crash_of
+from workers.timing.clocks import ChunkClocks
+from workers.vitals.pulse import job_number
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from protocol.connection import Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
-from workers.slots import Slots
+from workers.starting.slots import Slots
 
 logger = logging.getLogger(__name__)
 

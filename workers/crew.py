@@ -20,27 +20,27 @@ from uuid import uuid4
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Scripts
 from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES, Settings
-from workers import forks
-from workers.adding import Additions
+from workers.calling.adding import Additions
+from workers.calling.resources import Resources
+from workers.calling.runs import JobRun, Runner
+from workers.calling.threads import Threads
+from workers.calling.tracing import find_tracing
 from workers.chunks import ChunkRun
 from workers.claims import Claimed, Claims
 from workers.control import Control
-from workers.deadlines import Deadlines
-from workers.heart import Heart, resident_memory
+from workers.ending.retries import Retries
 from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
-from workers.metrics import Counts, Metrics
 from workers.processes import Processes
-from workers.pulse import Pulse
 from workers.recorder import Recorder
-from workers.resources import Resources
-from workers.retries import Retries
-from workers.running import Running
-from workers.runs import JobRun, Runner
-from workers.slots import Slots
-from workers.tasks import Tasks
-from workers.threads import Threads
-from workers.tracing import find_tracing
+from workers.starting.slots import Slots
+from workers.starting.tasks import Tasks
+from workers.timing.deadlines import Deadlines
+from workers.vitals import forks
+from workers.vitals.heart import Heart, resident_memory
+from workers.vitals.metrics import Counts, Metrics
+from workers.vitals.pulse import Pulse
+from workers.vitals.running import Running
 
 logger = logging.getLogger(__name__)
 

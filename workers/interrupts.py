@@ -19,9 +19,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from workers.context import running
-from workers.deadlines import Deadlines
-from workers.pulse import CURRENT, LAST_MOMENT, NOBODY
+from workers.calling.context import running
+from workers.timing.deadlines import Deadlines
+from workers.vitals.pulse import CURRENT, LAST_MOMENT, NOBODY
 
 # The loop's own timer comes first, s: only a loop that could not ring in time is interrupted.
 _SLACK = 0.02

@@ -16,7 +16,7 @@ from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Scripts
 from workers.claims import Claimed
-from workers.pulse import CELLS, LEASED_UNTIL
+from workers.vitals.pulse import CELLS, LEASED_UNTIL
 
 logger = logging.getLogger(__name__)
 

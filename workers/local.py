@@ -10,10 +10,10 @@ from typing import Any, TypeVar, overload
 from protocol.batches import DEFAULT_GRACE
 from protocol.errors import OptionError
 from protocol.results import FailureResult, SuccessResult, TimeoutResult
-from workers.deadlines import Deadlines
-from workers.failures import describe
-from workers.outcomes import Raised, Returned, TimedOut
+from workers.ending.failures import describe
+from workers.ending.outcomes import Raised, Returned, TimedOut
 from workers.timeouts import Run
+from workers.timing.deadlines import Deadlines
 
 # The loop holds tasks weakly: what a caller no longer waits for is held here until it ends.
 _left_behind: set[Any] = set()

@@ -29,13 +29,13 @@ from pydantic_core import from_json, to_json
 
 from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
-from workers import context
-from workers.calls import Encoded
-from workers.endings import describe_exit
-from workers.failures import Again, DescribedError
-from workers.outcomes import Outcome, Raised, Returned
+from workers.calling import context
+from workers.calling.calls import Encoded
+from workers.calling.reports import SharedReport, make_file
+from workers.ending.failures import Again, DescribedError
+from workers.ending.outcomes import Outcome, Raised, Returned
 from workers.registry import Job
-from workers.reports import SharedReport, make_file
+from workers.vitals.endings import describe_exit
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Process:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         with theirs:
-            words = [sys.executable, "-m", "workers.child", str(theirs.fileno()), str(memory)]
+            words = [sys.executable, "-m", "workers.calling.child", str(theirs.fileno()), str(memory)]
             path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             try:
                 self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
 from protocol.recording import Success, record_rows, record_successes
-from workers.rows import Row
+from workers.ending.rows import Row
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from protocol import signatures
 from protocol.errors import InputError, OptionError, UnknownFunctionError, explain
 from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
-from workers.isolation import Isolation, find_isolation
+from workers.calling.isolation import Isolation, find_isolation
 
 P = ParamSpec("P")
 C = TypeVar("C")

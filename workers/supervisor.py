@@ -1,8 +1,8 @@
 """Keep worker processes alive: start them, watch their pulse, kill one that hangs, replace whatever ends.
 
 A worker whose loop stands still past the last moment of the job that holds it is killed, with all that the job started.
-What becomes of a dead worker's jobs is `workers.aftermath`'s. The supervisor runs no job itself, so nothing can block
-it.
+What becomes of a dead worker's jobs is `workers.vitals.aftermath`'s. The supervisor runs no job itself, so nothing can
+block it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from workers.aftermath import Aftermath, Death
-from workers.endings import describe_exit, kill_session
-from workers.pulse import LEASED_UNTIL, STOPS, TICK, Current, Pulse
+from workers.vitals.aftermath import Aftermath, Death
+from workers.vitals.endings import describe_exit, kill_session
+from workers.vitals.pulse import LEASED_UNTIL, STOPS, TICK, Current, Pulse
 
 logger = logging.getLogger(__name__)
 

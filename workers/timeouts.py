@@ -18,12 +18,12 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from protocol.results import Phase, Stopped
-from workers.deadlines import Deadlines
-from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
-from workers.pulse import UNNAMED
+from workers.ending.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
+from workers.timing.deadlines import Deadlines
+from workers.vitals.pulse import UNNAMED
 
 if TYPE_CHECKING:
-    from workers.silence import Silence
+    from workers.timing.silence import Silence
 
 logger = logging.getLogger(__name__)
 

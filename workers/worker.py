@@ -20,12 +20,12 @@ from redis.exceptions import RedisError
 
 from protocol import keys
 from protocol.connection import CHUNK_FUNCTION, connect
-from workers import forks
 from workers.chunks import ChunkRun
 from workers.claims import Claimed
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
-from workers.pulse import STOPS, Pulse
+from workers.vitals import forks
+from workers.vitals.pulse import STOPS, Pulse
 
 logger = logging.getLogger(__name__)
 

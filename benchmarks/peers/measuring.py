@@ -19,7 +19,7 @@ from typing import IO, Any
 from benchmarks.harness import Effort, redis_server, start
 from benchmarks.peers.catalogue import STRAGGLER, Peer
 from benchmarks.peers.environments import ROOT, NotInstalledError, ready
-from workers.endings import die_with_parent, kill_session
+from workers.vitals.endings import die_with_parent, kill_session
 
 # Told to stop, a peer's workers have this long, s; then all of their session is killed.
 _LONGEST_END = 5.0

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from producer.durations import seconds
-from producer.floor import QueueState, WorkerState
+from producer.overview.floor import QueueState, WorkerState
 from producer.pace import Pace
+from producer.pictures.durations import seconds
+from producer.pictures.summary import LABELS
 from producer.progress import left_words, rate_words
-from producer.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
 

@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from producer.batch import Batch
 from producer.export import Export
+from producer.pictures.summary import Tally, facts, summarize
 from producer.progress import Progress, Scene
-from producer.summary import Tally, facts, summarize
 from protocol.batches import BatchStatus
 from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, StragglerError
 from protocol.results import Result

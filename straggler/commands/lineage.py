@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from producer.summary import Tally, facts, summarize
+from producer.pictures.summary import Tally, facts, summarize
 from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output, print_json

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from protocol.errors import StragglerError
-from workers import tasks
+from workers.starting import tasks
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from producer.durations import seconds
-from producer.summary import LABELS
+from producer.pictures.durations import seconds
+from producer.pictures.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
 from protocol.running import RunningJob

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from producer.collect import Cursor, read_present
 from producer.export import ExportError
-from producer.page import page
-from producer.picture import draw
-from producer.portrait import Portrait, read_results
+from producer.pictures.page import page
+from producer.pictures.picture import draw
+from producer.pictures.portrait import Portrait, read_results
 from protocol.errors import OptionError
 from straggler.commands.logs import set_up_logs
 from straggler.commands.place import Place

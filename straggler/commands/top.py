@@ -11,10 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from producer.floor import QueueState, read_floor
+from producer.overview.floor import QueueState, read_floor
+from producer.overview.running import read_running
 from producer.pace import Pace
 from producer.producer import Producer
-from producer.running import read_running
 from protocol.batches import BatchStatus
 from protocol.running import RunningJob
 from straggler.commands.board import draw_batches, draw_queues, draw_workers

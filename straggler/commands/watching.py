@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from producer.durations import seconds
 from producer.pace import Pace
+from producer.pictures.durations import seconds
+from producer.pictures.summary import LABELS, Failures, Tally
 from producer.progress import Scene, speed_words
-from producer.summary import LABELS, Failures, Tally
 from protocol.batches import STATUSES
 from protocol.errors import shorten
 from protocol.running import RunningJob

@@ -21,13 +21,14 @@ from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say
-from workers import exposition, registry
-from workers.aftermath import Aftermath
+from workers import registry
 from workers.crew import WorkerOptions
-from workers.endings import die_with_parent
 from workers.leases import say_goodbye
-from workers.pulse import Pulse
 from workers.supervisor import DRAINED, EXHAUSTED, Supervisor, worker_words
+from workers.vitals import exposition
+from workers.vitals.aftermath import Aftermath
+from workers.vitals.endings import die_with_parent
+from workers.vitals.pulse import Pulse
 from workers.worker import StragglerWorker
 
 logger = logging.getLogger(__name__)

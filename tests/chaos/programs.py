@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from workers.endings import die_with_parent
+from workers.vitals.endings import die_with_parent
 
 ROOT = Path(__file__).parent.parent.parent
 

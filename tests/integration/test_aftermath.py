@@ -19,9 +19,9 @@ from protocol.jobs import JobSpec
 from straggler import LostResult, TimeoutResult
 from tests.conftest import StartWorker
 from tests.jobs import square
-from workers.aftermath import Aftermath, Death
 from workers.claims import MOST_CRASHES
-from workers.pulse import CURRENT, LAST_MOMENT, LIMIT, SINCE, STARTED, Current, Pulse, job_number
+from workers.vitals.aftermath import Aftermath, Death
+from workers.vitals.pulse import CURRENT, LAST_MOMENT, LIMIT, SINCE, STARTED, Current, Pulse, job_number
 
 DEAD = "host-1-dead"
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from producer import expiry, watch
+from producer import watch
 from producer.batch import Batch
-from producer.expiry import Expiry
+from producer.control import expiry
+from producer.control.expiry import Expiry
 from producer.producer import Producer
 from producer.status import parse_options, read_header
 from protocol import keys

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 
-from producer.metrics import CONTENT_TYPE, exposition
+from producer.overview.metrics import CONTENT_TYPE, exposition
 from producer.producer import Producer
 from straggler import Batch, JobSpec
 from tests.conftest import StartProcess, WorkerProcess

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from producer.origins import read_places
 from producer.producer import Producer
+from producer.redrives.origins import read_places
 from protocol import keys
 from protocol.errors import BatchClosedError, OptionError
 from protocol.jobs import JobSpec

@@ -12,9 +12,9 @@ import pytest
 
 from producer.batch import Batch
 from producer.cutting import Chunk
-from producer.origins import read_places, write_selection
 from producer.producer import Producer
-from producer.redrive import Redrive
+from producer.redrives.origins import read_places, write_selection
+from producer.redrives.redrive import Redrive
 from protocol import keys
 from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError
 from protocol.settings import Settings
@@ -88,7 +88,7 @@ async def test_redrive_past_its_deadline_is_closed_with_what_it_has(producer: Pr
 async def test_same_redrive_by_several_producers_at_once_has_each_job_once(
     producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.redrive.CHUNKS_A_TRIP", 1)
+    monkeypatch.setattr("producer.redrives.redrive.CHUNKS_A_TRIP", 1)
     async with worker(concurrency=10):
         batch = await producer.submit(fail.map(map(str, range(300))))
         await batch.results()
@@ -114,7 +114,7 @@ async def test_redrive_goes_on_behind_what_another_producer_of_it_has_sent(
             self._count = count
         return await submit(self, chunks)
 
-    monkeypatch.setattr("producer.redrive.chunk_size", lambda *_: 5)
+    monkeypatch.setattr("producer.redrives.redrive.chunk_size", lambda *_: 5)
     async with worker():
         batch = await producer.submit(fail.map(map(str, range(50))))
         await batch.results()
@@ -134,7 +134,7 @@ async def test_parent_that_goes_before_the_redrive_begins_is_said(
         await write_selection(*arguments)
         await batch.delete()
 
-    monkeypatch.setattr("producer.redrive.write_selection", choose_and_delete)
+    monkeypatch.setattr("producer.redrives.redrive.write_selection", choose_and_delete)
     with pytest.raises(BatchLostError, match=f"'{batch.id}'"):
         await batch.retry("failure", batch_id="again")
     assert not redis.exists(keys.batch("again"))
@@ -157,7 +157,7 @@ async def test_what_goes_while_jobs_are_copied_is_said(
             await batch.delete()
         return places
 
-    monkeypatch.setattr("producer.redrive.read_places", read_and_break)
+    monkeypatch.setattr("producer.redrives.redrive.read_places", read_and_break)
     error, named = {
         "batch": (BatchLostError, f"batch '{batch.id}'"),
         "chunks": (ProtocolError, f"{keys.chunks(batch.id)}.*field 0 is gone"),
@@ -183,18 +183,18 @@ async def test_spoilt_keys_are_named(producer: Producer, worker: StartWorker, re
 
 REDRIVER = """
 import asyncio, sys
-import producer.redrive
+import producer.redrives.redrive
 from straggler import Producer
 
-producer.redrive.CHUNKS_A_TRIP = 1
-taken = producer.redrive.Redrive._submit
+producer.redrives.redrive.CHUNKS_A_TRIP = 1
+taken = producer.redrives.redrive.Redrive._submit
 
 async def slowly(self, chunks):
     print("trip", flush=True)
     await asyncio.sleep(0.02)
     return await taken(self, chunks)
 
-producer.redrive.Redrive._submit = slowly
+producer.redrives.redrive.Redrive._submit = slowly
 
 async def main():
     async with Producer(sys.argv[1]) as producer:
@@ -239,7 +239,7 @@ async def test_redrive_goes_on_after_a_restart_of_redis(
             await asyncio.to_thread(server.start)
         return await submit(self, chunks)
 
-    monkeypatch.setattr("producer.redrive.CHUNKS_A_TRIP", 1)
+    monkeypatch.setattr("producer.redrives.redrive.CHUNKS_A_TRIP", 1)
     monkeypatch.setattr(Redrive, "_submit", restart_and_submit)
     worker_process(redis_url=server.url, lease=2)
     try:
@@ -257,8 +257,8 @@ async def test_redrive_reads_a_few_places_and_chunks_at_a_time(
     producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("origins", "redrive", "lineage"):
-        monkeypatch.setattr(f"producer.{module}.PLACES_A_PAGE", 7)
-    monkeypatch.setattr("producer.redrive.CHUNKS_A_PAGE", 2)
+        monkeypatch.setattr(f"producer.redrives.{module}.PLACES_A_PAGE", 7)
+    monkeypatch.setattr("producer.redrives.redrive.CHUNKS_A_PAGE", 2)
     async with worker(concurrency=10):
         batch = await producer.submit(fail.map(map(str, range(500))))
         await batch.results()

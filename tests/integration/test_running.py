@@ -25,8 +25,8 @@ from straggler import current_job, job
 from tests.conftest import ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, plain_tell, square, tell, thread_tell
 from tests.redis_server import RedisServer
-from workers import running
-from workers.reports import LONGEST_NOTE
+from workers.calling.reports import LONGEST_NOTE
+from workers.vitals import running
 
 
 @pytest.fixture(autouse=True)

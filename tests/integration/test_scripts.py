@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from producer.batch import Batch
-from producer.origins import Selection, write_selection
 from producer.producer import Producer
-from producer.redrive import Redrive
+from producer.redrives.origins import Selection, write_selection
+from producer.redrives.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
@@ -22,9 +22,9 @@ from protocol.recording import encode_common, encode_row, record_rows
 from tests.conftest import until
 from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
+from workers.ending.retries import Deferred, Retries
 from workers.leases import Leases
-from workers.retries import Deferred, Retries
-from workers.slots import Slots
+from workers.starting.slots import Slots
 
 LIFETIME_MS = int(keys.OPEN_BATCH_LIFETIME * 1000)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer.fleet import slots_alive
+from producer.overview.fleet import slots_alive
 from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError

@@ -23,7 +23,7 @@ from tests.conftest import ROOT, StartProcess, StartWorker
 from tests.examples import blocks
 from tests.jobs import fail, hang, square
 from tests.traced_jobs import described
-from workers.tracing import find_tracing
+from workers.calling.tracing import find_tracing
 
 FEED = """
 import asyncio, sys

@@ -16,7 +16,7 @@ from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
 from tests.conftest import StartWorker, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
-from workers.context import CurrentJob
+from workers.calling.context import CurrentJob
 
 
 def lines(path: Path) -> list[list[str]]:

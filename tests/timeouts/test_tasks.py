@@ -17,7 +17,7 @@ from protocol.settings import Settings
 from straggler import FailureResult, TimeoutResult, current_job, embedded, job
 from tests.conftest import ROOT, StartProcess
 from tests.jobs import nap, square
-from workers.tasks import GuardedTask, Tasks
+from workers.starting.tasks import GuardedTask, Tasks
 
 
 async def test_a_job_cancels_its_own_tasks_and_no_others() -> None:
@@ -140,7 +140,7 @@ async def test_a_task_of_a_job_that_exits_is_that_jobs_failure_and_the_worker_li
             await producer.submit([starts_a_task_that_exits.spec(), nap.spec(0.01)], timeout=5)
         ).results()
     assert isinstance(failed, FailureResult)
-    assert failed.error_type == "workers.tasks.TaskExitedError"
+    assert failed.error_type == "workers.starting.tasks.TaskExitedError"
     assert napped.status == "success"
 
 

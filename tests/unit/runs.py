@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from protocol.results import Phase
-from workers.deadlines import Deadlines
-from workers.outcomes import Outcome, TimedOut
+from workers.ending.outcomes import Outcome, TimedOut
 from workers.timeouts import Run
+from workers.timing.deadlines import Deadlines
 
 LIMIT = 0.03
 LONG = 60.0

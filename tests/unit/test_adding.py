@@ -13,7 +13,7 @@ from protocol.connection import Call
 from protocol.errors import ProtocolError
 from protocol.jobs import JobSpec
 from protocol.newjobs import NewJob, cut, encode_new
-from workers.adding import Additions
+from workers.calling.adding import Additions
 
 
 class SomeScripts:

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from producer.floor import QueueState, WorkerState
+from producer.overview.floor import QueueState, WorkerState
 from producer.pace import Pace
+from producer.pictures.summary import Tally
 from producer.progress import Scene
-from producer.summary import Tally
 from protocol.batches import BatchStatus
 from protocol.running import RunningJob
 from straggler.commands.board import draw_batches, draw_queues, draw_workers

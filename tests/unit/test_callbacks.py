@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from producer.callbacks import encode_callback
+from producer.control.callbacks import encode_callback
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, UsageError
 from protocol.jobs import JobSpec

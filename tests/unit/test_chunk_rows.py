@@ -21,9 +21,9 @@ from protocol.results import (
 from straggler import job
 from tests.entries import entry_of
 from tests.jobs import echo, square
-from workers.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
+from workers.ending.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
+from workers.ending.rows import Row, Rows
 from workers.registry import Job
-from workers.rows import Row, Rows
 from workers.timeouts import Run
 
 LIMIT = 1000

@@ -10,7 +10,7 @@ import pytest
 
 from protocol.errors import StragglerError
 from protocol.newjobs import NewJob
-from workers.context import CurrentJob, current_job, enter
+from workers.calling.context import CurrentJob, current_job, enter
 
 
 class SomeRun:

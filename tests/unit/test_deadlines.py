@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import until
-from workers.deadlines import Deadlines
-from workers.pulse import CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
+from workers.timing.deadlines import Deadlines
+from workers.vitals.pulse import CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED
 
 
 class Clocked:

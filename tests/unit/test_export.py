@@ -15,9 +15,9 @@ import pyarrow.parquet
 import pytest
 from pydantic import BaseModel, PlainSerializer, computed_field
 
-from producer import parquet
 from producer.export import Export, ExportError
-from producer.tables import COLUMNS, columns_of
+from producer.files import parquet
+from producer.files.tables import COLUMNS, columns_of
 from protocol.errors import OptionError
 from protocol.results import FailureResult, LostResult, Result, SuccessResult, TimeoutResult
 from straggler import job

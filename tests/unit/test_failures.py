@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.results import TRACEBACK_LIMIT, FailureResult
-from workers.failures import MESSAGE_LIMIT, describe
+from workers.ending.failures import MESSAGE_LIMIT, describe
 
 
 class OwnError(Exception):

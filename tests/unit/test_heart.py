@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.conftest import until
-from workers import heart as heart_module
-from workers.deadlines import Deadlines
-from workers.heart import Heart
-from workers.pulse import SUPERVISOR, TICK
+from workers.timing.deadlines import Deadlines
+from workers.vitals import heart as heart_module
+from workers.vitals.heart import Heart
+from workers.vitals.pulse import SUPERVISOR, TICK
 
 
 @asynccontextmanager
@@ -89,8 +89,8 @@ async def test_its_own_parent_is_not_missed() -> None:
 def test_a_process_whose_parent_ends_notices() -> None:
     code = """
 import asyncio, sys
-from workers.deadlines import Deadlines
-from workers.heart import Heart
+from workers.timing.deadlines import Deadlines
+from workers.vitals.heart import Heart
 async def main():
     orphaned = asyncio.Event()
     heart = Heart(Deadlines(), 1, lambda: None, orphaned.set, lambda: None)

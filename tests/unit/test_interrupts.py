@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from workers.deadlines import Deadlines
+from workers.ending.outcomes import Outcome, Raised, Returned, TimedOut
 from workers.interrupts import Interrupted, Interrupts, _is_inside
-from workers.outcomes import Outcome, Raised, Returned, TimedOut
 from workers.timeouts import Run
+from workers.timing.deadlines import Deadlines
 
 LIMIT, GRACE = 0.1, 0.3
 # What a busy machine may add to our bound, s.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from bisect import bisect_left
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from protocol.clock import RedisClock
@@ -22,11 +20,11 @@ from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from tests.conftest import ROOT
 from tests.metrics import parse, value
-from workers import exposition
-from workers.exposition import Collector, Ledger, serving
-from workers.metrics import BUCKETS, Counts, Metrics, Times
+from workers.ending.rows import Rows
 from workers.recorder import Group
-from workers.rows import Rows
+from workers.vitals import exposition
+from workers.vitals.exposition import Collector, Ledger, serving
+from workers.vitals.metrics import BUCKETS, Counts, Metrics, Times
 
 DOCS = ROOT / "docs"
 
@@ -136,7 +134,7 @@ def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
 @pytest.fixture
 async def names(metrics: Metrics, tmp_path: Path) -> set[str]:
     """Name all metrics, of workers and of Redis."""
-    from producer.metrics import exposition as of_redis  # noqa: PLC0415  # beside the other of that name
+    from producer.overview.metrics import exposition as of_redis  # noqa: PLC0415  # beside the other of that name
     from producer.producer import Producer  # noqa: PLC0415
 
     metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5)])])
@@ -150,17 +148,3 @@ async def names(metrics: Metrics, tmp_path: Path) -> set[str]:
 
 def test_page_lists_every_metric_and_no_other(names: set[str]) -> None:
     assert set(re.findall(r"^\| `(straggler_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE)) == names
-
-
-def test_dashboard_and_alerts_ask_for_metrics_that_there_are(names: set[str]) -> None:
-    dashboard = json.loads((DOCS / "grafana.json").read_text())
-    rules = [rule for each in yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"] for rule in each["rules"]]
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    asked += [rule["expr"] for rule in rules]
-    used = {re.sub(r"_bucket$", "", name) for text in asked for name in re.findall(r"straggler_\w+", text)}
-    assert used <= names
-    assert len(used) > len(names) / 2
-    assert len(rules) == 3
-    assert {panel["id"] for panel in dashboard["panels"]} == set(range(1, 16))
-    for text in asked:
-        assert all(text.count(left) == text.count(right) for left, right in ("()", "{}", "[]")), text

@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from producer.page import page
-from producer.picture import draw
-from producer.portrait import Portrait, read_results
+from producer.pictures.page import page
+from producer.pictures.picture import draw
+from producer.pictures.portrait import Portrait, read_results
 from protocol.errors import InputError
 from protocol.results import CancelledResult, FailureResult, LostResult, SuccessResult, TimeoutResult
 

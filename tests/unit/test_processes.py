@@ -24,14 +24,14 @@ from tests.conftest import ROOT, until
 from tests.rough_jobs import Picture
 from workers import processes as module
 from workers import registry
-from workers.calls import Encoded
-from workers.deadlines import Deadlines
-from workers.endings import describe_exit
-from workers.failures import DescribedError
-from workers.outcomes import HandedBack, Outcome, Raised, Returned, TimedOut
+from workers.calling.calls import Encoded
+from workers.ending.failures import DescribedError
+from workers.ending.outcomes import HandedBack, Outcome, Raised, Returned, TimedOut
 from workers.processes import ProcessDiedError, Processes, leaves_process_fit
 from workers.registry import Job
 from workers.timeouts import Run
+from workers.timing.deadlines import Deadlines
+from workers.vitals.endings import describe_exit
 
 LONG = 30.0
 LIMIT = 1 << 20
@@ -118,7 +118,7 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ('{"value":2}\n', "")
-    for name in ("processes", "child"):
+    for name in ("processes", "calling/child"):
         assert "import pickle" not in Path(ROOT / f"workers/{name}.py").read_text()
 
 
@@ -479,6 +479,8 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], function: C
 
 def test_a_jobs_process_loads_nothing_that_speaks_to_redis() -> None:
     """Each of them would wait for that import: 0.1 s and more."""
-    code = "import sys, workers.child; sys.exit(', '.join({'redis', 'arq', 'fakeredis'} & set(sys.modules)) or 0)"
+    code = (
+        "import sys, workers.calling.child; sys.exit(', '.join({'redis', 'arq', 'fakeredis'} & set(sys.modules)) or 0)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.strip()) == (0, "")

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from producer.pace import Pace
+from producer.pictures.summary import Tally
 from producer.progress import LiveProgress, PlainProgress, Scene, make_progress, rate_words
-from producer.summary import Tally
 from protocol.running import RunningJob
 
 

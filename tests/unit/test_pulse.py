@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from workers.pulse import CELLS, CURRENT, LAST_MOMENT, LIMIT, NOBODY, SINCE, STARTED, TICK, UNNAMED, Pulse, job_number
+from workers.vitals.pulse import (
+    CELLS,
+    CURRENT,
+    LAST_MOMENT,
+    LIMIT,
+    NOBODY,
+    SINCE,
+    STARTED,
+    TICK,
+    UNNAMED,
+    Pulse,
+    job_number,
+)
 
 
 @pytest.fixture
@@ -49,7 +61,7 @@ def test_a_killed_process_leaves_its_pulse_to_read(path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from workers.pulse import CURRENT, Pulse, job_number
+from workers.vitals.pulse import CURRENT, Pulse, job_number
 pulse = Pulse(Path({str(path)!r}))
 pulse.worker_id = "w"
 pulse.cells[CURRENT] = job_number(pulse.hold("batch:128"), 130)

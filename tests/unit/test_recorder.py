@@ -17,8 +17,8 @@ from protocol.connection import ArqRedis, Call, Scripts, connected
 from protocol.recording import encode_common, encode_row
 from protocol.results import decode_entry
 from tests.conftest import until
+from workers.ending.rows import Row
 from workers.recorder import Recorder
-from workers.rows import Row
 
 
 class FlakyScripts(Scripts):

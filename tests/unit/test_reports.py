@@ -14,7 +14,7 @@ import pytest
 
 from protocol.errors import OptionError
 from tests.conftest import ROOT
-from workers.reports import LONGEST_NOTE, OwnReport, SharedReport, check, make_file
+from workers.calling.reports import LONGEST_NOTE, OwnReport, SharedReport, check, make_file
 
 
 @pytest.fixture
@@ -68,7 +68,10 @@ def test_another_process_says_it_here(shared: SharedReport) -> None:
     descriptor = make_file()
     mine = SharedReport(os.dup(descriptor))
     mine.clear()
-    code = "import sys; from workers.reports import SharedReport; SharedReport(int(sys.argv[1])).say(0.75, 'from afar')"
+    code = (
+        "import sys; from workers.calling.reports import SharedReport;"
+        "SharedReport(int(sys.argv[1])).say(0.75, 'from afar')"
+    )
     subprocess.run([sys.executable, "-c", code, str(descriptor)], pass_fds=[descriptor], cwd=ROOT, check=True)
     os.close(descriptor)
     assert (mine.progress, mine.note) == (0.75, "from afar")

@@ -22,7 +22,7 @@ from tests.unit.runs import (
     raise_error,
     swallow,
 )
-from workers.outcomes import Cancelled, HandedBack, Outcome, Returned
+from workers.ending.outcomes import Cancelled, HandedBack, Outcome, Returned
 from workers.timeouts import Run
 
 # ---- row 1: a cancel was requested; row 2: the worker is shutting down; each over all below

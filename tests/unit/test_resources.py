@@ -11,8 +11,8 @@ from typing import NoReturn
 import pytest
 
 from straggler import Settings, embedded, job
-from workers import resources
-from workers.resources import Resources, shared
+from workers.calling import resources
+from workers.calling.resources import Resources, shared
 
 events: list[str] = []
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from workers.reports import OwnReport
-from workers.silence import Silence
+from workers.calling.reports import OwnReport
+from workers.timing.silence import Silence
 
 
 class SomeRun:

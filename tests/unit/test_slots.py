@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from workers.slots import Slots
+from workers.starting.slots import Slots
 
 
 async def test_a_taken_slot_is_used_until_it_is_given_back() -> None:

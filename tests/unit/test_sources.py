@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from producer import rows
+from producer.files import rows
 from producer.sources import Source, find_format, refuse
 from protocol.errors import InputError, OptionError
 from protocol.jobs import JobSpec

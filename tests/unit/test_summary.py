@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
-from producer import summary
-from producer.summary import Tally, summarize
+from producer.pictures import summary
+from producer.pictures.summary import Tally, summarize
 from protocol.results import PHASES, CancelledResult, FailureResult, LostResult, Phase, SuccessResult, TimeoutResult
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests.conftest import ROOT, until
 from workers import supervisor as module
-from workers.aftermath import Aftermath, Death
-from workers.pulse import CURRENT, LAST_MOMENT, SINCE, TICK, Pulse, job_number
 from workers.supervisor import Child, Supervisor, worker_words
+from workers.vitals.aftermath import Aftermath, Death
+from workers.vitals.pulse import CURRENT, LAST_MOMENT, SINCE, TICK, Pulse, job_number
 
 
 class Ledger(Aftermath):
@@ -32,9 +32,8 @@ class Ledger(Aftermath):
 
 def supervise(code: str, count: int = 1, *, burst: bool = False, kill_floor: float = 0.2) -> tuple[Supervisor, Ledger]:
     """Supervise programs that find their pulse in `pulse`."""
-    start = (
-        "import sys, time, os; from pathlib import Path; from workers.pulse import *; pulse = Pulse(Path(sys.argv[-1]))"
-    )
+    imports = "import sys, time, os; from pathlib import Path; from workers.vitals.pulse import *"
+    start = f"{imports}; pulse = Pulse(Path(sys.argv[-1]))"
     ledger = Ledger()
     words = [sys.executable, "-c", f"{start}\n{code}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from producer import taskstream
-from producer.taskstream import Picture, TaskStream
+from producer.pictures import taskstream
+from producer.pictures.taskstream import Picture, TaskStream
 from protocol.results import LostResult, SuccessResult
 
 

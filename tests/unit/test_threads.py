@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import until
-from workers.calls import in_thread
-from workers.failures import DescribedError
+from workers.calling.calls import in_thread
+from workers.calling.threads import Threads
+from workers.ending.failures import DescribedError
 from workers.registry import Job
-from workers.threads import Threads
 
 name: ContextVar[str] = ContextVar("name")
 

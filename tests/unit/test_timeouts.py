@@ -23,9 +23,9 @@ from tests.unit.runs import (
     swallow,
     timed_out,
 )
-from workers.deadlines import Deadlines
-from workers.outcomes import Cancelled, Raised, Returned, TimedOut
+from workers.ending.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.timeouts import Run
+from workers.timing.deadlines import Deadlines
 
 # ---- row 5: it returned
 

@@ -16,8 +16,8 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import from_json
 
+from workers.calling.resources import shared
 from workers.registry import job
-from workers.resources import shared
 
 # No text encoding in use takes more than four bytes a character: a cut can leave three of them without the fourth.
 _LONGEST_REST = 3

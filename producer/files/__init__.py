@@ -1,0 +1,1 @@
+"""Files of jobs and of results: rows in, tables out."""

@@ -1,0 +1,1 @@
+"""A batch drawn and summed up for people."""

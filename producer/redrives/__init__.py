@@ -1,0 +1,1 @@
+"""Batches made of the jobs of other batches."""

@@ -1,0 +1,84 @@
+"""Lanes: tasks that run jobs one after another, for as long as these end without awaiting anything.
+
+A task, its timer and its turn of the loop were two thirds of what a no-op job cost. A job that awaits keeps the task
+that it has begun in, so to a job its task is its own: no other job follows in it, and whoever cancels it reaches no
+other. What came before in it has ended, and whatever that has left behind cannot cancel it (`workers.starting.tasks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import copy_context
+from typing import Protocol
+
+from workers.calling.context import enter
+from workers.calling.runs import JobRun
+from workers.starting.tasks import guarded
+
+# So long, s, jobs may follow each other before everything else on the loop has its turn.
+_TURN = 0.005
+
+
+class GivesJobs(Protocol):
+    """Where a lane's jobs come from."""
+
+    def next_run(self) -> JobRun | None:
+        """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+
+    def awaits(self, run: JobRun) -> None:
+        """Take note that a run awaits something, and so keeps task and slot."""
+
+    def took_turn(self, pace: float) -> None:
+        """Give the slot back, and take note of how many jobs/s have ended at once."""
+
+    def take_slot(self) -> bool:
+        """Take a slot if there is one."""
+
+
+class Lane:
+    """Run jobs.
+
+    Args:
+        source: Where they come from.
+        first: The first one.
+
+    Attributes:
+        moved_on: Done once a job awaits something, which keeps the task for itself, or no more jobs can start.
+    """
+
+    def __init__(self, source: GivesJobs, first: JobRun) -> None:
+        loop = asyncio.get_running_loop()
+        self._source = source
+        self.moved_on: asyncio.Future[None] = loop.create_future()
+        self._task = first.task = guarded(loop, self._drive(first), first)
+        self._task.add_done_callback(self._move_on)
+
+    async def _drive(self, first: JobRun) -> None:
+        task, next_run, count = self._task, self._source.next_run, 0
+        run: JobRun | None = first
+        began = time.monotonic()
+        while run is not None:
+            task.run, run.task = run, task
+            enter(run)  # its context is a copy of this one, so that `current_job()` finds it
+            if run.begin(copy_context()):
+                self._source.awaits(run)
+                self._move_on()
+                await run.go_on()
+                task.run = None  # a circle, too
+                return
+            count += 1
+            if run.finished > began + _TURN:
+                task.run = None
+                self._source.took_turn(count / (run.finished - began))
+                await asyncio.sleep(0)
+                began, count = time.monotonic(), 0
+                if not self._source.take_slot():
+                    return
+            run = None if task.was_cancelled else next_run()
+        first.function.awaits = False
+        self._source.took_turn(count / (time.monotonic() - began) if count else 0.0)
+
+    def _move_on(self, _: object = None) -> None:
+        if not self.moved_on.done():
+            self.moved_on.set_result(None)

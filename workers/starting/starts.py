@@ -1,0 +1,254 @@
+"""When each job of a chunk starts: in turn, as slots are free; suspicious ones alone, before all others.
+
+Jobs of a function that awaits start each in a task of its own, all of them that have slots at once; those of others
+follow each other in one (`workers.starting.lanes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from protocol.chunks import Calls
+from protocol.control import Orders
+from protocol.jobs import JobSpec
+from workers import registry
+from workers.calling.runs import ConcludesRuns, JobRun, read_arguments, read_call
+from workers.claims import Claimed, Crash, is_poison
+from workers.ending.rows import Rows
+from workers.processes import Process, ProcessDiedError
+from workers.starting.alike import Alike
+from workers.starting.lanes import Lane
+from workers.starting.suspects import is_suspicious
+from workers.timing.clocks import ChunkClocks
+from workers.timing.silence import Silence
+
+
+class StartsJobs(ConcludesRuns, Protocol):
+    """A chunk, as its starts see it."""
+
+    claimed: Claimed
+    rows: Rows
+
+    def put(self, row: Any) -> None:
+        """Record a result."""
+
+    def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Any:
+        """Write down that a job is lost."""
+
+    def note_start(self, index: int) -> None:
+        """Take note that a job starts."""
+
+    def took_turn(self) -> None:
+        """Take note that no job is at work but those that were enlisted."""
+
+    def enlist(self, run: JobRun) -> None:
+        """Take note of a run that others may stop."""
+
+    def stop(self) -> None:
+        """Start no more jobs."""
+
+    async def until_idle(self) -> None:
+        """Wait until all that was started has ended and is recorded."""
+
+
+class Starts:
+    """Start the jobs of one chunk.
+
+    Args:
+        chunk: The chunk.
+        clocks: By what clocks its jobs run.
+        jobs: All its jobs.
+    """
+
+    def __init__(self, chunk: StartsJobs, clocks: ChunkClocks, jobs: Sequence[JobSpec[Any]]) -> None:
+        self._chunk = chunk
+        self._runner = chunk.runner
+        self._claimed = chunk.claimed
+        self._clocks = clocks
+        self._jobs = jobs
+        self._first = chunk.claimed.payload.first
+        self._run_of = chunk.runner.runs_of(clocks.options)
+        # Jobs that have not started, the next one last, and the one that only waits for its process.
+        self._left = chunk.claimed.open_jobs()[::-1]
+        self._at_door: int | None = None
+        self._runner.slots.waiting += len(self._left)
+        self._alike = Alike.of(chunk, chunk.claimed, clocks, jobs)
+
+    def job(self, index: int) -> JobSpec[Any]:
+        """Return a job of the chunk."""
+        return self._jobs[index - self._first]
+
+    def refuse(self, orders: Orders) -> dict[int, str]:
+        """Take out the jobs that shall not start any more; returns why of each."""
+        waiting = self._left if self._at_door is None else [*self._left, self._at_door]
+        refused = {index: why for index in waiting if (why := orders.why_not_to_start(index)) is not None}
+        self._keep([index for index in self._left if index not in refused])
+        self._at_door = None if self._at_door in refused else self._at_door
+        return refused
+
+    def look_again(self) -> None:
+        """Look at each job's clocks from now on, as the batch's deadline has moved."""
+        self._alike = None
+
+    def close(self) -> None:
+        """Let go of what has not started."""
+        self._keep([])
+
+    async def run(self) -> None:
+        """Start all jobs."""
+        slots, recorder = self._runner.slots, self._runner.recorder
+        if self._claimed.crashes:
+            await self._sift()
+        while self._left:
+            if recorder.is_full:
+                await recorder.room()
+            if not slots.try_take():
+                await slots.take()
+            await self._start_next()
+
+    async def _start_next(self) -> None:
+        """Start a job that has its slot, and with it those behind it that can follow at once."""
+        if not self._left:  # cancelled meanwhile
+            self._runner.slots.give()
+            return
+        index = self._pop()
+        self._runner.slots.tell()
+        if self._needs_process(index):
+            await self._start_in_process(index)
+            return
+        run = self._make_run(index)
+        if run is None:
+            self._runner.slots.give()
+            return
+        self._chunk.enlist(run)
+        lane = Lane(self, run)
+        if not run.function.awaits:
+            await lane.moved_on
+
+    def next_run(self) -> JobRun | None:
+        """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+        while self._left and not self._runner.recorder.is_full:
+            if self._alike is not None:
+                index = self._pop()
+                self._chunk.note_start(index)
+                return self._alike.run(index)
+            if self._needs_process(self._left[-1]):
+                return None
+            run = self._make_run(self._pop())
+            if run is not None:
+                return run
+        return None
+
+    def awaits(self, run: JobRun) -> None:
+        """Take note that a run awaits something, and so keeps task and slot."""
+        run.has_awaited = run.function.awaits = True
+        self._chunk.enlist(run)
+        self._chunk.took_turn()
+        self._runner.slots.took_turn(0.0)
+
+    def took_turn(self, pace: float) -> None:
+        """Give the slot back, and take note of how many jobs/s have ended at once."""
+        self._chunk.took_turn()
+        self._runner.slots.give()
+        self._runner.slots.took_turn(pace)
+
+    def take_slot(self) -> bool:
+        """Take a slot if there is one."""
+        return self._runner.slots.try_take()
+
+    def _needs_process(self, index: int) -> bool:
+        jobs = self._jobs
+        job = jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]
+        return registry.isolation_of(job.function) == "process"
+
+    def _pop(self) -> int:
+        self._runner.slots.waiting -= 1
+        return self._left.pop()
+
+    def _keep(self, left: list[int]) -> None:
+        self._runner.slots.waiting -= len(self._left) - len(left)
+        self._left = left
+        self._runner.slots.tell()
+
+    async def _sift(self) -> None:
+        """Give up the jobs under which workers have died too often, and run the suspicious ones alone."""
+        for index in self._left[::-1]:
+            crashes = self._claimed.crashes_under(index)
+            if index not in self._left:  # cancelled meanwhile
+                continue
+            if is_poison(crashes):
+                self._keep([other for other in self._left if other != index])
+                self._chunk.put(self._chunk.lose(index, self.job(index), crashes))
+            elif is_suspicious(crashes):
+                await self._run_alone(index)
+        if self._left:
+            await self._say_at_work(None)
+
+    async def _run_alone(self, index: int) -> None:
+        """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
+        await self._runner.slots.take()
+        if index not in self._left:
+            self._runner.slots.give()
+            return
+        self._keep([other for other in self._left if other != index])
+        await self._start_in_process(index, alone=True)
+        await self._chunk.until_idle()
+
+    async def _say_at_work(self, index: int | None) -> None:
+        """Say which job runs alone, or that all may run; without the lease none may."""
+        claimed = self._claimed
+        if not await self._runner.leases.say_at_work(claimed.chunk_id, claimed.payload.batch_id, index):
+            self._chunk.stop()
+            await asyncio.sleep(0)  # where the cancel comes out
+
+    async def _start_in_process(self, index: int, *, alone: bool = False) -> None:
+        """Start a job that has its slot in a process."""
+        self._at_door = index
+        process: Process | None = None
+        run: JobRun | None = None
+        try:
+            process = await self._runner.processes.take()
+            if alone:
+                await self._say_at_work(index)
+            if self._at_door is not None:  # else cancelled meanwhile
+                self._at_door = None
+                run = self._make_run(index, process)
+        except ProcessDiedError as error:  # none can be started
+            attempt = self._claimed.attempt(index)
+            self._chunk.put(self._chunk.rows.failed(index, self.job(index), error, attempt=attempt))
+        finally:
+            if run is None:
+                self._runner.slots.give()
+                if process is not None:
+                    self._runner.processes.give(process, is_fit=True)
+        if run is not None and process is not None:
+            process.report.deadline = time.monotonic() + run.limit
+            self._runner.reports[run] = process.report
+            self._chunk.enlist(run)
+            Lane(self, run)
+
+    def _make_run(self, index: int, process: Process | None = None) -> JobRun | None:
+        """Make a job's run; where it cannot start, that is its result."""
+        chunk, clocks, attempt = self._chunk, self._clocks, self._claimed.attempt(index)
+        # Into a process a job goes with its arguments as they have come.
+        job, arguments = (self.job(index), None) if process else read_call(self._jobs, index - self._first)
+        try:
+            function = registry.find(job.function)
+            args, kwargs = read_arguments(function, job, arguments)
+            if (late := clocks.late(job)) is not None:
+                chunk.put(chunk.rows.not_started(index, job, *late, attempt))
+                return None
+            call = self._runner.call(job, function, args, kwargs, process)
+            bounds = clocks.of(job, function)
+            silence = clocks.heartbeat_timeout(job, function)
+        except Exception as error:  # noqa: BLE001  # the validators of a job's own types may raise anything
+            chunk.put(chunk.rows.failed(index, job, error, attempt=attempt))
+            return None
+        chunk.note_start(index)
+        run = self._run_of(call, bounds, chunk, index, attempt, job, function, process)
+        if silence is not None:
+            run.silence = Silence(run, silence)
+        return run

@@ -1,0 +1,179 @@
+"""Serve what worker processes have counted, for Prometheus; needs prometheus_client (`pip install straggler[metrics]`).
+
+Each process writes its counts to a file (`workers.vitals.metrics`); here they are added up when somebody asks. What a
+process has counted stays counted when it is gone: no counter goes down because a worker was replaced.
+"""
+
+# ruff: noqa: PLC0415  # prometheus_client is an extra: it is imported where it is needed
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from protocol.errors import OptionError
+from workers.vitals.metrics import BUCKETS, Counts, Times
+
+# The processes' gauges that are added up.
+_SUMS = {
+    "slots": "Jobs that may run at a time.",
+    "slots_in_use": "Jobs that run.",
+    "abandoned_jobs": "Jobs that ignored their cancellation and still run on.",
+    "results_held": "Results that wait to be written to Redis.",
+    "memory_bytes": "Resident memory of the worker processes.",
+}
+
+
+def require() -> None:
+    """Make sure that metrics can be served.
+
+    Raises:
+        OptionError: If prometheus_client is not installed.
+    """
+    if find_spec("prometheus_client") is None:
+        raise OptionError("metrics need prometheus_client: pip install 'straggler[metrics]'")
+
+
+class Ledger:
+    """Add up what processes have counted: those that live, and those that are gone.
+
+    Args:
+        folder: Where their files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._gone = Counts()
+        self._lock = threading.Lock()
+
+    def read(self) -> tuple[Counts, list[Counts]]:
+        """Return what has been counted in all, and by each process that lives."""
+        with self._lock:
+            total = Counts()
+            living = []
+            total.merge(self._gone)
+            for path in sorted(self._folder.glob("*.alive")):
+                counts = _read(path.with_suffix(".json"))
+                total.merge(counts)
+                if _lives(path):
+                    living.append(counts)
+                else:
+                    self._gone.merge(_read(path.with_suffix(".json")))
+                    self._forget(path)
+            return total, living
+
+    def _forget(self, path: Path) -> None:
+        for suffix in (".json", ".new", ".alive"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+class Collector:
+    """Tell Prometheus what the ledger holds, under the names of docs/metrics.md.
+
+    Args:
+        ledger: The worker processes' counts.
+        recorded: Results that the supervisor has recorded itself: (function, status) -> how many.
+        deaths: How worker processes ended that did not end in order -> how many.
+    """
+
+    def __init__(self, ledger: Ledger, recorded: Counter[tuple[str, str]], deaths: Counter[str]) -> None:
+        self._ledger = ledger
+        self._recorded = recorded
+        self._deaths = deaths
+
+    def collect(self) -> Iterator[Any]:
+        """Make the metrics anew."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        counts, living = self._ledger.read()
+        for (function, status), number in dict(self._recorded).items():
+            counts.count(function, {status: number})
+        jobs = CounterMetricFamily("straggler_jobs", "Jobs that have their result.", labels=("function", "result"))
+        for function, statuses in sorted(counts.jobs.items()):
+            for status, number in sorted(statuses.items()):
+                jobs.add_metric((function, status), number)
+        yield jobs
+        yield _histogram("straggler_job_run_seconds", "How long jobs ran.", counts.run)
+        yield _histogram("straggler_job_wait_seconds", "How long jobs waited before they started.", counts.wait)
+        leases = CounterMetricFamily("straggler_lease_renewals", "Leases that were to be renewed.", labels=("outcome",))
+        leases.add_metric(("renewed",), counts.leases_renewed)
+        leases.add_metric(("lost",), counts.leases_lost)
+        yield leases
+        yield CounterMetricFamily("straggler_redis_retries", "Calls of Redis made again.", value=counts.redis_retries)
+        deaths = CounterMetricFamily(
+            "straggler_worker_deaths", "Worker processes that ended otherwise than in order.", labels=("cause",)
+        )
+        for cause in ("died", "killed"):
+            deaths.add_metric((cause,), self._deaths[cause])
+        yield deaths
+        yield GaugeMetricFamily("straggler_worker_processes", "Worker processes that live.", value=len(living))
+        for name, told in _SUMS.items():
+            value = sum(process.now.get(name, 0.0) for process in living)
+            yield GaugeMetricFamily(f"straggler_worker_{name}", told, value=value)
+        batches = len({batch for process in living for batch in process.batches})
+        yield GaugeMetricFamily("straggler_worker_batches", "Batches of which chunks are held.", value=batches)
+        lag = max((process.now.get("loop_lag_seconds", 0.0) for process in living), default=0.0)
+        yield GaugeMetricFamily(
+            "straggler_worker_loop_lag_seconds", "Longest lag of an event loop in the last seconds.", value=lag
+        )
+
+
+@contextmanager
+def serving(host: str, port: int, collector: Collector) -> Iterator[int]:
+    """Serve `/metrics` from a thread; yields the port.
+
+    Raises:
+        OptionError: If the address cannot be had.
+    """
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise OptionError(f"metrics cannot be served at {host}:{port}: {error.strerror or error}") from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _histogram(name: str, told: str, found: Mapping[str, Times]) -> Any:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(name, told, labels=("function",))
+    for function, times in sorted(found.items()):
+        seen, buckets = 0, []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), times.counts, strict=True):
+            seen += count
+            buckets.append((bound, float(seen)))
+        family.add_metric((function,), buckets, times.total)
+    return family
+
+
+def _read(path: Path) -> Counts:
+    try:
+        return Counts.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # it has just begun
+        return Counts()
+
+
+def _lives(path: Path) -> bool:
+    """Whether the process that made this file holds it still."""
+    with suppress(FileNotFoundError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
