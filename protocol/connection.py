@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
+from protocol.pool import QuickPool
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
@@ -86,7 +87,7 @@ def connect(url: str, *, patient: bool = True) -> ArqRedis:
             f"{url!r} is no Redis URL: use redis://host:6379/0, rediss://..., unix:///path/to.sock or memory://"
         )
     try:
-        pool = _memory_pool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme))
+        pool = _memory_pool(url) if scheme == "memory" else QuickPool.from_url(url, **_options(scheme))
     except ValueError as error:
         raise OptionError(f"{url!r} is no Redis URL: {error}") from None
     if patient:
