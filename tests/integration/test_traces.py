@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from producer.producer import Producer
 from protocol.settings import Settings
 from straggler import embedded
 from tests.conftest import ROOT, StartProcess, StartWorker
+from tests.examples import blocks
 from tests.jobs import fail, hang, square
 from tests.traced_jobs import described
 from workers.calling.tracing import find_tracing
@@ -144,7 +144,7 @@ def test_straggler_alone_imports_no_opentelemetry() -> None:
 
 
 def test_example_of_the_page_traces_jobs(tmp_path: Path) -> None:
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL)
+    [example] = blocks(["metrics"])
     code = "\nfrom straggler import job\n\n@job\nasync def twice(number: int) -> int:\n    return 2 * number\n"
     (tmp_path / "jobs.py").write_text(example + code)
     (tmp_path / "rows.txt").write_text("1\n2\n")
