@@ -17,8 +17,9 @@ from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
-from protocol.connection import Call, Scripts, _source, connect, encode_payload
+from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
+from protocol.lua import source
 from protocol.recording import Over, encode_common, encode_row, record_rows
 from tests.conftest import until
 from tests.jobs import fail, report, square
@@ -401,7 +402,7 @@ async def test_batch_that_has_ended_ends_no_second_time(
 ) -> None:
     await (await _record_the_last_before_a_callback(producer, hands[0]))()
     before = snapshot(redis)
-    assert redis.eval(f"{_source('ending')}\nreturn end_if_complete(KEYS[1]) and 1 or 0", 1, keys.batch("b")) == 0
+    assert redis.eval(f"{source('ending')}\nreturn end_if_complete(KEYS[1]) and 1 or 0", 1, keys.batch("b")) == 0
     assert snapshot(redis) == before
 
 
