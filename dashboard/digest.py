@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from typing import Any
@@ -18,10 +17,10 @@ from dashboard.index import Index
 from dashboard.lanes import Lanes
 from producer.pictures.durations import Durations, Histogram
 from protocol.batches import STATUSES
+from protocol.facts import Facts, Successes
 from protocol.results import FailureResult, Result
 
 _PLACES = {status: place for place, status in enumerate(STATUSES)}
-_SUCCESS = Fingerprint("success", "")
 # Kinds of endings beyond this many are told by their error's type alone, beyond twice as many by their status.
 _MOST_GROUPS = 200
 _MOST_FUNCTIONS = 50
@@ -67,16 +66,12 @@ class Digest:
         self._groups: dict[Fingerprint, Group] = {}
         self._slowest: list[tuple[float, int]] = []
 
-    def add_entry(self, entry: str, results: Sequence[Result[Any]], start: int = 0) -> None:
-        """Count the results of one entry of the stream, or some of them.
-
-        Args:
-            entry: Its id.
-            results: Its results.
-            start: How many of the entry's stand before them.
-        """
+    def add_entry(self, entry: str, facts: Facts) -> None:
+        """Count the results of one entry of the stream, whose id this is."""
         self.index.begin_entry(entry)
-        for offset, result in enumerate(results, start):
+        for successes in facts.successes:
+            self._add_successes(successes)
+        for offset, result in facts.others:
             self._add(offset, result)
 
     @property
@@ -101,41 +96,57 @@ class Digest:
         """Return the rows of the longest runs, the longest first."""
         return [row for _, row in sorted(self._slowest, reverse=True)]
 
-    def _add(self, offset: int, result: Result[Any]) -> None:
-        status = result.status
-        self.counts[status] += 1
-        row = self.index.add(offset, result.index, result.key, succeeded=status == "success")
-        if status != "success":
-            self._add_to_group(result, row)
-        if row is not None:
-            self.rows_of[status].append(row)
-        if result.started_at is not None:
-            self._add_times(result, result.started_at, row)
+    def _add_successes(self, successes: Successes) -> None:
+        columns, offsets, keys = successes
+        started, took = columns.started, columns.took
+        self.counts["success"] += len(took)
+        rows = self.index.extend(offsets, columns.indexes, keys, succeeded=True)
+        self.rows_of["success"].extend(rows)
+        if columns.enqueued_at is not None:
+            waited = round(columns.enqueued_at * 1e6) - columns.at
+            self.waits.add_all(Durations.of([(start - waited) / 1e6 for start in started]), "success")
+        runs = Durations.of([duration / 1e6 for duration in took])
+        self.runs.add_all(runs, "success")
+        self._runs_of_function(columns.function).add_all(runs)
+        self.lanes.add_all(columns.worker or "", columns.at / 1e6, started, took, _PLACES["success"])
+        if len(self._slowest) < _SLOWEST or max(took) / 1e6 > self._slowest[0][0]:
+            for row, duration in zip(rows, took, strict=False):
+                self._note_slow(duration / 1e6, row)
 
-    def _add_times(self, result: Result[Any], started_at: float, row: int | None) -> None:
+    def _add(self, offset: int, result: Result[Any]) -> None:
+        self.counts[result.status] += 1
+        rows = self.index.extend((offset,), (result.index,), (result.key,), succeeded=False)
+        self._add_to_group(result, rows)
+        self.rows_of[result.status].extend(rows)
+        if result.started_at is not None:
+            self._add_times(result, result.started_at, rows)
+
+    def _add_times(self, result: Result[Any], started_at: float, rows: range) -> None:
         if result.enqueued_at is not None:
             self.waits.add(started_at - result.enqueued_at, result.status)
         if result.finished_at is None:
             return
         duration = max(0.0, result.finished_at - started_at)
         self.runs.add(duration, result.status)
-        self._count_run(result.function, duration)
+        self._runs_of_function(result.function).add(duration)
         self.lanes.add(result.worker or "", started_at, result.finished_at, _PLACES[result.status])
-        if row is None:
-            return
+        for row in rows:
+            self._note_slow(duration, row)
+
+    def _note_slow(self, duration: float, row: int) -> None:
         if len(self._slowest) < _SLOWEST:
             heappush(self._slowest, (duration, row))
         elif duration > self._slowest[0][0]:
             heapreplace(self._slowest, (duration, row))
 
-    def _count_run(self, function: str, duration: float) -> None:
+    def _runs_of_function(self, function: str) -> Durations:
         found = self._runs_of.get(function)
         if found is None:
             name = function if len(self._runs_of) < _MOST_FUNCTIONS else ""
             found = self._runs_of.setdefault(name, Durations())
-        found.add(duration)
+        return found
 
-    def _add_to_group(self, result: Result[Any], row: int | None) -> None:
+    def _add_to_group(self, result: Result[Any], rows: range) -> None:
         mark = fingerprint(result)
         if mark not in self._groups and len(self._groups) >= _MOST_GROUPS:
             mark = mark._replace(pattern="(various messages)")
@@ -145,5 +156,4 @@ class Digest:
         if group is None:
             group = self._groups[mark] = Group(mark, result)
         group.count += 1
-        if row is not None:
-            group.rows.append(row)
+        group.rows.extend(rows)

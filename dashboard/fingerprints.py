@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -48,7 +49,11 @@ def fingerprint(result: Result[Any]) -> Fingerprint:
 
 def normalise(message: str) -> str:
     """Leave of a message's first line what does not differ from job to job."""
-    line = message.strip().partition("\n")[0][:_LENGTH]
+    return _normalise(message.strip().partition("\n")[0][:_LENGTH])
+
+
+@lru_cache(1024)
+def _normalise(line: str) -> str:
     for variable, word in _VARIABLE:
         line = variable.sub(word, line)
     return line

@@ -19,7 +19,7 @@ from dashboard.idleness import Idleness
 from dashboard.pace import Paces, Speed
 from producer.overview.running import read_running
 from producer.producer import Producer
-from producer.records import START, Record, read_page
+from producer.records import START, read_page
 from producer.status import parse_options, parse_status, read_header
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.errors import StragglerError
@@ -35,12 +35,11 @@ _LINGER = 60.0
 # about this long to read, s.
 _FEWEST_ENTRIES, _MOST_ENTRIES = 1, 128
 _READ = 0.01
-# Results digested in one go (some 3 ms): a page that somebody asks for does not wait longer for its turn.
-_RESULTS_A_STEP = 256
-# How much of a core the reading may take while the batch runs: on a machine with nothing to spare, and of what one has
-# to spare; beyond the first so many seconds of a core, which read some thousand results. And after the batch's end.
-_SHARE_OF_BUSY, _SHARE_OF_IDLE, _SHARE_AT_THE_END = 1 / 100, 0.5, 0.6
-_AT_FIRST = 0.05
+# How much of a core the reading may take while the batch runs: on a busy machine (5,000 results a second),
+# and of what one has to spare, but no more than is of use; beyond the first so many seconds of a core, which read some
+# 20,000 results. And after the batch's end.
+_SHARE_OF_BUSY, _SHARE_OF_IDLE, _SHARE_AT_MOST, _SHARE_AT_THE_END = 1 / 200, 0.5, 0.1, 0.6
+_AT_FIRST = 0.02
 _LONGEST_REST = 2.0
 # Between two looks at a stream that has been read to its end, s.
 _PAUSE = 0.5
@@ -175,9 +174,11 @@ class Follower:
         began, digest = time.thread_time(), self.digest
         page = await read_page(self._producer.redis, self.batch_id, self._after, self._entries)
         for record in page.records:
-            await self._take(digest, record)
-        if digest is not self.digest:
-            return
+            if digest is not self.digest:  # another batch of the same id stands there now
+                return
+            digest.add_entry(record.entry, record.facts)
+            self._after = record.entry
+            await asyncio.sleep(0)  # a page that somebody asks for waits no longer for its turn
         self.is_read = page.is_last
         if page.is_last or not page.records:
             self._caught_up.set()
@@ -192,11 +193,4 @@ class Follower:
     def _share(self) -> float:
         if self.status.complete:
             return _SHARE_AT_THE_END
-        return max(_SHARE_OF_BUSY, min(_SHARE_OF_IDLE * self._idleness.cores(), _SHARE_AT_THE_END))
-
-    async def _take(self, digest: Digest, record: Record) -> None:
-        for start in range(0, len(record.results), _RESULTS_A_STEP):
-            digest.add_entry(record.entry, record.results[start : start + _RESULTS_A_STEP], start)
-            await asyncio.sleep(0)
-        if digest is self.digest:
-            self._after = record.entry
+        return max(_SHARE_OF_BUSY, min(_SHARE_OF_IDLE * self._idleness.cores(), _SHARE_AT_MOST))

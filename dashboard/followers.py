@@ -9,9 +9,9 @@ from dashboard.pace import Paces
 from producer.producer import Producer
 from protocol.errors import BatchNotFoundError
 
-# What is known of this many batches is kept, and of no more than so many results in all (about 25 bytes each).
+# What is known of this many batches is kept, and takes no more than so many bytes in all: some 20 a result and its key.
 _MOST_BATCHES = 32
-_MOST_RESULTS = 4_000_000
+_MOST_BYTES = 128 << 20
 
 
 class Followers:
@@ -61,9 +61,9 @@ class Followers:
 
     async def _make_room(self) -> None:
         """Forget whom nobody has looked at for the longest time."""
-        while len(self._followers) > 1 and (len(self._followers) > _MOST_BATCHES or self._results() > _MOST_RESULTS):
+        while len(self._followers) > 1 and (len(self._followers) > _MOST_BATCHES or self._bytes() > _MOST_BYTES):
             _, oldest = self._followers.popitem(last=False)
             await oldest.close()
 
-    def _results(self) -> int:
-        return sum(len(follower.digest.index) for follower in self._followers.values() if follower.is_known)
+    def _bytes(self) -> int:
+        return sum(follower.digest.index.size for follower in self._followers.values() if follower.is_known)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-from zlib import crc32
+
+from dashboard.keytexts import KeyTexts
 
 MOST_ROWS = 1_000_000
 """Results that are indexed whatever they are; beyond them, those that did not succeed, as many again."""
@@ -23,6 +24,10 @@ class Index:
 
     Args:
         most: Rows beyond which only what did not succeed is taken, and beyond twice as many nothing.
+
+    Attributes:
+        keys: The rows by their keys.
+        skipped: How many results there was no room for.
     """
 
     def __init__(self, most: int = MOST_ROWS) -> None:
@@ -33,11 +38,17 @@ class Index:
         self._entry = array("I")
         self._offset = array("H")
         self._job = array("I")
-        self._key = array("I")
+        self.keys = KeyTexts()
         self.skipped = 0
 
     def __len__(self) -> int:
         return len(self._job)
+
+    @property
+    def size(self) -> int:
+        """What it takes, bytes, with the row's number in a list of those of its status."""
+        columns = (self._entry_ms, self._entry_seq, self._entry, self._offset, self._job, self._job, self._job)
+        return sum(column.itemsize * len(column) for column in columns) + self.keys.size
 
     def begin_entry(self, entry: str) -> None:
         """Say which entry the next results are of."""
@@ -45,16 +56,20 @@ class Index:
         self._entry_ms.append(int(milliseconds))
         self._entry_seq.append(int(sequence))
 
-    def add(self, offset: int, job: int, key: str | None, *, succeeded: bool) -> int | None:
-        """Take in one result; returns its row, or None if there is no room for it."""
-        if len(self._job) >= (self._most if succeeded else 2 * self._most):
-            self.skipped += 1
-            return None
-        self._entry.append(len(self._entry_ms) - 1)
-        self._offset.append(offset)
-        self._job.append(job)
-        self._key.append(_hash(key))
-        return len(self._job) - 1
+    def extend(
+        self, offsets: Sequence[int], jobs: Sequence[int], keys: Sequence[str | None] | None, *, succeeded: bool
+    ) -> range:
+        """Take in results of one entry; returns their rows: of the first ones, if there is not room for all."""
+        first = len(self._job)
+        room = max(0, (self._most if succeeded else 2 * self._most) - first)
+        if len(jobs) > room:
+            self.skipped += len(jobs) - room
+            offsets, jobs, keys = offsets[:room], jobs[:room], keys and keys[:room]
+        self._entry.extend(array("I", [len(self._entry_ms) - 1]) * len(jobs))
+        self._offset.extend(offsets)
+        self._job.extend(jobs)
+        self.keys.extend(keys, len(jobs))
+        return range(first, len(self._job))
 
     def position(self, row: int) -> Position:
         """Tell where a row's result stands."""
@@ -71,23 +86,7 @@ class Index:
 
     def row_of(self, job: int) -> int | None:
         """Find a job's row."""
-        return next(_rows_with(self._job, job), None) if 0 <= job < 1 << 32 else None
-
-    def rows_with_key(self, key: str) -> Iterator[int]:
-        """Find the rows whose job may have this key: few others are among them."""
-        return _rows_with(self._key, _hash(key))
-
-
-def _hash(key: str | None) -> int:
-    return crc32(key.encode(errors="surrogatepass")) if key is not None else 0
-
-
-def _rows_with(column: array[int], value: int) -> Iterator[int]:
-    at = 0
-    while True:
         try:
-            at = column.index(value, at)
+            return self._job.index(job)
         except ValueError:
-            return
-        yield at
-        at += 1
+            return None

@@ -13,8 +13,6 @@ from protocol.jobs import JobSpec
 from protocol.results import Result
 from protocol.running import RunningJob
 
-_CANDIDATES = 25
-
 
 class Event(NamedTuple):
     """Something that happened to a job, Unix s on Redis' clock."""
@@ -97,17 +95,3 @@ async def read_life(producer: Producer, follower: Follower, index: int) -> Life:
         None if row is None else digest.index.recorded_at(row),
         running if result is None else None,
     )
-
-
-async def find_by_key(producer: Producer, follower: Follower, key: str) -> int | None:
-    """Find the job of this key among those that run or whose result has been read; the first of several.
-
-    Raises:
-        ProtocolError: If the stream is not ours.
-    """
-    digest = follower.digest
-    rows = [row for _, row in zip(range(_CANDIDATES), digest.index.rows_with_key(key), strict=False)]
-    results = await read_results(producer, follower.batch_id, [digest.index.position(row) for row in rows])
-    found = [result.index for result in results if result is not None and result.key == key]
-    found += [job.index for job in follower.running if job.key == key]
-    return found[0] if found else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocol.batches import STATUSES
@@ -66,8 +67,33 @@ class Lanes:
         """Take note of a run; `status` is its place in STATUSES."""
         start = max(0.0, started_at - self.origin)
         end = max(start, finished_at - self.origin)
+        self._add(worker, start, end, end - start, status)
+
+    def add_all(self, worker: str, at: float, starts: Sequence[int], took: Sequence[int], status: int) -> None:
+        """Take note of runs on one worker: when each started, us after `at`, and how long it took, us.
+
+        Those that follow each other within a column are laid into one lane together, for a tenth of what each alone
+        takes.
+        """
+        zero = at - self.origin
+        first, last, busy, edge = 0.0, -1.0, 0.0, 0.0
+        for started, lasted in zip(starts, took, strict=True):
+            start = max(0.0, zero + started / 1e6)
+            end = start + lasted / 1e6
+            if last <= start and end < edge:
+                busy += end - start
+            else:
+                if last >= 0:
+                    self._add(worker, first, last, busy, status)
+                first, busy = start, end - start
+                edge = (int(start / self.width) + 1) * self.width
+            last = end
+        if last >= 0:
+            self._add(worker, first, last, busy, status)
+
+    def _add(self, worker: str, start: float, end: float, busy: float, status: int) -> None:
         self._make_room(end)
-        self._fill(self._rows[self._row(worker, start, end)], start, end, status)
+        self._fill(self._rows[self._row(worker, start, end)], start, end, busy, status)
 
     def rows(self) -> list[Row]:
         """Return the rows, those of a worker together, the workers by name."""
@@ -96,11 +122,11 @@ class Lanes:
                 row.halve()
             self.width *= 2
 
-    def _fill(self, row: Row, start: float, end: float, status: int) -> None:
+    def _fill(self, row: Row, start: float, end: float, busy: float, status: int) -> None:
         width, cells = self.width, row.cells
         first, last = int(start / width), int(end / width)
         if first == last:
-            cells[first * _KINDS + status] += max(end - start, _BRIEFEST)
+            cells[first * _KINDS + status] += max(busy, _BRIEFEST)
             return
         cells[first * _KINDS + status] += (first + 1) * width - start
         for column in range(first + 1, last):

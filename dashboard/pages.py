@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.requests import Request
@@ -12,10 +13,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from dashboard.access import Session
 from dashboard.drawings import describe, stack
 from dashboard.follower import Follower
-from dashboard.job import find_by_key, read_life
+from dashboard.job import read_life
 from dashboard.parts import Part, Parts, batch_parts
 from dashboard.rendering import render
+from dashboard.search import find_jobs, searched
 from dashboard.state import State
+from dashboard.table import KEY
 from producer.overview.floor import read_floor
 from producer.overview.metrics import CONTENT_TYPE, exposition
 from producer.overview.running import read_running
@@ -94,14 +97,14 @@ async def one_job(request: Request) -> Response:
 
 
 async def find_job(request: Request) -> Response:
-    """Go to the job of a number or a key."""
-    follower, wanted = await follower_of(request), request.query_params.get("job", "").strip()[:1024]
-    index = await find_by_key(state_of(request).producer, follower, wanted)
-    if index is None and wanted.lstrip("#").isdecimal() and int(wanted.lstrip("#")) < follower.status.total:
-        index = int(wanted.lstrip("#"))
-    if index is not None:
-        return RedirectResponse(f"/batches/{follower.batch_id}/jobs/{index}", 303)
-    text = f"No job of number or key “{wanted}” has been found among the {follower.digest.count:,} results read so far."
+    """Go to the job of a number or a key, or to those whose key holds what was given."""
+    follower, wanted = await follower_of(request), request.query_params.get("job", "").strip()[:_LONGEST_QUERY]
+    found, at = await find_jobs(state_of(request).producer, follower, wanted), f"/batches/{follower.batch_id}"
+    if len(found) == 1:
+        return RedirectResponse(f"{at}/jobs/{found[0]}", 303)
+    if found:
+        return RedirectResponse(f"{at}?show={quote(KEY + wanted)}#results", 303)
+    text = f"No job has the number “{wanted}”, and no key holds it. Searched: {searched(follower)}."
     return page(request, "message.html", 404, title="No such job", text=text)
 
 

@@ -15,9 +15,10 @@ from dashboard.digest import Digest
 from dashboard.drawings import describe, histogram, stack, stream
 from dashboard.follower import Follower
 from dashboard.rendering import render
+from dashboard.search import running_with, searched
 from dashboard.state import State
 from dashboard.stragglers import stragglers
-from dashboard.table import read_table
+from dashboard.table import KEY, PAGE, read_table
 from protocol.batches import STATUSES
 
 Draw = Callable[[], Awaitable[str]]
@@ -95,7 +96,10 @@ def batch_parts(state: State, follower: Follower, show: str, page: int, csrf: st
 
     async def draw_results() -> str:
         table = await read_table(state.producer, follower, show, page)
-        return render("batch/results.html", **shared, table=table, follower=follower, statuses=STATUSES)
+        found: dict[str, Any] = {"searched": None, "running": ()}
+        if show.startswith(KEY):
+            found = {"searched": searched(follower), "running": running_with(follower, show.removeprefix(KEY))[:PAGE]}
+        return render("batch/results.html", **shared, table=table, statuses=STATUSES, **found)
 
     unsuccessful = [status for status in STATUSES[1:] if getattr(follower.status, status)]
     may_do = (follower.status.complete, *unsuccessful)

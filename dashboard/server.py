@@ -7,7 +7,9 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+import anyio
 import uvicorn
+from starlette.applications import Starlette
 
 from dashboard.access import Access
 from dashboard.app import make_app
@@ -18,17 +20,29 @@ from protocol.errors import UsageError
 _FAREWELL = 1
 
 
-async def serve(producer: Producer, access: Access, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve on a socket that listens, until told to stop.
+async def get_ready(producer: Producer, access: Access) -> Starlette:
+    """Make the application, and whatever else its first visitor would wait for or a running batch pay for.
 
     Args:
         producer: Whose Redis is shown.
         access: Who may do what.
+    """
+    app = make_app(producer, access)
+    async with anyio.create_task_group():
+        pass  # imports what Starlette streams with: 0.1 s
+    return app
+
+
+async def serve(app: Starlette, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve on a socket that listens, until told to stop.
+
+    Args:
+        app: What is served.
         listener: The socket.
         stop: Set when it is to stop.
     """
     config = uvicorn.Config(
-        make_app(producer, access),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -18,6 +18,11 @@ from protocol.results import CancelledResult, FailureResult, LostResult, Result,
 
 PAGE = 25
 SLOWEST = "slowest"
+KEY = "key:"
+"""Before a part of keys: results whose job's key holds it."""
+
+# More rows of one part are not looked for.
+MOST_FOUND = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Table:
     """One page of results, newest first.
 
     Args:
-        show: A status, a group's id, `slowest`, or nothing: which results there are.
+        show: A status, a group's id, `slowest`, `key:` and a part of keys, or nothing: which results there are.
         title: That in words.
         number: Of the page, from 0.
         total: How many results there are, on all pages.
@@ -116,6 +121,8 @@ def _choose(digest: Digest, show: str) -> tuple[str, Sequence[int]]:
         return LABELS[show], digest.rows_of[show]
     if show == SLOWEST:
         return "the slowest", digest.slowest()[::-1]
+    if show.startswith(KEY):
+        return f"key has “{show.removeprefix(KEY)}”", digest.index.keys.find(show.removeprefix(KEY), MOST_FOUND)
     group = digest.group(show) if show else None
     if group is not None:
         mark = group.fingerprint

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from producer.spoilt import naming, raise_named
 from protocol import keys
 from protocol.connection import ArqRedis
+from protocol.facts import Facts, decode_facts
 from protocol.results import Result, decode_entry
 
 START = "0-0"
@@ -15,10 +16,10 @@ START = "0-0"
 
 
 class Record(NamedTuple):
-    """One entry of a batch's stream: its id, which begins with the time at which it was recorded, ms; its results."""
+    """One entry of a batch's stream: its id, which begins with the time at which it was recorded, ms; what it tells."""
 
     entry: str
-    results: list[Result[Any]]
+    facts: Facts
 
 
 class Page(NamedTuple):
@@ -39,7 +40,7 @@ async def read_page(redis: ArqRedis, batch_id: str, after: str, count: int) -> P
         streams = await redis.xread({key: after}, count=count)
     entries = streams[0][1] if streams else []
     return Page(
-        [Record(name.decode(), decode_entry(batch_id, entry, key)) for name, entry in entries if b"end" not in entry],
+        [Record(name.decode(), decode_facts(batch_id, entry, key)) for name, entry in entries if b"end" not in entry],
         any(b"end" in entry for _, entry in entries),
     )
 

@@ -7,8 +7,12 @@ how exact a percentile is.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
 
 from protocol.batches import STATUSES
 
@@ -28,12 +32,33 @@ class Durations:
         self.longest = 0.0
         self.shortest = math.inf
 
+    @classmethod
+    def of(cls, durations: Sequence[float]) -> Self:
+        """Count many durations, s, for a tenth of what each alone takes; below 0 they are none."""
+        made, ordered = cls(), sorted(durations)
+        if ordered:
+            made._buckets.update(_count(ordered))
+            made.count = len(ordered)
+            made.shortest, made.longest = max(0.0, ordered[0]), max(0.0, ordered[-1])
+        return made
+
+    def add_all(self, others: Durations) -> None:
+        """Count what others have counted, too."""
+        self._buckets.update(others._buckets)
+        self.count += others.count
+        self.longest = max(self.longest, others.longest)
+        self.shortest = min(self.shortest, others.shortest)
+
     def add(self, duration: float) -> None:
         """Count one duration, s."""
         self._buckets[_bucket(duration)] += 1
         self.count += 1
         self.longest = max(self.longest, duration)
         self.shortest = min(self.shortest, duration)
+
+    def buckets(self) -> Counter[int]:
+        """Tell how many there are in each bucket, of which the first begins at 1 us."""
+        return self._buckets
 
     def percentile(self, share: float) -> float:
         """Return the duration, s, within 1 %, that this share of the jobs did not exceed (nearest rank)."""
@@ -72,6 +97,11 @@ class Histogram:
         self._by_status[status][_bucket(duration)] += 1
         self.all.add(duration)
 
+    def add_all(self, durations: Durations, status: str) -> None:
+        """Count many durations that ended in one status."""
+        self._by_status[status].update(durations.buckets())
+        self.all.add_all(durations)
+
     def bars(self, most: int = 40) -> list[Bar]:
         """Return bars of equal width on a logarithmic scale, from the shortest duration to the longest."""
         found = [bucket for counts in self._by_status.values() for bucket in counts]
@@ -92,6 +122,17 @@ class Histogram:
 
 def _bucket(duration: float) -> int:
     return max(0, round(math.log(max(duration, _SHORTEST) / _SHORTEST) / _LOG_STEP))
+
+
+def _count(ordered: Sequence[float]) -> Mapping[int, int]:
+    """Count sorted durations by their buckets."""
+    low, high = _bucket(ordered[0]), _bucket(ordered[-1])
+    if high - low >= len(ordered) // 2:
+        return Counter(map(_bucket, ordered))
+    # Most lie close together, so looking for the edges between them is less work than a logarithm for each.
+    edges = [bisect_left(ordered, _edge(bucket)) for bucket in range(low + 1, high + 1)]
+    counts = zip(range(low, high + 1), pairwise([0, *edges, len(ordered)]), strict=True)
+    return {bucket: stop - start for bucket, (start, stop) in counts if stop > start}
 
 
 def _edge(bucket: int) -> float:

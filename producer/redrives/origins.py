@@ -130,7 +130,7 @@ async def _choose(redis: ArqRedis, batch_id: str, selection: Selection) -> Bits:
     while order(at) < last:
         page = await read_page(redis, batch_id, at, ENTRIES_A_READ)
         for record in page.records:
-            for result in record.results:
+            for _, result in record.facts.others:  # those that succeeded are never chosen
                 if selection.takes(result):
                     chosen.add(result.index)
         if page.is_last or not page.records:

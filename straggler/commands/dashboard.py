@@ -22,7 +22,7 @@ def dashboard(
 ) -> int:
     """Serve until told to stop."""
     set_up_logs(place.settings, verbose=verbose)
-    token = _token(place, token, allow_actions=allow_actions)
+    token = _token(place, token, allow_actions=allow_actions or place.settings.dashboard_actions)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"the dashboard needs {', '.join(missing)}: pip install 'straggler[dashboard]'")
@@ -31,16 +31,17 @@ def dashboard(
 
 async def _serve(place: Place, host: str, port: int, token: str | None, hosts: list[str]) -> int:
     from dashboard.access import Access, is_loopback, known_hosts  # noqa: PLC0415  # of an extra
-    from dashboard.server import listen, serve  # noqa: PLC0415
+    from dashboard.server import get_ready, listen, serve  # noqa: PLC0415
 
     async with place.producer() as producer:
         with listen(host, port) as listener:
+            app = await get_ready(producer, Access(token, known_hosts(host, hosts)))
             bound = listener.getsockname()[1]
             name = f"[{host}]" if ":" in host else host
             say(f"dashboard on http://{name}:{bound}/ (Ctrl-C stops it)")
             if not is_loopback(host):
                 say("everybody who reaches this address may read all batches, their arguments and values included")
-            await serve(producer, Access(token, known_hosts(host, hosts)), listener, _told_to_stop())
+            await serve(app, listener, _told_to_stop())
     return SUCCEEDED
 
 

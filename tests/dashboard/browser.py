@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, ViewportSize, async_playwright
 
 from dashboard.access import Access, known_hosts
-from dashboard.server import listen, serve
+from dashboard.server import get_ready, listen, serve
 from producer.producer import Producer
 
 CHROMIUM = shutil.which("chromium")
@@ -75,7 +75,8 @@ async def served(producer: Producer, token: str | None = None) -> AsyncIterator[
     """Serve a dashboard on a free port of this machine; yields its address."""
     with listen("127.0.0.1", 0) as listener:
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(producer, Access(token, known_hosts("127.0.0.1", [])), listener, stop))
+        app = await get_ready(producer, Access(token, known_hosts("127.0.0.1", [])))
+        serving = asyncio.create_task(serve(app, listener, stop))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

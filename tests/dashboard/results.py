@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.results import CancelledResult, FailureResult, LostResult, SuccessResult, TimeoutResult
+from protocol.facts import Facts, decode_facts
+from protocol.recording import encode_row
+from protocol.results import CancelledResult, FailureResult, LostResult, Result, SuccessResult, TimeoutResult
 
 
 def _common(index: int, given: dict[str, Any]) -> dict[str, Any]:
@@ -31,3 +33,9 @@ def cancelled(index: int = 0, reason: str = "", **given: Any) -> CancelledResult
 
 def lost(index: int = 0, reason: str = "the worker died", **given: Any) -> LostResult:
     return LostResult(reason=reason, **_common(index, given))
+
+
+def facts_of(*results: Result[Any]) -> Facts:
+    """Write results as one entry of a stream, and read what counts."""
+    rows = b",".join(encode_row(**result.model_dump(exclude={"job_id"})) for result in results)
+    return decode_facts("b", {b"common": b'{"function": "fetch"}', b"rows": b"[%b]" % rows}, "key")

@@ -10,14 +10,15 @@ from dashboard import digest as digest_module
 from dashboard.digest import Digest
 from dashboard.fingerprints import fingerprint, normalise
 from dashboard.index import Index, Position
+from dashboard.keytexts import KeyTexts, holds
 from protocol.results import Result
-from tests.dashboard.results import cancelled, failure, lost, success, timeout
+from tests.dashboard.results import cancelled, facts_of, failure, lost, success, timeout
 
 
 def digest_of(*results: Result[Any]) -> Digest:
     made = Digest(100.0)
     for number, result in enumerate(results):
-        made.add_entry(f"{1000 + number}-0", [result])
+        made.add_entry(f"{1000 + number}-0", facts_of(result))
     return made
 
 
@@ -134,9 +135,9 @@ def test_very_many_functions_are_told_together(monkeypatch: pytest.MonkeyPatch) 
 def test_index_tells_where_each_result_stands() -> None:
     index = Index()
     index.begin_entry("1700000000123-4")
-    rows = [index.add(offset, job, f"k{job}", succeeded=True) for offset, job in enumerate((7, 3))]
+    rows = [*index.extend((0, 1), (7, 3), ("k7", "k3"), succeeded=True)]
     index.begin_entry("1700000000999-0")
-    rows.append(index.add(0, 5, None, succeeded=False))
+    rows += index.extend((0,), (5,), None, succeeded=False)
     assert rows == [0, 1, 2]
     assert [index.position(row) for row in range(3)] == [
         Position("1700000000123-4", 0), Position("1700000000123-4", 1), Position("1700000000999-0", 0),
@@ -144,31 +145,69 @@ def test_index_tells_where_each_result_stands() -> None:
     assert index.recorded_at(2) == 1700000000.999
     assert index.row_of(3) == 1
     assert (index.row_of(4), index.row_of(-1), index.row_of(1 << 40)) == (None, None, None)
-    assert list(index.rows_with_key("k3")) == [1]
-    assert list(index.rows_with_key("k4")) == []
 
 
 def test_index_takes_so_many_and_beyond_them_what_did_not_succeed() -> None:
     index = Index(most=2)
     index.begin_entry("1-0")
-    rows = [index.add(0, job, None, succeeded=True) for job in range(4)]
-    rows += [index.add(0, job, None, succeeded=False) for job in range(4, 8)]
-    assert rows == [0, 1, None, None, 2, 3, None, None]
+    assert [*index.extend(range(4), range(4), None, succeeded=True)] == [0, 1]
+    assert [*index.extend(range(4), range(4, 8), ["a"] * 4, succeeded=False)] == [2, 3]
     assert (len(index), index.skipped) == (4, 4)
+    assert index.jobs(index.keys.find("a", 9)) == [4, 5]
 
 
 def test_index_of_a_million_results_takes_some_20_bytes_each() -> None:
     index = Index()
     index.begin_entry("1700000000123-4")
-    for job in range(10_000):
-        index.add(job % 256, job, None, succeeded=True)
-    columns = [getattr(index, name) for name in ("_entry", "_offset", "_job", "_key")]
-    assert sum(column.itemsize for column in columns) <= 20
+    index.extend([number % 256 for number in range(10_000)], range(10_000), None, succeeded=True)
+    assert index.size <= 25 * 10_000
+
+
+# ---- keys
+
+
+def test_keys_are_found_by_a_part_the_very_key_last_and_before_it_what_begins_so() -> None:
+    keys = KeyTexts()
+    keys.extend(["user-1", "new user-1", "USER-12", "other"], 4)
+    keys.extend(None, 2)
+    keys.extend([None, "user-1", "two\nlines", None], 4)
+    assert keys.find("User-1", 99) == [1, 2, 0, 7]
+    assert keys.find("r-12", 99) == [2]
+    assert keys.find("two lines", 99) == [8]
+    assert keys.find("none", 99) == []
+    assert len(keys) == 10
+    assert [row for row in range(4) if holds(["user-1", "new user-1", "USER-12", None][row], "uSeR-12")] == [2]
+
+
+def test_of_very_many_keys_the_very_key_is_found_all_the_same() -> None:
+    keys = KeyTexts()
+    keys.extend([f"user-{number}" for number in range(1000)], 1000)
+    found = keys.find("user-99", 10)
+    assert len(found) == 10
+    assert found[-1] == 99
+
+
+def test_keys_past_their_limit_are_not_taken_and_that_is_known() -> None:
+    keys = KeyTexts(most_bytes=20)
+    for number in range(9):
+        keys.extend([f"key-{number}"], 1)
+    assert len(keys) == 4
+    assert keys.find("key-3", 9) == [3]
+    assert keys.find("key-8", 9) == []
+    assert keys.size < 40
+
+
+def test_a_key_of_any_letters_is_found() -> None:
+    keys = KeyTexts()
+    keys.extend(["\ud800 \x00", "straße", "x" * 5000], 3)
+    assert keys.find("\ud800", 9) == [0]
+    assert keys.find("STRASSE", 9) == [1]
+    assert keys.find("x" * 300, 9) == [2]
 
 
 def test_digest_counts_what_its_index_has_no_room_for() -> None:
     known = Digest(100.0, Index(most=1))
-    known.add_entry("1-0", [success(0), success(1), failure(2), failure(3)])
+    known.add_entry("1-0", facts_of(success(0), success(1), failure(2), failure(3)))
     assert known.count == 4
     assert known.counts["failure"] == 2
     [group] = known.groups()

@@ -60,6 +60,24 @@ def test_rows_of_a_worker_stand_together() -> None:
     assert [row.worker for row in lanes.rows()] == ["a", "a", "b", "b"]
 
 
+def test_runs_taken_in_together_fill_the_cells_that_they_fill_alone() -> None:
+    single, at_once = Lanes(0.0), Lanes(0.0)
+    # One after the other, within a column and beyond it; two at a time; one before time began, one that took none.
+    starts = [0, 1000, 2000, 2500, 9000, 9000, 9100, 20_000, -5000, 30_000]
+    took = [1000, 900, 500, 4000, 100, 200, 1000, 300_000, 6000, 0]
+    for start, lasted in zip(starts, took, strict=True):
+        single.add("w", 1.0 + start / 1e6, 1.0 + (start + lasted) / 1e6, 0)
+    at_once.add_all("w", 1.0, starts, took, 0)
+    assert at_once.width == single.width
+    cells = [
+        [sum(column) for column in zip(*(row.cells for row in lanes.rows()), strict=True)]
+        for lanes in (single, at_once)
+    ]
+    assert cells[1] == pytest.approx(cells[0], abs=1e-6)
+    at_once.add_all("w", 1.0, [], [], 0)
+    assert len(at_once.rows()) <= len(single.rows())
+
+
 def test_lanes_beyond_the_cap_share_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "_MOST_ROWS", 4)
     lanes = Lanes(0.0)

@@ -89,7 +89,7 @@ async def test_batches_nobody_looked_at_for_longest_are_forgotten(
 async def test_results_that_are_known_are_bounded_in_all(
     producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(followers_module, "_MOST_RESULTS", 50)
+    monkeypatch.setattr(followers_module, "_MOST_BYTES", 50 * 20)
     followers = Followers(producer, Paces())
     async with worker():
         for number in range(3):

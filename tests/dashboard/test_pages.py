@@ -217,7 +217,7 @@ async def test_job_is_found_by_number_and_by_key(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
     async with worker():
-        batch = await producer.submit([fetch_number.spec(number, key=f"user/{number}") for number in range(5)])
+        batch = await producer.submit([fetch_number.spec(number, key=f"user/{number}") for number in range(15)])
         await batch.wait()
     await text_of(client, f"/batches/{batch.id}")
 
@@ -225,11 +225,38 @@ async def test_job_is_found_by_number_and_by_key(
         response = await client.get(f"/batches/{batch.id}/find", params={"job": wanted})
         return str(response.headers.get("location", response.status_code)).rpartition("/")[2]
 
-    assert await found("user/3") == "3"
+    assert await found("user/1") == "1"
+    assert await found("USER/13") == "13"
+    assert await found("SER/12") == "12"
     assert await found(" 4 ") == "4"
     assert await found("#2") == "2"
-    assert await found("5") == "404"
-    assert await found("<nobody>") == "404"
+    assert await found("15") == "404"
+    assert await found("") == "404"
+    missed = await text_of(client, f"/batches/{batch.id}/find?job=<nobody>", 404)
+    assert "Searched: the keys of 15 of 15 results." in missed
+
+
+async def test_part_of_a_key_shows_the_jobs_that_have_it(
+    client: httpx.AsyncClient, producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    done = [fetch_number.spec(number, key=f"user/{number} & co") for number in range(60)]
+    running = wait_with_a_note.spec(door, "here").model_copy(update={"key": "user/x & co"})
+    async with worker():
+        batch = await producer.submit([*done, running])
+        await until_said(client, f"/batches/{batch.id}", "here")
+        at = (await client.get(f"/batches/{batch.id}/find", params={"job": "& CO"})).headers["location"]
+        html = await text_of(client, at)
+        assert len(re.findall(r"/jobs/", html[html.index('<table class="results') :])) == 25
+        text = plain(html)
+        assert "key has “&amp; CO”" in text
+        assert "user/x &amp; co" in text[text.index("Running:") :]
+        searched = (
+            "Searched: the keys of 60 of 60 results and of the jobs that have run for a second; not those of the 0 that"
+        )
+        assert searched in text
+        html = await text_of(client, at.replace("#results", "&page=2#results"))
+        assert len(re.findall(r"/jobs/", html[html.index('<table class="results') :])) == 10
+        door.touch()
 
 
 async def test_job_without_a_result_waits(client: httpx.AsyncClient, producer: Producer) -> None:

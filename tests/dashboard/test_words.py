@@ -12,7 +12,7 @@ from dashboard.pace import Paces
 from dashboard.stragglers import stragglers
 from dashboard.table import details
 from protocol.running import RunningJob
-from tests.dashboard.results import cancelled, failure, lost, success, timeout
+from tests.dashboard.results import cancelled, facts_of, failure, lost, success, timeout
 from tests.dashboard.test_drawings import status
 
 
@@ -112,8 +112,8 @@ def at_work(index: int, elapsed: float, **given: Any) -> RunningJob:
 
 def test_stragglers_are_those_furthest_past_what_their_siblings_took() -> None:
     digest = Digest(100.0)
-    digest.add_entry("1-0", [success(number, finished_at=101.5) for number in range(50)])
-    digest.add_entry("2-0", [success(number, function="slow", finished_at=105.0) for number in range(50)])
+    digest.add_entry("1-0", facts_of(*(success(number, finished_at=101.5) for number in range(50))))
+    digest.add_entry("2-0", facts_of(*(success(number, function="slow", finished_at=105.0) for number in range(50))))
     jobs = [at_work(1, 5.0, function="slow"), at_work(2, 3.0), at_work(3, 1.0), at_work(4, 2.0, function="new")]
     found = stragglers(jobs, digest)
     assert [one.job.index for one in found] == [2, 3, 1, 4]

@@ -66,6 +66,22 @@ def test_bars_of_durations_that_are_all_alike_stand_in_the_middle() -> None:
     assert 0.3 < counts.index(9) / len(counts) < 0.7
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.01, 3.0])
+def test_many_durations_counted_at_once_are_counted_as_one_by_one(spread: float) -> None:
+    chance = random.Random(7)
+    durations = [chance.lognormvariate(-3, spread) for _ in range(999)] + [-1.0, 0.0]
+    single, at_once = Histogram(), Histogram()
+    for duration in durations:
+        single.add(duration, "success")
+    at_once.add_all(Durations.of(durations[:500]), "success")
+    at_once.add_all(Durations.of(durations[500:]), "success")
+    at_once.add_all(Durations.of([]), "success")
+    assert at_once.bars() == single.bars()
+    for share in (0.01, 0.5, 0.95, 1.0):
+        assert at_once.all.percentile(share) == single.all.percentile(share)
+    assert (at_once.all.count, at_once.all.longest) == (single.all.count, single.all.longest)
+
+
 def test_no_durations_have_no_bars() -> None:
     assert Histogram().bars() == []
 

@@ -18,6 +18,7 @@ from protocol.errors import (
     ProtocolError,
     UnsuccessfulError,
 )
+from protocol.facts import decode_facts
 from protocol.recording import Success, decode_indexes, encode_common, encode_indexes, encode_row, record_successes
 from protocol.results import (
     CancelledResult,
@@ -175,6 +176,42 @@ def test_an_entry_that_holds_no_results_is_refused_naming_the_key(broken: dict[b
     with pytest.raises(ProtocolError, match="unreadable data in Redis key 'the key'") as raised:
         decode_entry("b", broken, "the key")
     assert "\n" not in str(raised.value)
+    if broken.get(b"values") != b"[]":  # which is not read by who only counts
+        with pytest.raises(ProtocolError, match="unreadable data in Redis key 'the key'"):
+            decode_facts("b", broken, "the key")
+
+
+@pytest.mark.parametrize("index", [-1, 1 << 32])
+def test_who_counts_refuses_what_cannot_be_a_job(index: int) -> None:
+    times = {"started_at": 1.0, "finished_at": 2.0}
+    for broken in (
+        entry(encode_row(index=index, status="success", value=1, **times)),
+        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"%d" % index},
+    ):
+        with pytest.raises(ProtocolError, match="the key"):
+            decode_facts("b", broken, "the key")
+
+
+def test_facts_are_what_the_results_tell() -> None:
+    rows = [
+        encode_row(index=4, status="success", value="x", key="four", started_at=2.0, finished_at=2.5),
+        encode_row(index=5, status="failure", error_type="E", message="no", started_at=2.0, finished_at=2.1),
+        encode_row(index=6, status="success", value=1, function="other", started_at=3.0, finished_at=3.25),
+        encode_row(index=7, status="success", value=2, started_at=2.25, finished_at=2.5),
+    ]
+    facts = decode_facts("b", entry(*rows), "key")
+    [(first, offsets, keys), (second, at, _)] = facts.successes
+    assert (first.indexes, [*offsets], keys, second.indexes, [*at]) == ([4, 7], [0, 3], ["four", None], [6], [2])
+    assert (second.function, first.at, first.started, first.took) == (
+        "other",
+        2_000_000,
+        [0, 250_000],
+        [500_000, 250_000],
+    )
+    [(offset, failed)] = facts.others
+    assert (offset, failed.index, failed.status) == (1, 5, "failure")
+    [(columns, _, none)] = decode_facts("b", alike((3, "success", b"[1]", 10.0, 10.25)), "key").successes
+    assert (columns.indexes, columns.at, columns.started, columns.took, none) == ([3], 10_000_000, [0], [250_000], None)
 
 
 @pytest.mark.parametrize(
