@@ -26,7 +26,7 @@ from protocol.recording import encode_common, encode_row, record_rows
 
 logger = logging.getLogger(__name__)
 
-# Chunks in one reply: each holds up to 256 jobs or about 1 MiB.
+# Chunks in one reply: each holds up to 256 jobs or about 256 KiB.
 _CHUNKS_A_PAGE = 8
 UNKNOWN: JobSpec[Any] = JobSpec(function="unknown")
 

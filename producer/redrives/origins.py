@@ -32,7 +32,7 @@ STRAGGLERS = ("timeout", "lost")
 
 # A chunk is never larger; scripts refuse one that is.
 _LARGEST_CHUNK = 1000
-# Chunks in one reply: each holds up to 256 jobs or about 1 MiB.
+# Chunks in one reply: each holds up to 256 jobs or about 256 KiB.
 CHUNKS_A_PAGE = 8
 # Jobs whose places are written or read in one command: 64 KiB.
 PLACES_A_PAGE = 8192

@@ -67,7 +67,6 @@ async def use(producer: Producer, redis: Any) -> set[str]:
         await producer.submit(square.map(range(600)), batch_id="b", deadline=0.3, grace=0)
 
     named = set()
-    producer._slots_read_at = float("-inf")
     for call in (list_others, producer.workers, collect, submit, collect):
         try:
             await call()
@@ -109,7 +108,7 @@ async def test_value_of_another_type_is_named(producer: Producer, redis: Any, wh
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("which", ["header", "chunks", "results", "batches", "queue", "wake", "workers"])
+@pytest.mark.parametrize("which", ["header", "chunks", "results", "batches", "queue", "wake"])
 async def test_submission_names_a_key_of_another_type(producer: Producer, redis: Any, which: str) -> None:
     put(redis, KEYS[which], "string", b"x")
     with pytest.raises(ProtocolError, match=f"'{KEYS[which]}'"):

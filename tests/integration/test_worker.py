@@ -90,7 +90,7 @@ async def test_a_worker_claims_no_more_than_it_has_slots_for(
     async with worker(concurrency=2) as running:
         await until(lambda: running.crew.slots.free == 0)
         # It has claimed again by now if it ever will: the next look at the queue waits for a free slot.
-        await until(lambda: any("_wait_spare" in repr(task) for task in asyncio.all_tasks()))
+        await until(lambda: any("_wait_room" in repr(task) for task in asyncio.all_tasks()))
         assert len(redis.keys(f"{keys.ARQ_IN_PROGRESS}*")) == 2
         door.touch()
         for batch in batches:

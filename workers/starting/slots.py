@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections import deque
 
-# So many jobs are taken on before they have a slot as will start within this time, s, but no more than one claim brings:
-# short ones never wait for a claim, and none is held here for longer that another worker could start now.
+# So many jobs are taken on before they have a slot as will start within this time, s, but no more than one claim
+# brings: short ones never wait for a claim, and none is held here for longer that another worker could start now.
 _AHEAD = 0.005
 _MOST_AHEAD = 1000
 
