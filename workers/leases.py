@@ -166,10 +166,11 @@ class Leases:
     async def _say_alive(self) -> None:
         about = {"host": socket.gethostname(), "pid": os.getpid(), "queue": self._queue, **self._describe()}
         names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
+        lifetimes = int(keys.WORKER_LIFETIME * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         said = [word for pair in about.items() for word in pair]
         sent = time.monotonic()
         is_to_drain, seconds, microseconds = await self._scripts.run(
-            "alive", names, (self.worker_id, int(keys.WORKER_LIFETIME * 1000), *said)
+            "alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)
         )
         self._clock.sync(seconds, microseconds, sent, time.monotonic())
         if is_to_drain:
