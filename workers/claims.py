@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -110,7 +111,7 @@ class Claimed:
         if self.jobs is None:
             raise ProtocolError(key, f"field {first} is gone, and with it its jobs")
         try:
-            options = BatchOptions.model_validate_json(self.options)
+            options = _read_options(self.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
         jobs = decode_chunk(first, self.jobs, key)
@@ -234,6 +235,10 @@ class Claims:
         return Found([claimed for claimed in map(_read, chunks) if claimed], next_due, did_not_fit, until)
 
 
+# A batch's chunks share them, and most batches have none but the defaults.
+_read_options = lru_cache(64)(BatchOptions.model_validate_json)
+
+
 def _read(reply: list[Any]) -> Claimed | None:
     name = reply[0].decode(errors="replace")
     try:
@@ -266,8 +271,10 @@ def _say_dropped(name: str, problem: str) -> None:
 
 def read_crashes(data: bytes | None) -> list[Crash]:
     """Read the deaths noted for a chunk."""
+    if data is None:
+        return []
     try:
-        return _crashes.validate_json(data or b"[]")
+        return _crashes.validate_json(data)
     except ValidationError:  # not ours: the jobs run as if nothing had happened
         return []
 
