@@ -118,7 +118,7 @@ async def floor_list(request: Request) -> str:
     state = state_of(request)
     listing = await state.catalogue.page("", 0)
     now = state.producer.clock.now()
-    queues = await read_queues_in_use(state.producer.redis, state.producer.queue, now)
+    queues = await read_queues_in_use(state.producer.redis, {state.producer.queue}, now)
     jobs: Counter[str] = Counter()
     for status in listing.batches:
         jobs[status.queue] += status.queued

@@ -68,6 +68,7 @@ def timeline(
     *,
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="Where to draw it: a .svg or .html file.")],
     title: Annotated[str | None, typer.Option("--title", help="What to call it; default its name, or id.")] = None,
+    as_json: AsJson = False,
     redis: Redis = None,
 ) -> None:
     """Draw a batch: a row for each worker slot over time, coloured by result, and how long jobs waited and ran.
@@ -78,6 +79,6 @@ def timeline(
     def command() -> int:
         from straggler.commands.timeline import timeline
 
-        return timeline(place(redis), batch, out, title)
+        return timeline(place(redis), batch, out, title, as_json=as_json)
 
     finish(command)
