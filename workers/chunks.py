@@ -65,6 +65,8 @@ class ChunkRun:
         self._again = False
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self._all_succeeded = len(claimed.open_jobs()) == claimed.payload.count
+        # Of each job that was at work when it was handed back: how that attempt ended.
+        self.handed_back: dict[int, bytes] = {}
         self._idle = asyncio.Event()
         self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
 
@@ -220,6 +222,8 @@ class ChunkRun:
             row = self.rows.ended(run.index, run.job, run.function, run, run.attempt)
             if row is not None:
                 self.put(row)
+            elif run.has_begun:
+                self.handed_back[run.index] = self.rows.attempt(run, run.attempt, self.runner.worker_id)
 
     def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that a job is lost."""
@@ -245,7 +249,8 @@ class ChunkRun:
                 "job %s runs again in %.3f s", name, delay,
                 extra={"event": "job.again", "batch": self.batch_id, "job": name, "attempt": run.attempt},
             )  # fmt: skip
-        deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay)
+        attempt = self.rows.attempt(run, run.attempt, self.runner.worker_id)
+        deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay, attempt)
         self.runner.retries.put(deferred, self)
 
     def put(self, row: Row) -> None:

@@ -196,12 +196,12 @@ class Crew:
         self.control.took(chunk.batch_id)
         try:
             outcome = await chunk.run()
-            await self.leases.release(claimed, outcome)
+            await self.leases.release(claimed, outcome, chunk.handed_back)
         except asyncio.CancelledError:  # arq's own worker shuts down so, and ours when Redis is away then
             chunk.hand_back()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chunk.longest_grace + FAREWELL):
-                    await self.leases.release(claimed, await chunk.finish())
+                    await self.leases.release(claimed, await chunk.finish(), chunk.handed_back)
                     self._drop(claimed)
             raise
         else:

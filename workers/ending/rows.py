@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from protocol.attempts import encode_attempt
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.recording import Success, encode_row
 from protocol.results import Phase
 from workers.calling.calls import Encoded
 from workers.claims import Crash
-from workers.ending.failures import describe
+from workers.ending.failures import asks_again, describe
 from workers.ending.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Run
@@ -56,6 +57,19 @@ class Rows:
                 return self._row(index, job, "cancelled", run, attempt, reason=reason)
             case _:
                 return None
+
+    def attempt(self, run: Run, number: int, worker_id: str) -> bytes:
+        """Write down how a run ended that becomes no result, as the job runs again."""
+        own: dict[str, Any] = {"status": "handed back"}
+        match run.outcome:
+            case Raised(error):
+                own = {"status": "failure", **describe(error)}
+                if asks_again(error) is not None:
+                    own["message"] = "it asked to run again"
+            case TimedOut(limit, phase, stopped):
+                own = {"status": "timeout", "limit": limit, "phase": phase, "stopped": stopped}
+        started_at, finished_at = round(self._clock.at(run.started), 6), round(self._clock.at(run.finished), 6)
+        return encode_attempt(attempt=number, worker=worker_id, started_at=started_at, finished_at=finished_at, **own)
 
     def failed(
         self, index: int, job: JobSpec[Any], error: BaseException, run: Run | None = None, attempt: int = 1
