@@ -28,6 +28,7 @@ class Settings(BaseSettings):
         kill_floor: A worker whose loop stands still for less than this is never killed, s.
         shutdown_wait: How long a worker lets running jobs finish after SIGTERM, s.
         lease: How long a worker holds a chunk without a sign of life, s.
+        dashboard_actions: Whether the dashboard lets who has its token act, as by --allow-actions.
         dashboard_token: What the dashboard's visitors give before they may act.
         max_arguments_bytes: Longest arguments of one job, bytes of JSON.
         max_result_bytes: Longest value of one job, bytes of JSON.
@@ -37,7 +38,14 @@ class Settings(BaseSettings):
         metrics_host: The address of that.
     """
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=".env",
+        # What compose files hand on as `${NAME:-}` is there and empty.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     redis_url: str = "redis://localhost:6379"
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "default"
@@ -48,6 +56,7 @@ class Settings(BaseSettings):
     kill_floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
     shutdown_wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     lease: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    dashboard_actions: bool = False
     dashboard_token: Annotated[SecretStr | None, Field(min_length=8)] = None
     max_arguments_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_ARGUMENTS_BYTES
     max_result_bytes: Annotated[int, Field(ge=1)] = 1 << 20

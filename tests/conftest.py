@@ -24,13 +24,13 @@ from redis import Redis
 
 from producer.batch import Batch
 from producer.producer import Producer
-from protocol import connection
+from protocol import connection, memory
 from protocol.settings import Settings
 from tests.redis_server import BINARY, RedisServer
 from workers.crew import WorkerOptions
 from workers.worker import StragglerWorker
 
-pytest_plugins = ["tests.guards", "tests.turns"]
+pytest_plugins = ["tests.examples", "tests.guards", "tests.turns"]
 
 ROOT = Path(__file__).parent.parent
 # What a machine that is busy with other tests may take for what takes a moment, s.
@@ -44,14 +44,18 @@ hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for variable, name in (("REQUIRE_REDIS", "redis-server"), ("REQUIRE_CHROMIUM", "chromium")):
+    required = {"REDIS": "redis-server", "CHROMIUM": "chromium", "PROMETHEUS": "prometheus"}
+    for variable, name in ((f"REQUIRE_{key}", name) for key, name in required.items()):
         if os.environ.get(variable) == "1" and shutil.which(name) is None:
             raise pytest.UsageError(f"{variable}=1, but there is no {name} binary on this machine")
+    # A shell lets what it starts in the background ignore Ctrl-C; so would all that the tests start, and wait for.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     redis = BINARY or "NO redis-server binary; fakeredis where it will do, others skipped"
-    return f"redis: {redis}, browser: {shutil.which('chromium') or 'NO chromium; its tests are skipped'}"
+    others = [shutil.which(name) or f"NO {name}; its tests are skipped" for name in ("chromium", "prometheus")]
+    return f"redis: {redis}, browser: {others[0]}, prometheus: {others[1]}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -95,6 +99,7 @@ def redis_url(redis_server: RedisServer | None) -> Iterator[str]:
         client.flushall()
         yield url
         immortal = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    memory.forget(url)
     assert not immortal, f"keys without a lifetime: {immortal}"
 
 
@@ -108,7 +113,7 @@ def redis(redis_url: str) -> Iterator[Any]:
 @contextmanager
 def blocking_client(url: str) -> Iterator[Redis]:
     is_memory = url.startswith("memory:")
-    client = fakeredis.FakeRedis(server=connection._memory_server(url)) if is_memory else Redis.from_url(url)
+    client = fakeredis.FakeRedis(server=memory.server(url)) if is_memory else Redis.from_url(url)
     with client:
         yield client
 

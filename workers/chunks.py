@@ -19,7 +19,7 @@ from workers.calling.runs import JobRun, Runner
 from workers.claims import Claimed, Crash
 from workers.ending.outcomes import Returned, TimedOut
 from workers.ending.retries import Deferred, delay_before_retry
-from workers.ending.rows import Row, Rows
+from workers.ending.rows import Row, Rows, say_done
 from workers.processes import leaves_process_fit
 from workers.starting.starts import Starts
 from workers.starting.suspects import crash_of
@@ -41,6 +41,10 @@ class ChunkRun:
         runner: What it shares with the worker's other chunks.
         row: Where it stands in the memory that is shared with the supervisor; -1: nowhere.
         begun: Where in that memory is written how many of its jobs have started.
+
+    Attributes:
+        is_released: Whether it was let go of with its last results.
+        handed_back: Of each job that was at work when it was handed back: how that attempt ended.
     """
 
     def __init__(self, claimed: Claimed, runner: Runner, row: int, begun: MutableSequence[float] | None) -> None:
@@ -60,13 +64,12 @@ class ChunkRun:
         self._fresh: list[Row] = []
         # The task that starts its jobs, while it does.
         self._starting: asyncio.Task[Any] | None = None
-        self._has_started = self._is_stopped = False
+        self._has_started = self._is_stopped = self.is_released = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
-        self._all_succeeded = len(claimed.open_jobs()) == claimed.payload.count
-        # Of each job that was at work when it was handed back: how that attempt ended.
         self.handed_back: dict[int, bytes] = {}
+        self._outcome = "succeeded" if len(claimed.open_jobs()) == claimed.payload.count else "ended"
         self._idle = asyncio.Event()
         self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
 
@@ -94,9 +97,7 @@ class ChunkRun:
     async def finish(self) -> str:
         """Wait until all that was started has ended and is recorded; returns what becomes of the chunk."""
         await self.until_idle()
-        if self._again:
-            return "again"
-        return "succeeded" if self._all_succeeded else "ended"
+        return "again" if self._again and not self.is_released else self._outcome
 
     def stop(self) -> None:
         """Start no more jobs; those that run may end."""
@@ -227,10 +228,7 @@ class ChunkRun:
 
     def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that a job is lost."""
-        logger.warning(
-            "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
-            extra={"event": "job.lost", "batch": self.batch_id, "job": f"{self.batch_id}:{index}"},
-        )  # fmt: skip
+        say_lost(self.batch_id, index, crashes)
         return self.rows.lost(index, job, crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
@@ -239,7 +237,7 @@ class ChunkRun:
         return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
-        self._all_succeeded = False
+        self._outcome = "ended"
         self._again = self._again or self.claimed.payload.index is not None
         self._unrecorded += 1
         failures = self.claimed.failures.get(run.index, 0) + 1
@@ -262,18 +260,11 @@ class ChunkRun:
         fresh, self._fresh = self._fresh, []
         if fresh:
             self._unrecorded += len(fresh)
-            self._all_succeeded = self._all_succeeded and all(row[1] == "success" for row in fresh)
+            if any(row[1] != "success" for row in fresh):
+                self._outcome = "ended"
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
-                self._tell(fresh)
-
-    def _tell(self, rows: list[Row]) -> None:
-        for index, status, *_ in rows:
-            name = f"{self.batch_id}:{index}"
-            logger.debug(
-                "job %s %s", name, status,
-                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": status},
-            )  # fmt: skip
+                say_done(self.batch_id, fresh)
 
     def count_recorded(self, count: int) -> None:
         """Take note that so many more of its results have been written."""

@@ -22,8 +22,6 @@ from protocol.results import Result
 from protocol.running import RunningJob
 
 _ENTRIES_A_READ = 32
-# Scripts write times as microseconds, or as cjson does; s.
-_SAME = 0.001
 
 
 class Event(NamedTuple):
@@ -197,7 +195,5 @@ def _started(last: Attempt | RunningJob | Result[Any]) -> str:
 
 
 def _is_told_by(result: Result[Any] | None, attempt: Attempt) -> bool:
-    """Whether that is the death which the result tells of: a lost job's last one."""
-    if result is None or result.status != "lost" or attempt.worker != result.worker:
-        return False
-    return abs(attempt.finished_at - (result.finished_at or 0.0)) < _SAME
+    """Whether an attempt is none beside the result: a lost job's last death, or that of a worker which lived after all."""
+    return result is not None and attempt.status == "died" and attempt.worker == result.worker

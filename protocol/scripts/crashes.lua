@@ -37,11 +37,11 @@ local function note_crash(header, chunk, crash, lifetime)
     if type(known) == 'table' and known.worker ~= crash.worker then
       table.insert(crashes, known)
     elseif type(known) == 'table' then
-      forget_deaths(header, known, lifetime)
+      attempts().forget_deaths(header, known, lifetime)
     end
   end
   if crash.start < crash.stop then
-    note_deaths(header, chunk, crash, crashes, lifetime)
+    attempts().note_deaths(header, chunk, crash, crashes, lifetime)
     table.insert(crashes, crash)
   end
   write_crashes(header, chunk, crashes, lifetime)

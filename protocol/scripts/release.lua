@@ -7,7 +7,7 @@
 --      and behind it, a line each, the index and the attempt (JSON) of each job that was at work, or the crash under which
 --      the worker has died (JSON, see crashes.lua; run it elsewhere), `harmless` if that was no doing of these jobs
 -- Returns how many were released
--- @include crashes
+-- @include finishing
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,20 +21,13 @@ local function run_again(chunk, header, jobs)
   wake_one(KEYS[2], lifetime)
 end
 
-local function finish(chunk, header, first, outcome)
-  redis.call('ZREM', KEYS[1], chunk)
-  redis.call('DEL', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk, 'arq:retry:' .. chunk)
-  ask('HDEL', header .. ':holders', chunk)
-  if outcome == 'succeeded' then ask('HDEL', header .. ':chunks', first) end
-end
-
 -- The worker died for another's sake, so that counts against no job.
 local function note_harmless(header, chunk, crash)
-  note_deaths(header, chunk, crash, read_crashes(header, chunk), lifetime)
+  attempts().note_deaths(header, chunk, crash, read_crashes(header, chunk), lifetime)
 end
 
 local function note_attempts(header, outcome)
-  for index, attempt in string.gmatch(outcome, '\n(%d+) ([^\n]+)') do note_attempt(header, index, attempt, lifetime) end
+  for index, attempt in string.gmatch(outcome, '\n(%d+) ([^\n]+)') do attempts().note(header, index, attempt, lifetime) end
 end
 
 -- A chunk lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
@@ -76,7 +69,7 @@ for at = 3, #ARGV, 5 do
     if (crash or is_again) and redis.call('EXISTS', header) == 1 then
       run_again(chunk, header, tonumber(ARGV[at + 3]))
     else
-      finish(chunk, header, ARGV[at + 2], outcome)
+      finish(KEYS[1], chunk, header, ARGV[at + 2], outcome)
     end
   elseif crash then
     correct_crash(header, chunk, crash)

@@ -35,7 +35,7 @@ for at = 3, #ARGV, 8 do
     deferred = deferred + 1
     put('HSET', header .. ':retries', index, failures)
     redis.call('PEXPIRE', header .. ':retries', lifetime)
-    note_attempt(header, index, ARGV[at + 7], lifetime)
+    attempts().note(header, index, ARGV[at + 7], lifetime)
     if held == chunk then
       redis.call('DEL', 'arq:in-progress:' .. held, 'arq:retry:' .. held)
       ask('HDEL', header .. ':holders', held)

@@ -22,7 +22,7 @@ def dashboard(
 ) -> int:
     """Serve until told to stop."""
     set_up_logs(place.settings, verbose=verbose)
-    token = _token(place, token, allow_actions=allow_actions)
+    token = _token(place, token, allow_actions=allow_actions or place.settings.dashboard_actions)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"the dashboard needs {', '.join(missing)}: pip install 'straggler[dashboard]'")

@@ -72,12 +72,18 @@ def test_it_says_where_it_serves_and_stops_in_order_also_with_a_page_open(
 
 def test_token_is_taken_from_the_environment_or_made_and_printed(redis_url: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    environments: list[dict[str, str]] = [{}, {"STRAGGLER_DASHBOARD_TOKEN": "from-the-environment"}]
-    for environment in environments:
-        with dashboard(redis_url, log, "--allow-actions", **environment):
+    allowed = {"STRAGGLER_DASHBOARD_ACTIONS": "true"}
+    cases: list[tuple[list[str], dict[str, str]]] = [
+        (["--allow-actions"], {}),
+        ([], allowed),
+        (["--allow-actions"], {"STRAGGLER_DASHBOARD_TOKEN": "from-the-environment"}),
+        ([], {**allowed, "STRAGGLER_DASHBOARD_TOKEN": "from-the-environment"}),
+    ]
+    for words, environment in cases:
+        with dashboard(redis_url, log, *words, **environment):
             address = wait_for(log, r"dashboard on (http://\S+)/")
             token = environment.get("STRAGGLER_DASHBOARD_TOKEN") or wait_for(log, r"the token for actions: (\S+)")
-            assert ("token for actions" in log.read_text()) is (not environment)
+            assert ("token for actions" in log.read_text()) is ("STRAGGLER_DASHBOARD_TOKEN" not in environment)
             headers = {"Origin": address}
             login = httpx.post(f"{address}/login", data={"token": token}, headers=headers)
             assert login.status_code == 303

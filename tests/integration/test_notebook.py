@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from html.parser import HTMLParser
@@ -20,7 +19,8 @@ from protocol.batches import BatchStatus
 from protocol.notebook import handle_html, status_html
 from protocol.running import RunningJob
 from straggler import sync
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import StartWorker
+from tests.examples import blocks
 from tests.jobs import square
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -149,8 +149,7 @@ def test_progress_bar_of_a_script_without_asyncio_knows_it_too() -> None:
 
 
 def test_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "watching.md").read_text()
-    [example] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tqdm" in block]
+    [example] = [block for block in blocks(["watching"]) if "tqdm" in block]
     scope: dict[str, Any] = {"square": square}
     body = "".join(f"    {line}\n" for line in example.splitlines())
     exec(f"async def main(producer):\n{body}    return found", scope)  # noqa: S102  # the page's own

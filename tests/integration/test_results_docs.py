@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.conftest import ROOT, StartProcess
+from tests.examples import blocks
 
 pytestmark = pytest.mark.redis
 
@@ -21,7 +22,7 @@ BODY = "\n    return Page(url=url, links=3, fetched=datetime(2026, 1, 1, tzinfo=
 
 
 def test_flat_model_becomes_columns(tmp_path: Path, redis_url: str, worker_process: StartProcess) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    [code] = blocks(["results"])
     (tmp_path / "jobs.py").write_text(HEAD + code.rstrip().removesuffix(" ...") + BODY)
     (tmp_path / "urls.txt").write_text("http://a\nhttp://b\n")
     worker_process(jobs=str(tmp_path / "jobs.py"))

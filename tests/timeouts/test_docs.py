@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-import pytest
 
 from protocol.settings import Settings
 from straggler import embedded
-from tests.conftest import ROOT
+from tests.examples import Example, untried
 from tests.timeouts.rows import outcome
-from workers import registry
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "timeouts.md").read_text(), re.DOTALL)
-
-
-@pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import the example that defines a name, as a module of its own."""
-    before = dict(registry._jobs)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def load(name: str) -> ModuleType:
-        [text] = [block for block in BLOCKS if re.search(rf"def {name}\(", block)]
-        path = tmp_path / f"timeouts_example_of_{name}.py"
-        path.write_text(text)
-        return importlib.import_module(path.stem)
-
-    yield load
-    registry._jobs.clear()
-    registry._jobs.update(before)
+PAGES = ("timeouts",)
 
 
 async def results(*specs: Any, **options: Any) -> list[Any]:
@@ -43,51 +18,49 @@ async def results(*specs: Any, **options: Any) -> list[Any]:
 
 
 def test_every_example_is_tried_here() -> None:
-    tried = Path(__file__).read_text()
-    for block in BLOCKS:
-        assert any(f'example("{name}")' in tried for name in re.findall(r"def (\w+)\(", block)), block
+    assert not untried(PAGES, __file__)
 
 
-async def test_a_jobs_own_timeout_wins(example: Any) -> None:
+async def test_a_jobs_own_timeout_wins(example: Example) -> None:
     module = example("fetch")
     assert (module.job_of_its_own.timeout, module.fetch.timeout) == (1, 2)
     assert [result.value for result in await results(module.job_of_its_own)] == [3]
 
 
-async def test_a_job_says_how_far_it_is(example: Any) -> None:
+async def test_a_job_says_how_far_it_is(example: Example) -> None:
     [result] = await results(example("crawl").crawl.spec(3))
     assert result.value == 3
 
 
-async def test_a_job_that_promised_to_be_heard(example: Any) -> None:
+async def test_a_job_that_promised_to_be_heard(example: Example) -> None:
     function = example("follow").follow
     heard, silent = await results(function.spec([0.2] * 4), function.spec([0.0, 30.0]))
     assert heard.value == 4
     assert (silent.phase, silent.limit) == ("heartbeat", 0.5)
 
 
-async def test_cleanup_in_finally(example: Any) -> None:
+async def test_cleanup_in_finally(example: Example) -> None:
     [result] = await results(example("transfer").transfer.spec(1), timeout=0.1)
     assert outcome(result) == "timeout cancelled"
 
 
-async def test_a_job_leaves_in_time(example: Any) -> None:
+async def test_a_job_leaves_in_time(example: Example) -> None:
     [result] = await results(example("poll").poll.spec(), timeout=0.3)
     assert outcome(result) == "success"
 
 
-async def test_a_shielded_section_is_not_torn_apart(example: Any) -> None:
+async def test_a_shielded_section_is_not_torn_apart(example: Example) -> None:
     module = example("book")
     [result] = await results(module.book.spec(), timeout=0.02)
     assert outcome(result) == "timeout cancelled"
     assert module.ledger == ["debit", "credit"]
 
 
-async def test_a_plain_function_with_limited_memory(example: Any) -> None:
+async def test_a_plain_function_with_limited_memory(example: Example) -> None:
     [result] = await results(example("resize").resize.spec(640))
     assert result.value == 320
 
 
-async def test_a_thread_that_listens(example: Any) -> None:
+async def test_a_thread_that_listens(example: Example) -> None:
     [result] = await results(example("count").count.spec([1, 2, 3]))
     assert result.value == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from workers.ending.failures import asks_again, describe
 from workers.ending.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Run
+
+logger = logging.getLogger(__name__)
 
 Row = tuple[int, str, bytes] | Success
 """A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
@@ -126,3 +129,12 @@ class Rows:
         else:
             fields["finished_at"] = round(self._clock.now(), 6)
         return index, status, encode_row(**{**fields, **own})
+
+
+def say_done(batch_id: str, rows: Sequence[Row]) -> None:
+    """Log what jobs have ended in."""
+    for index, status, *_ in rows:
+        name = f"{batch_id}:{index}"
+        logger.debug(
+            "job %s %s", name, status, extra={"event": "job.done", "batch": batch_id, "job": name, "result": status}
+        )
