@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from producer.spoilt import naming, raise_named
 from protocol import keys
 from protocol.connection import ArqRedis
+from protocol.entries import decode_entry
 from protocol.facts import Facts, decode_facts
-from protocol.results import Result, decode_entry
+from protocol.results import Result
 
 START = "0-0"
 """Before the first entry of a stream."""

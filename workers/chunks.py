@@ -22,7 +22,7 @@ from workers.ending.retries import Deferred, delay_before_retry
 from workers.ending.rows import Row, Rows, say_done
 from workers.processes import leaves_process_fit
 from workers.starting.starts import Starts
-from workers.starting.suspects import crash_of
+from workers.starting.suspects import crash_of, say_lost
 from workers.timing.clocks import ChunkClocks
 from workers.vitals.pulse import job_number
 
@@ -67,8 +67,8 @@ class ChunkRun:
         self._has_started = self._is_stopped = self.is_released = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
-        # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self.handed_back: dict[int, bytes] = {}
+        # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self._outcome = "succeeded" if len(claimed.open_jobs()) == claimed.payload.count else "ended"
         self._idle = asyncio.Event()
         self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
@@ -265,6 +265,18 @@ class ChunkRun:
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
                 say_done(self.batch_id, fresh)
+
+    def over_with(self, count: int) -> tuple[str, int, str] | None:
+        """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
+        has_more = self._starts is not None and not self._starts.are_over
+        if has_more or self._runs or self._fresh or self._again or count < self._unrecorded:
+            return None
+        self.runner.leases.expect_release(self.claimed.chunk_id)
+        return self.claimed.chunk_id, self._first, self._outcome
+
+    def note_release(self) -> None:
+        """Take note that the chunk has been let go of."""
+        self.is_released = True
 
     def count_recorded(self, count: int) -> None:
         """Take note that so many more of its results have been written."""

@@ -195,5 +195,5 @@ def _started(last: Attempt | RunningJob | Result[Any]) -> str:
 
 
 def _is_told_by(result: Result[Any] | None, attempt: Attempt) -> bool:
-    """Whether an attempt is none beside the result: a lost job's last death, or that of a worker which lived after all."""
+    """Whether it is none beside the result: a lost job's last death, or that of a worker which lived after all."""
     return result is not None and attempt.status == "died" and attempt.worker == result.worker

@@ -52,13 +52,13 @@ async def test_a_failure_that_runs_again_is_kept_with_its_error_worker_and_times
     producer: Producer, worker: StartWorker
 ) -> None:
     @job
-    async def fail_at_first(message: str) -> int:
+    async def fail_twice(message: str) -> int:
         if current_job().attempt < 3:
             raise ValueError(message)
         return 7
 
     async with worker() as one:
-        batch = await producer.submit([fail_at_first.spec("no\n" + "x" * 900), square.spec(2)], retries=2, backoff=0.01)
+        batch = await producer.submit([fail_twice.spec("no\n" + "x" * 900), square.spec(2)], retries=2, backoff=0.01)
         result, _ = await batch.results()
         worker_id = one.crew.worker_id
     first, second = await batch.attempts(0)
