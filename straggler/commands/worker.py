@@ -19,6 +19,7 @@ from protocol.errors import StragglerError
 from protocol.settings import Settings
 from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
+from straggler.commands.output import print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say
 from workers import registry
@@ -145,9 +146,9 @@ def work(place: Place, pulse: Path, metrics: Path | None, work: Work) -> int:
     return run_loop(_work(place.url, options, Pulse(pulse)))
 
 
-def check_health(place: Place) -> int:
+def check_health(place: Place, *, as_json: bool) -> int:
     """Find out whether this host's worker is well, by the health key that arq's worker keeps."""
-    return run_loop(_check(place.url, place.queue or place.settings.queue))
+    return run_loop(_check(place.url, place.queue or place.settings.queue, as_json=as_json))
 
 
 async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
@@ -161,13 +162,17 @@ async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
     return EXHAUSTED if worker.exhausted else DRAINED if worker.drained else SUCCEEDED
 
 
-async def _check(url: str, queue: str) -> int:
+async def _check(url: str, queue: str, *, as_json: bool) -> int:
     host = socket.gethostname()
     async with connected(url) as redis:
         health = await redis.get(keys.health(f"{queue}:{host}"))
-    if health is None:
+    said = None if health is None else health.decode(errors="backslashreplace")
+    if as_json:
+        print_json({"healthy": said is not None, "host": host, "queue": queue, "says": said})
+    if said is None:
         raise StragglerError(f"no worker of {host} is alive on queue {queue!r}: its health key in Redis has lapsed")
-    say(f"healthy: {health.decode()}")
+    if not as_json:
+        say(f"healthy: {said}")
     return SUCCEEDED
 
 
