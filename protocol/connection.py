@@ -26,6 +26,7 @@ from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 from protocol.lua import sha, source
 from protocol.memory import MemoryPool
 from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
+from protocol.pool import QuickPool
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def connect(url: str, *, patient: bool = True) -> ArqRedis:
             f"{url!r} is no Redis URL: use redis://host:6379/0, rediss://..., unix:///path/to.sock or memory://"
         )
     try:
-        pool = MemoryPool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme))
+        pool = MemoryPool(url) if scheme == "memory" else QuickPool.from_url(url, **_options(scheme))
     except ValueError as error:
         raise OptionError(f"{url!r} is no Redis URL: {error}") from None
     if patient:

@@ -126,7 +126,7 @@ class Crew:
         self.clock = RedisClock()
         self.slots = Slots(options.concurrency, _AHEAD_ALONE if options.is_alone else 0)
         self.recorder = Recorder(
-            self.scripts, self.clock, is_busy=lambda: self.slots.used > 0,
+            self.scripts, self.clock, options.queue, self.worker_id, is_busy=lambda: self.slots.used > 0,
             rows_a_call=_ROWS_ALONE if options.is_alone else ROWS_A_CALL,
         )  # fmt: skip
         self.leases = Leases(
@@ -207,12 +207,12 @@ class Crew:
         self.control.took(chunk.batch_id)
         try:
             outcome = await chunk.run()
-            await self.leases.release(claimed, outcome)
+            await self._release(chunk, outcome)
         except asyncio.CancelledError:  # arq's own worker shuts down so, and ours when Redis is away then
             chunk.hand_back()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chunk.longest_grace + FAREWELL):
-                    await self.leases.release(claimed, await chunk.finish())
+                    await self._release(chunk, await chunk.finish())
                     self._drop(claimed)
             raise
         else:
@@ -225,6 +225,10 @@ class Crew:
             extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": chunk.batch_id, "outcome": outcome},
         )  # fmt: skip
         return outcome
+
+    async def _release(self, chunk: ChunkRun, outcome: str) -> None:
+        if not chunk.is_released:
+            await self.leases.release(chunk.claimed, outcome)
 
     def _drop(self, claimed: Claimed) -> None:
         # What could not be released stays in the shared memory: the supervisor hands it back.
