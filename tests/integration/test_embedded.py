@@ -12,7 +12,6 @@ from producer.batch import Batch
 from protocol import keys
 from protocol.settings import Settings
 from straggler import (
-    FIRST_COMPLETED,
     CancelledResult,
     FailureResult,
     SuccessResult,
@@ -22,7 +21,7 @@ from straggler import (
     job,
 )
 from tests.conftest import PATIENCE, until_running
-from tests.jobs import fail, hang, nap, plain_square, square, tell
+from tests.jobs import fail, hang, nap, plain_square, plain_tell, square, tell
 
 ONE_SLOT = Settings(concurrency=1)
 
@@ -96,6 +95,19 @@ async def test_jobs_that_wait_for_a_slot_here_end_by_their_clocks_while_it_is_he
         for result in await batch.results():
             assert isinstance(result, TimeoutResult)
             assert (result.phase, result.limit, result.stopped) == (phase, 0.2, "not started")
+        assert (await held.status()).done == 0
+        door.touch()
+        assert (await held.gather()) == [None]
+
+
+async def test_jobs_that_wait_for_a_process_here_end_by_their_clocks_too(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    async with asyncio.timeout(PATIENCE), embedded(Settings(concurrency=10, job_processes=1)) as producer:
+        held = await producer.submit([plain_tell.spec(door)])
+        await until_running(held, 1)
+        batch = await producer.submit(plain_square.map(range(3)), queue_timeout=0.2)
+        found: list[Any] = await batch.results()
+        assert [(result.phase, result.stopped) for result in found] == [("queued", "not started")] * 3
         assert (await held.status()).done == 0
         door.touch()
         assert (await held.gather()) == [None]
