@@ -165,8 +165,9 @@ class Leases:
     async def _say_alive(self) -> None:
         about = {"host": socket.gethostname(), "pid": os.getpid(), "queue": self._queue, **self._describe()}
         names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
+        lifetimes = int(keys.WORKER_LIFETIME * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         said = [word for pair in about.items() for word in pair]
-        if await self._scripts.run("alive", names, (self.worker_id, int(keys.WORKER_LIFETIME * 1000), *said)):
+        if await self._scripts.run("alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)):
             self._on_drain()
 
     async def _renew_for_ever(self) -> None:

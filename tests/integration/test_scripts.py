@@ -105,7 +105,7 @@ def snapshot(redis: Any) -> dict[str, Any]:
                 content = redis.hgetall(key)
             case "zset":
                 # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too; so is a sign of life.
-                timed = key.startswith(b"straggler:workers:")
+                timed = key.startswith((b"straggler:workers:", b"straggler:queues"))
                 content = [
                     (m, timed or redis.exists(b"arq:in-progress:" + m) or s)
                     for m, s in redis.zrange(key, 0, -1, withscores=True)
