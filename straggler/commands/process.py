@@ -31,6 +31,7 @@ _THREADS = "straggler-thread"
 # Jobs that ignore their cancellation get this long, s, to end with the process; then it leaves without them.
 _FAREWELL = 0.5
 
+
 def finish(command: Callable[[], int]) -> NoReturn:
     """Run a command and leave with its exit code; an error is said in one line."""
     code = _exit_code(command)

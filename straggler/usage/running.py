@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -125,8 +124,6 @@ def worker(
             help="Serve Prometheus metrics of all processes here, at STRAGGLER_METRICS_HOST (127.0.0.1).",
         ),
     ] = None,
-    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    metrics: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
 
@@ -137,12 +134,11 @@ def worker(
     """
 
     def command() -> int:
-        from straggler.commands.worker import Work, check_health, supervise, work
+        from straggler.commands.worker import Work, check_health, supervise
 
         where = place(redis, queue, log_format)
         if check:
             return check_health(where)
-        told = Work(jobs, concurrency, burst, verbose, metrics_port)
-        return supervise(where, processes, told) if pulse is None else work(where, pulse, metrics, told)
+        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port))
 
     finish(command)
