@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from producer.collect import Cursor, read, read_groups
 from producer.control.deletion import Deletion
 from producer.control.steering import Steering
+from producer.overview.attempts import read_attempts
 from producer.overview.running import read_running
 from producer.redrives.lineage import read_lineage
 from producer.redrives.origins import Selection
@@ -15,8 +16,10 @@ from producer.redrives.redrive import Redrive
 from producer.sized import SizedIterator
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
+from protocol.attempts import Attempt
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
+from protocol.errors import OptionError
 from protocol.jobs import JobSpec
 from protocol.notebook import handle_html, status_html
 from protocol.results import Result
@@ -252,6 +255,23 @@ class Batch(Steering, Generic[R]):
             return found
         slowest = await read_running(self._redis, found.queue, self.id)
         return found.model_copy(update={"slowest": tuple(slowest[:_SLOWEST])})
+
+    async def attempts(self, index: int) -> list[Attempt]:
+        """Return a job's attempts that did not become its result, oldest first; that one is told by the result.
+
+        Those that failed or timed out and ran again, those under which the worker died (of a job that is lost, the last
+        one, too), and those that a worker has handed back. Of very many not all are kept: the first and the last 19 of
+        a job, 32 MiB of a batch.
+
+        Raises:
+            OptionError: If the batch has no such job.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys in Redis is not ours.
+        """
+        total = (await self._watch.status()).total
+        if not 0 <= index < total:
+            raise OptionError(f"attempts({index!r}): batch {self.id} has jobs 0 to {total - 1:,}")
+        return await read_attempts(self._redis, self.id, index)
 
     async def workers(self) -> int:
         """Count the live workers of the batch's queue.

@@ -50,6 +50,8 @@ class Crash(BaseModel):
             another's doing: that makes the job suspicious, but burns no attempt.
         started_at: When the job had started, if it is known which it was, Unix s.
         ended_at: When it ended, or was found dead, Unix s.
+        harmless: Whether it was killed for another job's sake: that is noted among these jobs' attempts, and counts
+            for nothing.
     """
 
     worker: str
@@ -59,6 +61,7 @@ class Crash(BaseModel):
     doubtful: bool = False
     started_at: float | None = None
     ended_at: float | None = None
+    harmless: bool = False
 
     def is_under(self, index: int) -> bool:
         """Whether the worker died under this job."""

@@ -219,7 +219,7 @@ class Crew:
 
     async def _release(self, chunk: ChunkRun, outcome: str) -> None:
         if not chunk.is_released:
-            await self.leases.release(chunk.claimed, outcome)
+            await self.leases.release(chunk.claimed, outcome, chunk.handed_back)
 
     def _drop(self, claimed: Claimed) -> None:
         # What could not be released stays in the shared memory: the supervisor hands it back.

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -112,11 +112,20 @@ class Leases:
         """Take note that this chunk is being let go of: a lease that is gone from now on was not lost."""
         self._leaving.add(chunk_id)
 
-    async def release(self, claimed: Claimed, outcome: str) -> None:
-        """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua)."""
+    async def release(self, claimed: Claimed, outcome: str, handed_back: Mapping[int, bytes] | None = None) -> None:
+        """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua).
+
+        Args:
+            claimed: The chunk.
+            outcome: What becomes of it.
+            handed_back: How the attempts ended of jobs that were at work and run again, from `protocol.attempts`.
+        """
         self.forget(claimed.chunk_id)
         payload = claimed.payload
-        chunk = (claimed.chunk_id, payload.batch_id, payload.first, payload.jobs, outcome)
+        said: str | bytes = outcome
+        if handed_back:
+            said = b"\n".join([outcome.encode(), *(b"%d %b" % attempt for attempt in handed_back.items())])
+        chunk = (claimed.chunk_id, payload.batch_id, payload.first, payload.jobs, said)
         lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
         await self._scripts.run(
             "release", (keys.queue(self._queue), keys.wake(self._queue)), (self.worker_id, lifetime, *chunk)
