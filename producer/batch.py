@@ -53,6 +53,7 @@ class Batch(Steering, Generic[R]):
         is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
         limit_bytes: Longest arguments of one job that is added, bytes of JSON.
         total: How many jobs it has, if it is known to be closed.
+        is_new: Whether it has just been submitted, under an id of its own.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class Batch(Steering, Generic[R]):
         is_there: bool = True,
         limit_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES,
         total: int | None = None,
+        is_new: bool = False,
     ) -> None:
         self._total = total
         watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        watch.is_new = is_new and options.deadline is None
         super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
         self._waiting = Waiting(self._redis, batch_id, self._watch)

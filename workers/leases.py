@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
@@ -176,7 +177,12 @@ class Leases:
         names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
         lifetimes = int(keys.WORKER_LIFETIME * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         said = [word for pair in about.items() for word in pair]
-        if await self._scripts.run("alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)):
+        sent = time.monotonic()
+        is_to_drain, seconds, microseconds = await self._scripts.run(
+            "alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)
+        )
+        self._clock.sync(seconds, microseconds, sent, time.monotonic())
+        if is_to_drain:
             self._on_drain()
 
     async def _renew_for_ever(self) -> None:
