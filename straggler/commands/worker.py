@@ -1,10 +1,9 @@
-"""`worker`: worker processes and their supervisor; `worker --check`: whether this host's are well."""
+"""`worker`: worker processes, kept running by their supervisor."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from protocol import keys
-from protocol.connection import Scripts, connect, connected, reach
-from protocol.errors import StragglerError
+from protocol.connection import Scripts, connect, reach
 from protocol.settings import Settings
 from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, run_loop, say
+from straggler.commands.process import run_loop
 from workers.leases import say_goodbye
 from workers.supervisor import Supervisor, worker_words
 from workers.vitals import exposition
@@ -113,18 +110,3 @@ def _metrics(settings: Settings, work: Work) -> Iterator[tuple[Path | None, Serv
 
     with tempfile.TemporaryDirectory(prefix="straggler-metrics-") as folder:
         yield Path(folder), serve
-
-
-def check_health(place: Place) -> int:
-    """Find out whether this host's worker is well, by the health key that arq's worker keeps."""
-    return run_loop(_check(place.url, place.queue or place.settings.queue))
-
-
-async def _check(url: str, queue: str) -> int:
-    host = socket.gethostname()
-    async with connected(url) as redis:
-        health = await redis.get(keys.health(f"{queue}:{host}"))
-    if health is None:
-        raise StragglerError(f"no worker of {host} is alive on queue {queue!r}: its health key in Redis has lapsed")
-    say(f"healthy: {health.decode()}")
-    return SUCCEEDED
