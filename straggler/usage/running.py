@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -126,8 +125,6 @@ def worker(
             help="Serve Prometheus metrics of all processes here, at STRAGGLER_METRICS_HOST (127.0.0.1).",
         ),
     ] = None,
-    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    metrics: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
 
@@ -140,12 +137,13 @@ def worker(
         raise typer.BadParameter("only --check prints facts", param_hint="--json")
 
     def command() -> int:
-        from straggler.commands.worker import Work, check_health, supervise, work
-
         where = place(redis, queue, log_format)
         if check:
+            from straggler.commands.health import check_health
+
             return check_health(where, as_json=as_json)
-        told = Work(jobs, concurrency, burst, verbose, metrics_port)
-        return supervise(where, processes, told) if pulse is None else work(where, pulse, metrics, told)
+        from straggler.commands.worker import Work, supervise
+
+        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port))
 
     finish(command)
