@@ -22,7 +22,7 @@ Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
 
 # As many as a worker takes on of jobs that end at once; of slower ones it cuts off what it has room for (claim.lua).
 # 10,000 no-op jobs went 1.2 to 2 times as fast as in two chunks for each slot, which was the rule before.
-LARGEST_CHUNK = 256
+LARGEST_AMONG_WORKERS = 256
 # A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
 _CHUNK_BYTES = 1 << 18
 # A slow source's jobs wait this long for company, s, before they travel as a smaller chunk.
@@ -109,12 +109,13 @@ class _Calls(Chunk):
         return self._encoded
 
 
-async def cut(jobs: Jobs, limit_bytes: int) -> AsyncGenerator[Chunk, None]:
+async def cut(jobs: Jobs, limit_bytes: int, most: int = LARGEST_AMONG_WORKERS) -> AsyncGenerator[Chunk, None]:
     """Cut jobs into chunks; those of a slow source leave as they come.
 
     Args:
         jobs: In the batch's order.
         limit_bytes: Longest arguments of one job, bytes of JSON.
+        most: Jobs in one chunk at most; no more than 256 in those of a stream.
 
     Raises:
         UsageError: If a job cannot be; names it by its index.
@@ -124,16 +125,16 @@ async def cut(jobs: Jobs, limit_bytes: int) -> AsyncGenerator[Chunk, None]:
             async for chunk in chunks:
                 yield chunk
         return
-    for chunk in _cut_iterable(jobs, limit_bytes):
+    for chunk in _cut_iterable(jobs, limit_bytes, most):
         yield chunk
 
 
-def _cut_iterable(jobs: Iterable[JobSpec[Any]], limit_bytes: int) -> Iterator[Chunk]:
+def _cut_iterable(jobs: Iterable[JobSpec[Any]], limit_bytes: int, most: int) -> Iterator[Chunk]:
     function = JobSpec[Any](function=jobs.function).function if isinstance(jobs, JobSpecs) else None
     source: Iterator[Any] = jobs.calls() if isinstance(jobs, JobSpecs) else iter(jobs)
     first = 0
     for job in source:
-        some = [job, *islice(source, min(LARGEST_CHUNK, _count_that_fits(function, job)) - 1)]
+        some = [job, *islice(source, min(most, _count_that_fits(function, job)) - 1)]
         for chunk in _cut_some(function, some, first, limit_bytes):
             yield chunk
             first = chunk.first + chunk.count
@@ -195,14 +196,14 @@ def _is_plain(job: JobSpec[Any]) -> bool:
 
 
 async def _cut_stream(jobs: AsyncIterable[JobSpec[Any]], limit_bytes: int) -> AsyncGenerator[Chunk, None]:
-    coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
+    coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_AMONG_WORKERS)
     pump = asyncio.create_task(_pump(jobs, coming))
     try:
         chunk, due = Chunk(0), 0.0
         while (job := await coming.get()) is not None:
             due = due if chunk.count else time.monotonic() + LONGEST_WAIT
             chunk.add(job, limit_bytes)
-            is_full = chunk.count >= LARGEST_CHUNK or chunk.is_full or time.monotonic() > due
+            is_full = chunk.count >= LARGEST_AMONG_WORKERS or chunk.is_full or time.monotonic() > due
             if coming.empty() and not is_full:
                 await asyncio.sleep(_LINGER)
             if is_full or coming.empty():

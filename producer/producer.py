@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from producer.batch import Batch
 from producer.control.callbacks import encode_callback
+from producer.cutting import LARGEST_AMONG_WORKERS
 from producer.overview.fleet import workers_alive
 from producer.overview.listing import newest, read_statuses
 from producer.overview.running import read_running
@@ -40,6 +41,9 @@ class Producer:
         queue: The queue to submit to.
         settings: Read from the environment if not given.
 
+    Attributes:
+        largest_chunk: Jobs that travel together at most.
+
     Raises:
         RedisUnavailableError: On entry, if Redis does not answer.
     """
@@ -51,6 +55,7 @@ class Producer:
         self.redis = connect(self.url)
         self.scripts = Scripts(self.redis)
         self.clock = RedisClock()
+        self.largest_chunk = LARGEST_AMONG_WORKERS
 
     async def __aenter__(self) -> Self:
         await reach(self.url)
@@ -105,17 +110,17 @@ class Producer:
             ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
-        batch_id = checked_id(batch_id)
+        is_new, batch_id = batch_id is None, checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
         with submitting(batch_id, self.queue, made) as made:
             fields = self._fields(batch_id, made, on_complete)
             submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
-            total = await submission.send(jobs)
+            total = await submission.send(jobs, self.largest_chunk)
         logger.info(
             "batch %s is submitted to queue %r", batch_id, self.queue,
             extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
         )  # fmt: skip
-        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total)
+        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total, is_new=is_new)
 
     async def open_batch(
         self, /, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any

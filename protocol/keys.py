@@ -7,6 +7,7 @@ from __future__ import annotations
 
 PREFIX = "straggler:"
 BATCHES = f"{PREFIX}batches"
+QUEUES = f"{PREFIX}queues"
 # The channel on which workers hear that something was decided about a batch; JSON: {"batch": id}.
 CONTROL = f"{PREFIX}control"
 
@@ -15,7 +16,8 @@ ARQ_JOB = "arq:job:"
 ARQ_IN_PROGRESS = "arq:in-progress:"
 ARQ_RETRY = "arq:retry:"
 
-# An open batch that nobody touches lives this long; submit, claim and record of a job renew it.
+# An open batch that nobody touches lives this long, and a queue's place in the list of queues; submit, claim and record
+# of a job renew the former.
 OPEN_BATCH_LIFETIME = 7 * 86_400.0
 WORKER_LIFETIME = 15.0
 # A worker that Redis has been away from for longer than this is not asked to leave any more.
@@ -94,6 +96,11 @@ def retries(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:retries"
 
 
+def attempts(batch_id: str) -> str:
+    """Index of a job that has run more than once -> its attempts that did not become its result (see attempts.lua)."""
+    return f"{PREFIX}batch:{batch_id}:attempts"
+
+
 def origins(batch_id: str) -> str:
     """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/redrives/origins.py)."""
     return f"{PREFIX}batch:{batch_id}:origins"
@@ -116,7 +123,7 @@ def names(batch_id: str) -> str:
 
 def of_batch(batch_id: str) -> tuple[str, ...]:
     """Name all keys of a batch but those of its chunks in the queue; the header first."""
-    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard, names)
+    made = (batch, chunks, done, results, holders, crashes, retries, attempts, origins, cancelled, heard, names)
     return tuple(name(batch_id) for name in made)
 
 

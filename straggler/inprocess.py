@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from producer.producer import Producer
 from protocol import memory
+from protocol.chunks import LARGEST_CHUNK
 from protocol.connection import connect
 from protocol.settings import Settings
 from workers.crew import WorkerOptions
@@ -29,11 +30,13 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
     own = f"memory://{uuid4().hex}"
     url = url or own
     # Nobody would start another worker in this one's place.
-    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize)
+    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize, is_alone=url == own)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
     running = asyncio.create_task(worker.main(), name="straggler-worker")
     try:
         async with Producer(url, settings=settings) as producer:
+            if options.is_alone:
+                producer.largest_chunk = LARGEST_CHUNK
             yield producer
     finally:
         worker.stop()

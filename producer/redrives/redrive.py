@@ -18,7 +18,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from producer.control.callbacks import encode_callback
-from producer.cutting import LARGEST_CHUNK, Chunk
+from producer.cutting import LARGEST_AMONG_WORKERS, Chunk
 from producer.redrives.origins import CHUNKS_A_PAGE, PLACES_A_PAGE, Selection, read_places, write_selection
 from producer.spoilt import find_spoilt, naming, types_of
 from producer.status import parse_options, parse_status, read_header, read_status
@@ -191,7 +191,7 @@ class Redrive:
         async with aclosing(self._jobs(at)) as jobs:
             async for job in jobs:
                 chunk.put(job)
-                if chunk.count >= LARGEST_CHUNK or chunk.is_full:
+                if chunk.count >= LARGEST_AMONG_WORKERS or chunk.is_full:
                     yield chunk
                     chunk = Chunk(chunk.first + chunk.count)
         if chunk.count:

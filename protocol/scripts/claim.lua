@@ -7,9 +7,9 @@
 -- Reads and writes: KEYS 1 queue, 2 wake, 3 the worker's last claim; of each chunk its arq keys, and its batch's header,
 --      chunks, done bits, holders, crashes and retries
 -- ARGV 1 worker id, 2 lease ms, 3 jobs that there is room for, 4 how many of these are as good as over: a chunk of no more
---      jobs is taken whole; 5 1 if one that cannot be cut may be taken, however many jobs it has,
---      6 most chunks, 7 most jobs, 8 lifetime of an open batch ms, 9 token, 10 the one chunk to take, whoever holds its
---      lease ("": those that are due)
+--      jobs is taken whole; 5 jobs of a piece, if there is room for so many, 6 1 if a chunk that cannot be cut may be
+--      taken, however many jobs it has, 7 most chunks, 8 most jobs, 9 lifetime of an open batch ms, 10 token, 11 the one
+--      chunk to take, whoever holds its lease ("": those that are due)
 -- Returns {Redis' time in s, in us, ms until the next chunk is due (-1: none), jobs of a due chunk that did not fit (0),
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
 --          crashes, what was decided since (see orders.lua), then index and failures of each retried job}}
@@ -19,13 +19,13 @@
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local worker, lease_ms, lifetime, token = ARGV[1], ARGV[2], ARGV[8], ARGV[9]
-local room, soon_over, may_exceed = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local most_chunks, jobs_left = tonumber(ARGV[6]), tonumber(ARGV[7])
+local worker, lease_ms, lifetime, token = ARGV[1], ARGV[2], ARGV[9], ARGV[10]
+local room, soon_over, may_exceed = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6] == '1'
+local most_chunks, jobs_left = tonumber(ARGV[7]), tonumber(ARGV[8])
 local taken, claimed, did_not_fit = {}, {}, 0
 local LARGEST_CHUNK = 1000
 -- Large enough that a claim brings all that there is room for.
-local largest_piece = math.max(soon_over, math.ceil(math.min(room, jobs_left) / most_chunks))
+local largest_piece = math.max(tonumber(ARGV[5]), math.ceil(math.min(room, jobs_left) / most_chunks))
 
 local function forget(chunk)
   redis.call('ZREM', KEYS[1], chunk)
@@ -264,15 +264,16 @@ local function count_taken()
   end
 end
 
-if ARGV[10] ~= '' then
-  take_named(ARGV[10])
+if ARGV[11] ~= '' then
+  take_named(ARGV[11])
 else
   local ok, last = pcall(cjson.decode, ask('GET', KEYS[3]) or '[]')
   if ok and type(last) == 'table' and last.token == token then
     take_again(last.chunks)
   else
     take_due()
-    if #taken > 0 then redis.call('SET', KEYS[3], cjson.encode({token = token, chunks = taken}), 'PX', lease_ms) end
+    -- Without room: a claim of this token that is still on its way takes nothing, either.
+    if #taken > 0 or room == 0 then redis.call('SET', KEYS[3], cjson.encode({token = token, chunks = taken}), 'PX', lease_ms) end
   end
 end
 count_taken()

@@ -15,6 +15,7 @@ from producer.redrives.origins import Selection, write_selection
 from producer.redrives.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
+from protocol.attempts import encode_attempt
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, connect, encode_payload
@@ -70,7 +71,7 @@ class Hand:
         self.retries = Retries(self.scripts, "default", name)
 
     async def claim(self, room: int = 100) -> list[Claimed]:
-        return (await self.claims._claim(room, room, may_exceed=False)).chunks
+        return (await self.claims._run(self.claims._call(room, room, room, may_exceed=False))).chunks
 
     async def record(
         self, batch: Batch[Any], *indexes: int, status: str = "success", over: Sequence[tuple[str, int, str]] = ()
@@ -82,7 +83,8 @@ class Hand:
         return int(await self.scripts.run(*call))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
-        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
+        attempt = encode_attempt(attempt=failures, status="failure", worker=self.name, finished_at=5.0, message="no")
+        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay, attempt)])
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def snapshot(redis: Any) -> dict[str, Any]:
                 content = redis.hgetall(key)
             case "zset":
                 # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too; so is a sign of life.
-                timed = key.startswith(b"straggler:workers:")
+                timed = key.startswith((b"straggler:workers:", b"straggler:queues"))
                 content = [
                     (m, timed or redis.exists(b"arq:in-progress:" + m) or s)
                     for m, s in redis.zrange(key, 0, -1, withscores=True)
@@ -211,12 +213,12 @@ async def _alive(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     return hand.leases.beat
 
 
-def _release(outcome: str) -> Case:
+def _release(outcome: str, handed_back: dict[int, bytes] | None = None) -> Case:
     async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
         await producer.submit(streamed(square.map(range(6))), batch_id="b")
         claimed, *_ = await hand.claim()
         await hand.leases.say_at_work("b:0", "b", 1)
-        return lambda: hand.leases.release(claimed, outcome)
+        return lambda: hand.leases.release(claimed, outcome, handed_back)
 
     return prepare
 
@@ -323,6 +325,10 @@ async def _record_a_failure_too_many(producer: Producer, hand: Hand) -> Callable
 
 CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
+HARMLESS = Crash(
+    worker="a", start=0, stop=5, ending="killed", ended_at=5.0, doubtful=True, harmless=True
+).model_dump_json()
+HANDED_BACK = encode_attempt(attempt=1, status="handed back", worker="a", started_at=4.0, finished_at=5.0)
 CASES: dict[str, Case] = {
     "submit": _submit,
     "submit more": _submit_more,
@@ -342,7 +348,9 @@ CASES: dict[str, Case] = {
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
     "release again": _release("again"),
+    "release again with what was at work": _release("again", {1: HANDED_BACK, 4: HANDED_BACK}),
     "release crash": _release(CRASH),
+    "release a crash that was harmless": _release(HARMLESS),
     "alone": _alone,
     "alone no more": _alone_no_more,
     "retry": _retry,

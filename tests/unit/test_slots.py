@@ -95,6 +95,15 @@ def test_jobs_that_wait_here_take_room() -> None:
     assert (slots.free, slots.room) == (9, 5)
 
 
+def test_who_is_alone_takes_jobs_on_ahead_of_its_slots() -> None:
+    slots = Slots(10, 500)
+    assert slots.room == 510
+    slots.waiting += 500
+    assert not slots.has_room, "more come once half of the last have started"
+    slots.waiting -= 300
+    assert slots.has_room
+
+
 def full(total: int, seconds: float) -> Slots:
     """Make slots that are all taken, by jobs that use to take so long."""
     slots = Slots(total)

@@ -10,6 +10,8 @@ from collections import deque
 # brings: short ones never wait for a claim, and none is held here for longer that another worker could start now.
 _AHEAD = 0.005
 _MOST_AHEAD = 1000
+# So long, s, what was learned of jobs that end at once holds for those that follow.
+_FRESH = 0.05
 
 
 class Slots:
@@ -17,17 +19,20 @@ class Slots:
 
     Args:
         total: How many there are.
+        ahead: How many more jobs are taken on, in any case, than there are free slots.
 
     Attributes:
+        ahead: As given.
         waiting: Jobs that are here and have not started.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, ahead: int = 0) -> None:
         self.total = total
+        self.ahead = ahead
         self.free = total
         self.waiting = 0
         self._at_once = 0
-        self._typical = self._last_end = 0.0
+        self._typical = self._last_end = self._last_turn = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
 
@@ -39,11 +44,19 @@ class Slots:
     @property
     def soon_over(self) -> int:
         """How many jobs more than there are free slots start here within milliseconds, as others are over by then."""
-        if not self._typical:
-            return self._at_once
-        # Where none has ended for longer than they use to take, those at work are of another kind.
-        typical = max(self._typical, time.monotonic() - self._last_end)
-        return max(self._at_once, int(self.used * min(1.0, _AHEAD / typical)))
+        now = time.monotonic()
+        # What follows upon a pause may be of another kind.
+        ahead = self._at_once if now < self._last_turn + _FRESH else 0
+        if self._typical:
+            # Where none has ended for longer than they use to take, those at work are of another kind.
+            typical = max(self._typical, now - self._last_end)
+            ahead = max(ahead, int(self.used * min(1.0, _AHEAD / typical)))
+        return max(self.ahead, ahead)
+
+    @property
+    def piece(self) -> int:
+        """How many jobs may share what becomes of a chunk: of short ones those that start within milliseconds."""
+        return _MOST_AHEAD if self.ahead else max(self._at_once, self.soon_over)
 
     @property
     def room(self) -> int:
@@ -64,6 +77,7 @@ class Slots:
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
         self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD))
+        self._last_turn = time.monotonic()
         self.tell()
 
     def tell(self) -> None:
