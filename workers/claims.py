@@ -224,14 +224,7 @@ class Claims:
         return (found.chunks[0] if found.chunks else None), found.until
 
     def _call(
-        self,
-        room: int,
-        soon_over: int,
-        piece: int,
-        *,
-        may_exceed: bool,
-        name: str = "",
-        token: str | None = None,
+        self, room: int, soon_over: int, piece: int, *, may_exceed: bool, name: str = "", token: str | None = None
     ) -> Call:
         lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         limits = (room, soon_over, piece, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
