@@ -164,10 +164,10 @@ async def test_a_chunk_whose_results_do_not_travel_together_is_let_go_of_after_t
     released: list[str] = []
     release = Leases.release
 
-    async def noted(leases: Leases, claimed: Claimed, outcome: str) -> None:
+    async def noted(leases: Leases, claimed: Claimed, outcome: str, *more: Any) -> None:
         # Successes are written as columns, what failed as rows: the first call must not let go of the chunk.
         assert redis.exists(keys.ARQ_IN_PROGRESS + claimed.chunk_id)
-        await release(leases, claimed, outcome)
+        await release(leases, claimed, outcome, *more)
         released.append(outcome)
 
     monkeypatch.setattr(Leases, "release", noted)
