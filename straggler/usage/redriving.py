@@ -61,9 +61,9 @@ def retry(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run those of a batch's jobs again that timed out or were lost, as a new batch, and print its id.
+    """Run what timed out or was lost again, as a new batch.
 
-    Arguments and options are as they were, but for those that are given here.
+    Its id is printed. Arguments and options are as they were, but for those that are given here.
     """
     if out is not None and not wait:
         raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
