@@ -297,6 +297,7 @@ async def test_a_job_that_the_batch_does_not_have_is_an_error_and_so_is_a_key_th
     with pytest.raises(OptionError, match="jobs 0 to 1"):
         await batch.attempts(2)
     redis.hset(keys.attempts("b"), "0", "{}\n")
+    redis.expire(keys.attempts("b"), 60)
     with pytest.raises(ProtocolError, match=keys.attempts("b")):
         await batch.attempts(0)
 
