@@ -9,12 +9,13 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 # Of pytest. More than there are cores: most of what tests do is wait for processes that they have started.
-PROCESSES ?= 4
+PROCESSES ?= 6
 
 BIN = $(VENV)/bin
 # The stamp carries the version: another PYTHON with the same VENV makes the environment anew.
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
-PYTEST = pytest -n $(PROCESSES) --dist worksteal
+# One test at a time to whichever process is free, in the order of tests/turns.py.
+PYTEST = pytest -n $(PROCESSES) --dist load --maxschedchunk 1
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help

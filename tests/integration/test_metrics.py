@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
-WORKER = [sys.executable, "-m", "straggler.cli", "worker", "--metrics-port", "0"]
+WORKER = ["straggler", "worker", "--metrics-port", "0"]
 
 
 def address(worker: WorkerProcess) -> str:

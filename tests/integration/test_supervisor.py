@@ -36,7 +36,7 @@ def supervisor(worker_process: Callable[..., WorkerProcess]) -> StartSupervisor:
 
     def start(*words: str, **settings: Any) -> WorkerProcess:
         """Takes `ready` as `worker_process` does."""
-        command = [sys.executable, "-m", "straggler.cli", "worker", *words]
+        command = ["straggler", "worker", *words]
         settings = {"jobs": "tests.jobs,tests.rough_jobs", "job_processes": 2, **settings}
         return worker_process(command=command, **settings)
 
