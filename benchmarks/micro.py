@@ -56,7 +56,8 @@ def make_runner() -> Runner:
     )
     retries = Retries(scripts, "default", "worker")
     return Runner(
-        worker_id="worker", slots=Slots(CHUNK), recorder=Recorder(scripts, clock, limit=1 << 30), retries=retries,
+        worker_id="worker", slots=Slots(CHUNK), recorder=Recorder(scripts, clock, "default", "worker", limit=1 << 30),
+        retries=retries,
         leases=cast("Any", None), clock=clock, result_limit=LIMIT, deadlines=deadlines, processes=Processes(1),
         threads=Threads(1, set()), reports={}, additions=cast("Any", None),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from dashboard.rendering import render
 from dashboard.search import find_jobs, searched
 from dashboard.state import State
 from dashboard.table import KEY
-from producer.overview.floor import read_floor
+from producer.overview.floor import read_queues_in_use
 from producer.overview.metrics import CONTENT_TYPE, exposition
 from producer.overview.running import read_running
 from protocol.batches import BatchStatus
@@ -67,7 +68,6 @@ async def batch_list(request: Request) -> str:
     state, query, number = state_of(request), _query(request), number_of(request, "page")
     listing = await state.catalogue.page(query, number)
     now = state.producer.clock.now()
-    state.queues.update(status.queue for status in listing.batches)
     rows = [_row(state, status, now) for status in listing.batches]
     return render("batches/list.html", rows=rows, listing=listing, query=query, number=number, now=now)
 
@@ -117,21 +117,20 @@ async def floor_list(request: Request) -> str:
     """Draw workers and queues."""
     state = state_of(request)
     listing = await state.catalogue.page("", 0)
-    state.queues.update(status.queue for status in listing.batches)
     now = state.producer.clock.now()
-    queues = await read_floor(state.producer.redis, sorted(state.queues), now)
-    jobs = dict.fromkeys(state.queues, 0)
+    queues = await read_queues_in_use(state.producer.redis, state.producer.queue, now)
+    jobs: Counter[str] = Counter()
     for status in listing.batches:
         jobs[status.queue] += status.queued
-    running = await _running_by_worker(state)
+    running = await _running_by_worker(state, [queue.name for queue in queues if queue.workers])
     session = session_of(request)
     csrf = session.csrf if session else ""
     return render("floor/list.html", queues=queues, jobs=jobs, now=now, running=running, csrf=csrf)
 
 
-async def _running_by_worker(state: State) -> dict[str, list[RunningJob]]:
+async def _running_by_worker(state: State, queues: list[str]) -> dict[str, list[RunningJob]]:
     found: dict[str, list[RunningJob]] = {}
-    for queue in sorted(state.queues):
+    for queue in queues:
         for job in await read_running(state.producer.redis, queue):
             found.setdefault(job.worker, []).append(job)
     return found

@@ -27,8 +27,6 @@ class State:
     pace: Paces
     catalogue: Catalogue
     followers: Followers
-    # Queues that batches were seen to wait in.
-    queues: set[str] = field(default_factory=set)
     # Live streams that are open.
     streams: set[object] = field(default_factory=set)
     _at_work: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -37,7 +35,7 @@ class State:
     def of(cls, producer: Producer, access: Access) -> Self:
         """Make a dashboard's state."""
         pace = Paces()
-        return cls(producer, access, pace, Catalogue(producer), Followers(producer, pace), {producer.queue})
+        return cls(producer, access, pace, Catalogue(producer), Followers(producer, pace))
 
     def keep(self, work: asyncio.Task[Any]) -> None:
         """Hold on to what goes on after its request has been answered."""

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others import it from here
@@ -23,11 +21,12 @@ from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
+from protocol import memory
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+from protocol.lua import sha, source
+from protocol.memory import MemoryPool
 from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
-
-if TYPE_CHECKING:
-    from fakeredis import FakeServer
+from protocol.pool import QuickPool
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def connect(url: str, *, patient: bool = True) -> ArqRedis:
             f"{url!r} is no Redis URL: use redis://host:6379/0, rediss://..., unix:///path/to.sock or memory://"
         )
     try:
-        pool = _memory_pool(url) if scheme == "memory" else ConnectionPool.from_url(url, **_options(scheme))
+        pool = MemoryPool(url) if scheme == "memory" else QuickPool.from_url(url, **_options(scheme))
     except ValueError as error:
         raise OptionError(f"{url!r} is no Redis URL: {error}") from None
     if patient:
@@ -205,6 +204,8 @@ class Scripts:
 
     def __init__(self, redis: ArqRedis) -> None:
         self.redis = redis
+        self._is_memory = isinstance(redis.connection_pool, MemoryPool)
+        self._text = memory.call if self._is_memory else source
 
     async def run(self, name: str, script_keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run one script and return its reply."""
@@ -222,7 +223,7 @@ class Scripts:
             if not any(isinstance(reply, NoScriptError) for reply in replies):
                 break
             for name in {name for name, _, _ in calls}:
-                await self.redis.script_load(_source(name))
+                await self._teach(name)
             # Every script of ours may run twice, so the whole list goes again: their order matters.
             replies = await self._send(calls)
         for reply in replies:
@@ -233,41 +234,22 @@ class Scripts:
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         if len(calls) == 1:
             try:
-                reply = await self.redis.execute_command(*_command(*calls[0]))  # type: ignore[no-untyped-call]
+                reply = await self.redis.execute_command(*self._command(*calls[0]))  # type: ignore[no-untyped-call]
             except NoScriptError as error:
                 reply = error
             return [reply]
         async with self.redis.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.execute_command(*_command(*call))
+                pipe.execute_command(*self._command(*call))
             return await pipe.execute(raise_on_error=False)
 
+    def _command(self, name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        return ("EVALSHA", sha(name, self._text), len(script_keys), *script_keys, *args)
 
-def _command(name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
-    return ("EVALSHA", _sha(name), len(script_keys), *script_keys, *args)
-
-
-@lru_cache
-def _source(name: str) -> str:
-    """Read a script; a line `-- @include name` stands for what is in that file, the first time that it is named."""
-    included: set[str] = set()
-
-    def read(name: str) -> str:
-        included.add(name)
-        text = files("protocol.scripts").joinpath(f"{name}.lua").read_text()
-        return re.sub(r"^-- @include (\w+)$", include, text, flags=re.MULTILINE)
-
-    def include(line: re.Match[str]) -> str:
-        return "" if line[1] in included else read(line[1])
-
-    return read(name)
-
-
-@lru_cache
-def _sha(name: str) -> str:
-    from hashlib import sha1  # noqa: PLC0415  # Redis names scripts by it
-
-    return sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
+    async def _teach(self, name: str) -> None:
+        if self._is_memory:
+            await self.redis.eval(memory.definition(name), 0)  # type: ignore[misc]  # typed for both clients
+        await self.redis.script_load(self._text(name))
 
 
 def _options(scheme: str) -> dict[str, Any]:
@@ -276,19 +258,6 @@ def _options(scheme: str) -> dict[str, Any]:
     if scheme != "unix":
         options["socket_keepalive"] = True
     return options
-
-
-def _memory_pool(url: str) -> ConnectionPool:
-    from fakeredis import FakeAsyncRedisConnection  # noqa: PLC0415  # a slow import that only the embedded mode needs
-
-    return ConnectionPool(connection_class=FakeAsyncRedisConnection, server=_memory_server(url))
-
-
-@lru_cache
-def _memory_server(url: str) -> FakeServer:
-    from fakeredis import FakeServer  # noqa: PLC0415
-
-    return FakeServer()
 
 
 def _without_password(url: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 PREFIX = "straggler:"
 BATCHES = f"{PREFIX}batches"
+QUEUES = f"{PREFIX}queues"
 # The channel on which workers hear that something was decided about a batch; JSON: {"batch": id}.
 CONTROL = f"{PREFIX}control"
 
@@ -15,7 +16,8 @@ ARQ_JOB = "arq:job:"
 ARQ_IN_PROGRESS = "arq:in-progress:"
 ARQ_RETRY = "arq:retry:"
 
-# An open batch that nobody touches lives this long; submit, claim and record of a job renew it.
+# An open batch that nobody touches lives this long, and a queue's place in the list of queues; submit, claim and record
+# of a job renew the former.
 OPEN_BATCH_LIFETIME = 7 * 86_400.0
 WORKER_LIFETIME = 15.0
 # A worker that Redis has been away from for longer than this is not asked to leave any more.

@@ -8,7 +8,8 @@ object each. `protocol.results` reads both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -16,6 +17,21 @@ from protocol import keys
 
 if TYPE_CHECKING:  # each process of a job imports this, and none of them speaks to Redis
     from protocol.connection import Call
+
+
+class Over(NamedTuple):
+    """Chunks that are over once some results are written, all of one batch: they are let go of in the same step.
+
+    Args:
+        queue: Where they wait.
+        worker: Who holds them.
+        chunks: Of each its id, first index, and `succeeded` or `ended` (see release.lua).
+    """
+
+    queue: str
+    worker: str
+    chunks: Sequence[tuple[str, int, str]]
+
 
 Success = tuple[int, str, bytes, float, float]
 """Index, "success", the value as JSON, and when the job started and ended, on one clock, s."""
@@ -39,6 +55,7 @@ def record_rows(
     rows: Sequence[bytes],
     *,
     was_taken: bool = True,
+    over: Over | None = None,
 ) -> Call:
     """Record results of any kind.
 
@@ -49,13 +66,16 @@ def record_rows(
         statuses: Their statuses.
         rows: What each adds, from `encode_row`.
         was_taken: Whether a worker had them.
+        over: The chunks that are over with them.
     """
     # Three long arguments in place of three a job: packing those was a quarter of a worker's time.
     columns = {"rows": b",\n".join(rows)}
-    return _call(batch_id, common, indexes, ",".join(statuses), columns, was_taken=was_taken)
+    return _call(batch_id, common, indexes, ",".join(statuses), columns, over, was_taken=was_taken)
 
 
-def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahead: float) -> Call:
+def record_successes(
+    batch_id: str, common: bytes, found: Sequence[Success], ahead: float, over: Over | None = None
+) -> Call:
     """Record successes.
 
     Args:
@@ -63,6 +83,7 @@ def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahe
         common: What they share, from `encode_common`.
         found: What each adds.
         ahead: How far Redis' clock is ahead of the one that they were timed by, s.
+        over: The chunks that are over with them.
     """
     indexes, _, values, starts, ends = zip(*found, strict=True)
     zero = starts[0]
@@ -72,7 +93,7 @@ def record_successes(batch_id: str, common: bytes, found: Sequence[Success], ahe
         "took": to_json([int((end - start) * 1e6) for start, end in zip(starts, ends, strict=True)])[1:-1],
         "values": b",\n".join(values),
     }
-    return _call(batch_id, at, indexes, "success", columns, was_taken=True)
+    return _call(batch_id, at, indexes, "success", columns, over, was_taken=True)
 
 
 def _call(
@@ -81,13 +102,19 @@ def _call(
     indexes: Sequence[int],
     statuses: str,
     columns: Mapping[str, bytes],
+    over: Over | None,
     *,
     was_taken: bool,
 ) -> Call:
-    names = (keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id), keys.chunks(batch_id))
+    names = [keys.batch(batch_id), keys.done(batch_id), keys.results(batch_id)]
     lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
-    flat = [word for column in columns.items() for word in column]
-    return "record", names, (common, lifetime, encode_indexes(indexes), statuses, int(not was_taken), *flat)
+    args = [common, lifetime, encode_indexes(indexes), statuses, int(not was_taken)]
+    if over is None:
+        args += ["", 0]
+    else:
+        names.append(keys.queue(over.queue))
+        args += [over.worker, len(over.chunks), *chain.from_iterable(over.chunks)]
+    return "record", names, [*args, *chain.from_iterable(columns.items())]
 
 
 def encode_indexes(indexes: Sequence[int]) -> str:

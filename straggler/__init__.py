@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from protocol.running import RunningJob as RunningJob
     from protocol.settings import Settings as Settings
     from straggler import sync as sync
-    from straggler.embedded import embedded as embedded
+    from straggler.inprocess import embedded as embedded
     from workers.calling.context import current_job as current_job
     from workers.ending.retries import Retry as Retry
     from workers.local import with_result as with_result
@@ -69,7 +69,7 @@ _HOMES = {
     ),
     "protocol.running": ("RunningJob",),
     "protocol.settings": ("Settings",),
-    "straggler.embedded": ("embedded",),
+    "straggler.inprocess": ("embedded",),
     "workers.calling.context": ("current_job",),
     "workers.local": ("with_result", "with_timeout"),
     "workers.registry": ("job",),

@@ -23,7 +23,7 @@ from redis import Redis
 
 from producer.batch import Batch
 from producer.producer import Producer
-from protocol import connection
+from protocol import connection, memory
 from protocol.settings import Settings
 from tests.commands import Command, unmeasured
 from tests.redis_server import BINARY, RedisServer
@@ -99,6 +99,7 @@ def redis_url(redis_server: RedisServer | None) -> Iterator[str]:
         client.flushall()
         yield url
         immortal = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    memory.forget(url)
     assert not immortal, f"keys without a lifetime: {immortal}"
 
 
@@ -112,7 +113,7 @@ def redis(redis_url: str) -> Iterator[Any]:
 @contextmanager
 def blocking_client(url: str) -> Iterator[Redis]:
     is_memory = url.startswith("memory:")
-    client = fakeredis.FakeRedis(server=connection._memory_server(url)) if is_memory else Redis.from_url(url)
+    client = fakeredis.FakeRedis(server=memory.server(url)) if is_memory else Redis.from_url(url)
     with client:
         yield client
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from straggler import job
 
@@ -40,9 +40,9 @@ def described(span: ReadableSpan) -> dict[str, object]:
 
 
 def set_up(path: Path) -> TracerProvider:
-    """Let all spans of this process go to a file."""
+    """Let all spans of this process go to a file, at its end: as in service they wait for each other."""
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(ToFile(path)))
+    provider.add_span_processor(BatchSpanProcessor(ToFile(path), schedule_delay_millis=3_600_000))
     trace.set_tracer_provider(provider)
     return provider
 
@@ -61,4 +61,11 @@ async def work(number: int) -> int:
 
 @job(name="traced.plain")
 def plain(number: int) -> int:
-    return number
+    with trace.get_tracer("mine").start_as_current_span(f"in a process {number}"):
+        return number
+
+
+@job(name="traced.threaded", isolation="thread")
+def threaded(number: int) -> int:
+    with trace.get_tracer("mine").start_as_current_span(f"in a thread {number}"):
+        return number

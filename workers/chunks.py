@@ -41,6 +41,9 @@ class ChunkRun:
         runner: What it shares with the worker's other chunks.
         row: Where it stands in the memory that is shared with the supervisor; -1: nowhere.
         begun: Where in that memory is written how many of its jobs have started.
+
+    Attributes:
+        is_released: Whether it was let go of with its last results.
     """
 
     def __init__(self, claimed: Claimed, runner: Runner, row: int, begun: MutableSequence[float] | None) -> None:
@@ -60,11 +63,11 @@ class ChunkRun:
         self._fresh: list[Row] = []
         # The task that starts its jobs, while it does.
         self._starting: asyncio.Task[Any] | None = None
-        self._has_started = self._is_stopped = False
+        self._has_started = self._is_stopped = self.is_released = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
-        self._all_succeeded = len(claimed.open_jobs()) == claimed.payload.count
+        self._outcome = "succeeded" if len(claimed.open_jobs()) == claimed.payload.count else "ended"
         self._idle = asyncio.Event()
         self._tells_jobs = logger.isEnabledFor(logging.DEBUG)
 
@@ -92,9 +95,7 @@ class ChunkRun:
     async def finish(self) -> str:
         """Wait until all that was started has ended and is recorded; returns what becomes of the chunk."""
         await self.until_idle()
-        if self._again:
-            return "again"
-        return "succeeded" if self._all_succeeded else "ended"
+        return "again" if self._again and not self.is_released else self._outcome
 
     def stop(self) -> None:
         """Start no more jobs; those that run may end."""
@@ -235,7 +236,7 @@ class ChunkRun:
         return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
-        self._all_succeeded = False
+        self._outcome = "ended"
         self._again = self._again or self.claimed.payload.index is not None
         self._unrecorded += 1
         failures = self.claimed.failures.get(run.index, 0) + 1
@@ -257,7 +258,8 @@ class ChunkRun:
         fresh, self._fresh = self._fresh, []
         if fresh:
             self._unrecorded += len(fresh)
-            self._all_succeeded = self._all_succeeded and all(row[1] == "success" for row in fresh)
+            if any(row[1] != "success" for row in fresh):
+                self._outcome = "ended"
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
                 self._tell(fresh)
@@ -269,6 +271,18 @@ class ChunkRun:
                 "job %s %s", name, status,
                 extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": status},
             )  # fmt: skip
+
+    def over_with(self, count: int) -> tuple[str, int, str] | None:
+        """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
+        has_more = self._starts is not None and not self._starts.are_over
+        if has_more or self._runs or self._fresh or self._again or count < self._unrecorded:
+            return None
+        self.runner.leases.expect_release(self.claimed.chunk_id)
+        return self.claimed.chunk_id, self._first, self._outcome
+
+    def note_release(self) -> None:
+        """Take note that the chunk has been let go of."""
+        self.is_released = True
 
     def count_recorded(self, count: int) -> None:
         """Take note that so many more of its results have been written."""

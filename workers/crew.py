@@ -117,7 +117,9 @@ class Crew:
         self.scripts = Scripts(redis)
         self.clock = RedisClock()
         self.slots = Slots(options.concurrency)
-        self.recorder = Recorder(self.scripts, self.clock, is_busy=lambda: self.slots.used > 0)
+        self.recorder = Recorder(
+            self.scripts, self.clock, options.queue, self.worker_id, is_busy=lambda: self.slots.used > 0
+        )
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock,
             self._describe, self._stop_chunk, options.lease, cells, on_drain,
@@ -196,12 +198,12 @@ class Crew:
         self.control.took(chunk.batch_id)
         try:
             outcome = await chunk.run()
-            await self.leases.release(claimed, outcome)
+            await self._release(chunk, outcome)
         except asyncio.CancelledError:  # arq's own worker shuts down so, and ours when Redis is away then
             chunk.hand_back()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chunk.longest_grace + FAREWELL):
-                    await self.leases.release(claimed, await chunk.finish())
+                    await self._release(chunk, await chunk.finish())
                     self._drop(claimed)
             raise
         else:
@@ -214,6 +216,10 @@ class Crew:
             extra={"event": "chunk.done", "chunk": claimed.chunk_id, "batch": chunk.batch_id, "outcome": outcome},
         )  # fmt: skip
         return outcome
+
+    async def _release(self, chunk: ChunkRun, outcome: str) -> None:
+        if not chunk.is_released:
+            await self.leases.release(chunk.claimed, outcome)
 
     def _drop(self, claimed: Claimed) -> None:
         # What could not be released stays in the shared memory: the supervisor hands it back.

@@ -70,6 +70,8 @@ class Leases:
         self._interval = lease * 0.3
         # A chunk's id -> when its lease ends unless it is renewed, on the monotonic clock.
         self._held: dict[str, float] = {}
+        # Chunks that are let go of as soon as their last results are recorded.
+        self._leaving: set[str] = set()
         self.renewed = self.lost = 0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -104,6 +106,11 @@ class Leases:
     def forget(self, chunk_id: str) -> None:
         """Renew this chunk's lease no longer: it lapses, unless it is released."""
         self._held.pop(chunk_id, None)
+        self._leaving.discard(chunk_id)
+
+    def expect_release(self, chunk_id: str) -> None:
+        """Take note that this chunk is being let go of: a lease that is gone from now on was not lost."""
+        self._leaving.add(chunk_id)
 
     async def release(self, claimed: Claimed, outcome: str) -> None:
         """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua)."""
@@ -142,8 +149,8 @@ class Leases:
         self.renewed += len(renewed) - len(lost)
         for chunk_id in set(renewed) & set(self._held):
             self._held[chunk_id] = until
-        for chunk_id in lost:
-            self._lose(chunk_id.decode())
+        for chunk_id in {chunk_id.decode() for chunk_id in lost} - self._leaving:
+            self._lose(chunk_id)
 
     def _lose(self, chunk_id: str) -> None:
         if self._held.pop(chunk_id, None) is None:
@@ -158,8 +165,9 @@ class Leases:
     async def _say_alive(self) -> None:
         about = {"host": socket.gethostname(), "pid": os.getpid(), "queue": self._queue, **self._describe()}
         names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
+        lifetimes = int(keys.WORKER_LIFETIME * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         said = [word for pair in about.items() for word in pair]
-        if await self._scripts.run("alive", names, (self.worker_id, int(keys.WORKER_LIFETIME * 1000), *said)):
+        if await self._scripts.run("alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)):
             self._on_drain()
 
     async def _renew_for_ever(self) -> None:

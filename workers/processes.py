@@ -29,7 +29,7 @@ from pydantic_core import from_json, to_json
 
 from protocol.errors import StragglerError
 from protocol.jobs import JobSpec
-from workers.calling import context
+from workers.calling import context, spans
 from workers.calling.calls import Encoded
 from workers.calling.reports import SharedReport, make_file
 from workers.ending.failures import Again, DescribedError
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # An import of the jobs' module that takes longer than this, s, is an error.
 _LONGEST_START = 60.0
+# Time, s, for an idle process to hand on the spans that its jobs have made (OpenTelemetry's exporters do so at exit).
+_LONGEST_END = 1.0
 LENGTH_BYTES = 4
 
 # Whether this is a job's process that imports a module of jobs. Were processes started then, each would import the
@@ -130,6 +132,7 @@ class Process:
             "max_memory": function.max_memory,
             "result_limit": result_limit,
             "about": context.describe(),
+            "trace": spans.carried(),
         }
         self.report.clear()
         self._send(to_json(call, bytes_mode="base64", inf_nan_mode="constants"))
@@ -140,6 +143,15 @@ class Process:
         if reply.startswith(b'{"value":'):
             return Encoded(reply)
         raise _told(from_json(reply))
+
+    async def leave(self) -> None:
+        """Let the process end by itself, which it does when nobody can ask it for more; and all that it started."""
+        if self._writer is not None and spans.are_wanted():
+            self._writer.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_END):
+                    await self._end()
+        await self.kill()
 
     async def kill(self) -> None:
         """End the process and all that it started."""
@@ -235,17 +247,17 @@ class Processes:
 
     async def close(self) -> None:
         """End all processes, and wait until they have ended."""
-        self._idle.clear()
         for process in list(self._all):
-            self._drop(process)
+            self._drop(process, is_idle=process in self._idle)
+        self._idle.clear()
         if self._ending:
             await asyncio.wait(self._ending)
 
-    def _drop(self, process: Process) -> None:
+    def _drop(self, process: Process, *, is_idle: bool = False) -> None:
         if process not in self._all:
             return  # closed meanwhile
         self._all.remove(process)
-        ending = asyncio.get_running_loop().create_task(process.kill())
+        ending = asyncio.get_running_loop().create_task(process.leave() if is_idle else process.kill())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
         self._wake()

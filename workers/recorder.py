@@ -1,7 +1,8 @@
 """Write results to Redis in groups, each job's first result only.
 
 While one group is on its way the next gathers, and while other jobs run a result waits a little for company; so a lone
-result leaves at once and a flood leaves in few large pieces.
+result leaves at once and a flood leaves in few large pieces. A chunk that is over is let go of with its last results,
+by the same script: never before they are recorded, and it costs no call of its own.
 While Redis is away, results are held here until it is back; past `limit` nothing new is taken on (`room`).
 """
 
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError
 
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
-from protocol.recording import Success, record_rows, record_successes
+from protocol.recording import Over, Success, record_rows, record_successes
 from workers.ending.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,16 @@ class Recorded(Protocol):
         """Take note that so many more of its results have been written."""
 
 
+class Owner(Recorded, Protocol):
+    """The chunk that results come from, which may be let go of with the last of them."""
+
+    def over_with(self, count: int) -> tuple[str, int, str] | None:
+        """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
+
+    def note_release(self) -> None:
+        """Take note that the chunk has been let go of."""
+
+
 class Group:
     """Results that share their common fields, and go out together.
 
@@ -62,7 +73,9 @@ class Group:
         self.batch_id = batch_id
         self.common = common
         self.rows: list[Row] = []
-        self.owners: list[Recorded] = []
+        self.owners: list[Owner] = []
+        # Those that are over with these results.
+        self._leaving: list[Owner] = []
 
     @property
     def size(self) -> int:
@@ -81,18 +94,31 @@ class Group:
         piece.owners, self.owners = self.owners[:count], self.owners[count:]
         return piece
 
-    def call(self, ahead: float) -> Call:
-        """Make the call that writes them.
+    def call(self, ahead: float, queue: str, worker: str) -> Call:
+        """Make the call that writes them, and lets go of the chunks that are over then.
 
         Args:
             ahead: How far Redis' clock is ahead of the loop's, s.
+            queue: The chunks' queue.
+            worker: Who holds them.
         """
+        leaving = {owner: chunk for owner, count in Counter(self.owners).items() if (chunk := owner.over_with(count))}
+        self._leaving = list(leaving)
+        over = Over(queue, worker, list(leaving.values())) if leaving else None
         if len(self.rows[0]) == _COLUMNS:
-            return record_successes(self.batch_id, self.common, cast("list[Success]", self.rows), ahead)
-        return record_rows(self.batch_id, self.common, *zip(*self.rows, strict=True))
+            return record_successes(self.batch_id, self.common, cast("list[Success]", self.rows), ahead, over)
+        indexes, statuses, rows = zip(*self.rows, strict=True)
+        return record_rows(self.batch_id, self.common, indexes, statuses, rows, over=over)
 
-    def tell_owners(self) -> None:
-        """Let all owners know that their results have been written."""
+    def tell_owners(self, *, is_written: bool) -> None:
+        """Let all owners know that they need not wait any longer.
+
+        Args:
+            is_written: Whether the call has run; else the results were given up.
+        """
+        if is_written:
+            for owner in self._leaving:
+                owner.note_release()
         for owner, count in Counter(self.owners).items():
             owner.count_recorded(count)
 
@@ -103,6 +129,8 @@ class Recorder:
     Args:
         scripts: The scripts of the Redis to write to.
         clock: Redis' clock.
+        queue: The queue whose chunks the results come from.
+        worker_id: Who holds these chunks.
         limit: Results held at most; beyond it `room` waits.
         is_busy: Whether more results are to be expected: then one waits for company, 2 ms at most since the last write.
         limit_bytes: Bytes of results held at most; beyond it `room` waits.
@@ -117,12 +145,16 @@ class Recorder:
         self,
         scripts: Scripts,
         clock: RedisClock,
+        queue: str,
+        worker_id: str,
         limit: int = 10_000,
         is_busy: Callable[[], bool] = lambda: False,
         limit_bytes: int = 64 << 20,
     ) -> None:
         self._scripts = scripts
         self._clock = clock
+        self._queue = queue
+        self._worker_id = worker_id
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._is_busy = is_busy
@@ -163,7 +195,7 @@ class Recorder:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    def put(self, batch_id: str, common: bytes, rows: Sequence[Row], owner: Recorded) -> None:
+    def put(self, batch_id: str, common: bytes, rows: Sequence[Row], owner: Owner) -> None:
         """Take results; they are written soon.
 
         Args:
@@ -209,11 +241,11 @@ class Recorder:
             if not pieces:
                 self._wanted.clear()
                 continue
-            await self._write([piece.call(self._clock.at(0.0)) for piece in pieces])
-            for piece in pieces:
+            calls = [piece.call(self._clock.at(0.0), self._queue, self._worker_id) for piece in pieces]
+            for piece, is_written in zip(pieces, await self._write(calls), strict=True):
                 self._held -= len(piece.rows)
                 self._held_bytes -= piece.size
-                piece.tell_owners()
+                piece.tell_owners(is_written=is_written)
             self._look()
             if self.on_written is not None:
                 self.on_written(pieces)
@@ -229,29 +261,28 @@ class Recorder:
                 del self._groups[name]
         return pieces
 
-    async def _write(self, calls: list[Call]) -> None:
+    async def _write(self, calls: list[Call]) -> list[bool]:
+        """Make calls until they have run; tells of each whether it has, as what is spoilt is given up."""
         while True:
             try:
                 await self._scripts.run_all(calls)
             except RedisError as error:
                 if _SPOILT.search(str(error)):
-                    await self._write_one_by_one(calls, error)
-                    return
+                    return await self._write_one_by_one(calls, error)
                 logger.error(  # noqa: TRY400  # Redis has said what is wrong
                     "results cannot be recorded (%s): they are held and tried again", error,
                     extra={"event": "recorder.waiting"},
                 )  # fmt: skip
                 await asyncio.sleep(_UNTIL_MENDED)
             else:
-                return
+                return [True] * len(calls)
 
-    async def _write_one_by_one(self, calls: list[Call], error: Exception) -> None:
+    async def _write_one_by_one(self, calls: list[Call], error: Exception) -> list[bool]:
         # Trying again would never help, and hold up all other batches' results: only what is spoilt is given up.
         if len(calls) == 1:
             logger.error(
                 "results cannot be recorded and are dropped: one of %s is not ours (%s)", ", ".join(calls[0][1]), error,
                 extra={"event": "recorder.dropped"},
             )  # fmt: skip
-            return
-        for call in calls:
-            await self._write([call])
+            return [False]
+        return [is_written for call in calls for is_written in await self._write([call])]

@@ -1,4 +1,4 @@
-"""The floor: which workers are alive, how full they are, and what waits in their queues."""
+"""The floor: which queues there are, which workers are alive, how full they are, and what waits."""
 
 from __future__ import annotations
 
@@ -46,6 +46,32 @@ class QueueState(NamedTuple):
     later: int
     oldest_wait: float
     workers: list[WorkerState]
+
+
+async def list_queues(redis: ArqRedis, own: str) -> list[str]:
+    """Name the queues that were in use within the last days, by workers or producers, at most 1,000 of them, and `own`.
+
+    Raises:
+        ProtocolError: If the list is not ours.
+    """
+    with naming(keys.QUEUES):
+        names = await redis.zrange(keys.QUEUES, 0, -1)
+    return sorted({own, *(name.decode(errors="backslashreplace") for name in names)})
+
+
+async def read_queues_in_use(redis: ArqRedis, own: str, now: float) -> list[QueueState]:
+    """Look at `own` queue and all others that have workers or chunks, in three round trips.
+
+    Args:
+        redis: Where they are.
+        own: The queue to show in any case.
+        now: Redis' time, Unix s.
+
+    Raises:
+        ProtocolError: If a key is not ours.
+    """
+    found = await read_floor(redis, await list_queues(redis, own), now)
+    return [queue for queue in found if queue.workers or queue.waiting or queue.later or queue.name == own]
 
 
 async def read_floor(redis: ArqRedis, queues: Sequence[str], now: float) -> list[QueueState]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from producer.overview.floor import QueueState, read_floor
+from producer.overview.floor import QueueState, list_queues, read_floor
 from producer.producer import Producer
 from protocol.batches import BatchStatus
 
@@ -23,7 +23,7 @@ _BATCHES = 1000
 
 
 async def exposition(producer: Producer) -> bytes:
-    """Write the metrics in Prometheus' text format: two or three small reads of Redis.
+    """Write the metrics in Prometheus' text format: four small reads of Redis.
 
     Raises:
         ProtocolError: If a key is not ours.
@@ -31,8 +31,8 @@ async def exposition(producer: Producer) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
 
     statuses = [status for status in await producer.batches(_BATCHES) if not status.complete]
-    queues = sorted({producer.queue, *(status.queue for status in statuses)})
-    floor = await read_floor(producer.redis, queues, producer.clock.now())
+    queues = {*await list_queues(producer.redis, producer.queue), *(status.queue for status in statuses)}
+    floor = await read_floor(producer.redis, sorted(queues), producer.clock.now())
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(list(_metrics(statuses, floor))))
     return generate_latest(registry)

@@ -1,6 +1,6 @@
 -- add: append jobs to an open batch, cut into chunks; a job whose name the batch has already is not added again.
 -- Safe to call twice: named jobs are known by their names, the others by their adder's number of the call.
--- Reads and writes: KEYS 1 header, 2 chunks, 3 queue, 4 wake, 5 names
+-- Reads and writes: KEYS 1 header, 2 chunks, 3 queue, 4 wake, 5 names; the list of queues
 -- ARGV 1 batch id, 2 queue name, 3 lifetime of an open batch ms, 4 jobs in a chunk at most, 5 bytes in a chunk at most,
 --      6 who adds, 7 number of this call, higher than that of the adder's last ("": all jobs have names),
 --      then for each job, at most 1,000: its name ("" for none), its JSON
@@ -76,5 +76,6 @@ end
 redis.call('HSET', KEYS[5], unpack(names))
 redis.call('HSET', KEYS[1], 'total', total + #texts)
 for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5]}) do redis.call('PEXPIRE', key, ARGV[3]) end
+list_queue(ARGV[2], time[1] + time[2] / 1000000, ARGV[3])
 wake_one(KEYS[4], ARGV[3])
 return {total + #texts, unpack(indexes)}

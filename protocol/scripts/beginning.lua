@@ -1,6 +1,7 @@
 -- beginning: what other scripts include to begin a batch and to queue its chunks.
+-- @include queues
 
--- Write the header of a batch that there is none of, and list it. `more` holds further fields of it.
+-- Write the header of a batch that there is none of, and list it and its queue. `more` holds further fields of it.
 local function begin_batch(id, queue, options, keep_ms, more, now, lifetime, kept)
   local header, list = 'straggler:batch:' .. id, 'straggler:batches'
   redis.call('HSET', header, 'queue', queue, 'options', options, 'keep_ms', keep_ms, 'total', 0, 'closed', 0,
@@ -10,6 +11,7 @@ local function begin_batch(id, queue, options, keep_ms, more, now, lifetime, kep
   redis.call('ZADD', list, now, id)
   redis.call('ZREMRANGEBYRANK', list, 0, -1 - kept)
   redis.call('PEXPIRE', list, lifetime)
+  list_queue(queue, now, lifetime)
 end
 
 -- Put a chunk where workers find it; the lifetimes of both hashes are the caller's.

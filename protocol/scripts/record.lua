@@ -1,15 +1,38 @@
--- record: keep the first result of each job, for ever. Safe to call twice: what has its result is passed over.
--- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 chunks; of a batch that ends what ending.lua says
+-- record: keep the first result of each job, for ever, then let go of the chunks that are over with that. Safe to call
+-- twice: what has its result is passed over, and so is a chunk that this worker holds no longer.
+-- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 queue, if chunks are over; of each what finishing.lua says; of a
+--      batch that ends what ending.lua says
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes and ranges of them ("0-97,100"),
 --      4 statuses joined by ",", or the one that all have,
 --      5 1 if no worker had these jobs: then they were never counted as taken,
+--      6 worker id, 7 how many chunks are over, then for each: id, first index, "succeeded" or "ended" (see release.lua),
 --      then the columns of the entry, each as its name and what it says of each job, joined by "," (numbers) or ",\n":
 --      JSON escapes line breaks, so that joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 -- @include ending
 -- @include tolerance
+-- @include finishing
+local columns = 8 + 3 * ARGV[7]
+
+-- After all else, so that a chunk whose results could not be kept runs again.
+local function let_go()
+  for at = 8, columns - 1, 3 do
+    local chunk = ARGV[at]
+    local lease = ask('GET', 'arq:in-progress:' .. chunk)
+    if lease == ARGV[6] or holds(ARGV[6], lease, (read_holder(KEYS[1], chunk))) then
+      finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2])
+    else
+      -- Taken for dead when its lease lapsed, it lives: that was no crash.
+      forget_crash(KEYS[1], chunk, ARGV[6])
+    end
+  end
+end
+
 local header = redis.call('HMGET', KEYS[1], 'total', 'closed', 'close_when_idle', 'max_failures')
-if not header[1] then return -1 end
+if not header[1] then
+  let_go()
+  return -1
+end
 -- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
 redis.call('XLEN', KEYS[3])
 
@@ -57,7 +80,10 @@ if is_any_set or string.find(ARGV[4], ',', 1, true) then
 else
   count(ARGV[4], jobs)
 end
-if new == 0 then return 0 end
+if new == 0 then
+  let_go()
+  return 0
+end
 
 local function keep_new(column, joint)
   local kept, from = {}, 1
@@ -81,7 +107,7 @@ local function new_indexes()
 end
 
 local entry = {'common', ARGV[1], 'indexes', is_any_set and new_indexes() or ARGV[3]}
-for at = 6, #ARGV, 2 do
+for at = columns, #ARGV, 2 do
   local name, column = ARGV[at], ARGV[at + 1]
   if is_any_set then column = keep_new(column, (name == 'started' or name == 'took') and ',' or ',\n') end
   entry[#entry + 1], entry[#entry + 2] = name, '[' .. column .. ']'
@@ -103,4 +129,5 @@ if header[3] and not is_closed and done == tonumber(header[1]) then
 end
 -- An open batch does not end, however many of its jobs are done.
 if is_closed then end_if_complete(KEYS[1]) end
+let_go()
 return new

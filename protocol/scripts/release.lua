@@ -5,7 +5,7 @@
 --      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere),
 --      or the crash under which the worker has died (JSON, see crashes.lua; run it elsewhere)
 -- Returns how many were released
--- @include crashes
+-- @include finishing
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,13 +17,6 @@ local function run_again(chunk, header, jobs)
   redis.call('ZADD', KEYS[1], now_ms, chunk)
   redis.call('PEXPIRE', KEYS[1], lifetime)
   wake_one(KEYS[2], lifetime)
-end
-
-local function finish(chunk, header, first, outcome)
-  redis.call('ZREM', KEYS[1], chunk)
-  redis.call('DEL', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk, 'arq:retry:' .. chunk)
-  ask('HDEL', header .. ':holders', chunk)
-  if outcome == 'succeeded' then ask('HDEL', header .. ':chunks', first) end
 end
 
 for at = 3, #ARGV, 5 do
@@ -43,7 +36,7 @@ for at = 3, #ARGV, 5 do
     if (crash or outcome == 'again') and redis.call('EXISTS', header) == 1 then
       run_again(chunk, header, tonumber(ARGV[at + 3]))
     else
-      finish(chunk, header, ARGV[at + 2], outcome)
+      finish(KEYS[1], chunk, header, ARGV[at + 2], outcome)
     end
   elseif crash then
     -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.

@@ -21,7 +21,7 @@ from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output
 from straggler.commands.place import Place
 from straggler.commands.process import run_loop, say
-from straggler.embedded import embedded
+from straggler.inprocess import embedded
 
 
 def run(

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from producer.overview.floor import QueueState, read_floor
+from producer.overview.floor import QueueState, read_floor, read_queues_in_use
 from producer.overview.running import read_running
 from producer.pace import Pace
 from producer.producer import Producer
@@ -78,10 +78,9 @@ def queue_as_json(queue: QueueState) -> dict[str, Any]:
 async def look(producer: Producer, limit: int) -> Look:
     """Read what there is: a few small reads, however large the batches are."""
     batches = await producer.batches(limit)
-    names = sorted({producer.queue, *(batch.queue for batch in batches if not batch.complete)})
     now = producer.clock.now()
-    queues = await read_floor(producer.redis, names, now)
-    running = [job for name in names for job in await read_running(producer.redis, name)]
+    queues = await read_queues_in_use(producer.redis, producer.queue, now)
+    running = [job for queue in queues if queue.workers for job in await read_running(producer.redis, queue.name)]
     return Look(now, queues, batches, sorted(running, key=lambda job: job.started_at)[:_AT_WORK])
 
 

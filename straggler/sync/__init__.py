@@ -6,7 +6,7 @@ Ctrl-C ends the wait, and leaves the batch running and its handle usable.
 """
 
 from straggler.sync.batch import Batch as Batch
-from straggler.sync.embedded import embedded as embedded
+from straggler.sync.inprocess import embedded as embedded
 from straggler.sync.producer import Producer as Producer
 
 __all__ = ["Batch", "Producer", "embedded"]

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from producer.overview.floor import drain, read_floor
+from producer.overview.floor import drain, list_queues, read_floor, read_queues_in_use
 from producer.overview.listing import newest, read_statuses
+from producer.overview.metrics import exposition
 from producer.producer import Producer
 from producer.records import START, read_entries, read_page
 from protocol import keys
 from protocol.errors import ProtocolError
+from straggler.commands.top import look
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import hang, square, wait_for_file
+from tests.metrics import parse, value
 
 
 async def test_batches_are_listed_by_the_page_newest_first(producer: Producer) -> None:
@@ -63,6 +66,64 @@ async def test_a_worker_that_talks_nonsense_is_there_all_the_same(producer: Prod
     assert {(state.worker_id, state.slots, state.running) for state in queue.workers} == {
         ("odd", None, 3), ("silent", None, None),
     }  # fmt: skip
+
+
+async def test_queue_where_jobs_wait_for_workers_is_seen_however_old_its_batch_is(
+    producer: Producer, redis_url: str, redis: Any
+) -> None:
+    async with Producer(redis_url, queue="lonely") as other:
+        await other.submit(square.map(range(3)))
+    for _ in range(5):
+        await (await producer.submit(square.map(range(2)))).cancel()
+    redis.zremrangebyrank(keys.BATCHES, 0, 0)  # as 10,000 newer ones do
+    [_, lonely] = await read_queues_in_use(producer.redis, "default", producer.clock.now() + 100)
+    assert (lonely.name, lonely.workers, lonely.waiting) == ("lonely", [], 3)
+    assert lonely.oldest_wait >= 100
+    assert [queue.name for queue in (await look(producer, 1)).queues] == ["default", "lonely"]
+    told = parse((await exposition(producer)).decode())
+    assert value(told, "straggler_queue_workers", queue="lonely") == 0
+    assert value(told, "straggler_queue_chunks", queue="lonely") == 3
+
+
+async def test_queue_of_an_idle_worker_is_listed_and_again_when_redis_has_lost_it(
+    producer: Producer, worker: StartWorker, redis: Any
+) -> None:
+    async with worker(queue="idle") as one:
+        await until(lambda: redis.zcard(keys.QUEUES))
+        assert await list_queues(producer.redis, "mine") == ["idle", "mine"]
+        seen = redis.zscore(keys.QUEUES, "idle")
+        await one.crew.leases.beat()
+        assert redis.zscore(keys.QUEUES, "idle") == seen, "once an hour"
+        redis.flushall()
+        await one.crew.leases.beat()
+        assert await list_queues(producer.redis, "mine") == ["idle", "mine"]
+        redis.zadd(keys.QUEUES, {"idle": time.time() - 3700})
+        await one.crew.leases.beat()
+        assert redis.zscore(keys.QUEUES, "idle") == pytest.approx(time.time(), abs=60)
+
+
+async def test_list_of_queues_is_bounded_in_number_and_age(producer: Producer, redis: Any) -> None:
+    now = time.time()
+    redis.zadd(keys.QUEUES, {f"q{number}": now - number for number in range(1200)})
+    redis.zadd(keys.QUEUES, {"old": now - keys.OPEN_BATCH_LIFETIME - 1})
+    await producer.submit(square.map([1]))
+    found = await list_queues(producer.redis, "default")
+    assert len(found) == 1000
+    assert {"default", "q0", "q998"} <= set(found)
+    assert "old" not in found
+    assert 0 < redis.ttl(keys.QUEUES) <= keys.OPEN_BATCH_LIFETIME
+    redis.zremrangebyrank(keys.QUEUES, 0, -3)
+    redis.zadd(keys.QUEUES, {"old": now - keys.OPEN_BATCH_LIFETIME - 1, "default": now - 3700})
+    await producer.submit(square.map([1]))
+    assert await list_queues(producer.redis, "default") == ["default", "q0"]
+
+
+async def test_value_in_place_of_the_list_of_queues_is_named_and_makes_way(producer: Producer, redis: Any) -> None:
+    redis.set(keys.QUEUES, "nonsense", ex=60)
+    with pytest.raises(ProtocolError, match=keys.QUEUES):
+        await list_queues(producer.redis, "default")
+    await producer.submit(square.map([1]))
+    assert await list_queues(producer.redis, "mine") == ["default", "mine"]
 
 
 async def test_floor_names_a_key_that_is_not_ours(producer: Producer, redis: Any) -> None:

@@ -23,7 +23,8 @@ from workers.leases import health_key
 SHARED = {
     key.encode()
     for key in (
-        keys.BATCHES, keys.queue("default"), keys.wake("default"), keys.workers("default"), health_key("default"),
+        keys.BATCHES, keys.QUEUES, keys.queue("default"), keys.wake("default"), keys.workers("default"),
+        health_key("default"),
     )
 }  # fmt: skip
 

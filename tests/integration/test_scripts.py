@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from producer.batch import Batch
 from producer.producer import Producer
@@ -16,9 +17,10 @@ from producer.submission import submit_call
 from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
-from protocol.connection import Call, Scripts, _source, connect, encode_payload
+from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
-from protocol.recording import encode_common, encode_row, record_rows
+from protocol.lua import source
+from protocol.recording import Over, encode_common, encode_row, record_rows
 from tests.conftest import until
 from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
@@ -71,10 +73,14 @@ class Hand:
     async def claim(self, slots: int = 100) -> list[Claimed]:
         return (await self.claims.due(Slots(slots))).chunks
 
-    async def record(self, batch: Batch[Any], *indexes: int, status: str = "success") -> int:
+    async def record(
+        self, batch: Batch[Any], *indexes: int, status: str = "success", over: Sequence[tuple[str, int, str]] = ()
+    ) -> int:
         rows = [encode_row(index=index, status=status, value=index) for index in indexes]
         common = encode_common("square", self.name, 1.0)
-        return int(await self.scripts.run(*record_rows(batch.id, common, indexes, [status] * len(rows), rows)))
+        leaving = Over("default", self.name, over) if over else None
+        call = record_rows(batch.id, common, indexes, [status] * len(rows), rows, over=leaving)
+        return int(await self.scripts.run(*call))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
         await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
@@ -99,7 +105,7 @@ def snapshot(redis: Any) -> dict[str, Any]:
                 content = redis.hgetall(key)
             case "zset":
                 # A lease's end, to which renewing moves a chunk's due time, is a lifetime, too; so is a sign of life.
-                timed = key.startswith(b"straggler:workers:")
+                timed = key.startswith((b"straggler:workers:", b"straggler:queues"))
                 content = [
                     (m, timed or redis.exists(b"arq:in-progress:" + m) or s)
                     for m, s in redis.zrange(key, 0, -1, withscores=True)
@@ -156,6 +162,15 @@ async def _record_the_last(producer: Producer, hand: Hand) -> Callable[[], Await
     batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
     await hand.claim()
     return lambda: hand.record(batch, *range(6))
+
+
+def _record_and_let_go(count: int, outcome: str) -> Case:
+    async def case(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+        batch = await producer.submit(streamed(square.map(range(count))), batch_id="b")
+        await hand.claim()
+        return lambda: hand.record(batch, *range(min(count, 256)), over=[("b:0", 0, outcome)])
+
+    return case
 
 
 async def _record_the_last_before_a_callback(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
@@ -316,6 +331,9 @@ CASES: dict[str, Case] = {
     "claim": _claim,
     "record": _record,
     "record the last": _record_the_last,
+    "record and let go": _record_and_let_go(300, "succeeded"),
+    "record the last and let go": _record_and_let_go(6, "succeeded"),
+    "record the last and let go, to be kept": _record_and_let_go(6, "ended"),
     "record the last before a callback": _record_the_last_before_a_callback,
     "submit nothing before a callback": _submit_nothing_before_a_callback,
     "redrive": _redrive,
@@ -384,7 +402,7 @@ async def test_batch_that_has_ended_ends_no_second_time(
 ) -> None:
     await (await _record_the_last_before_a_callback(producer, hands[0]))()
     before = snapshot(redis)
-    assert redis.eval(f"{_source('ending')}\nreturn end_if_complete(KEYS[1]) and 1 or 0", 1, keys.batch("b")) == 0
+    assert redis.eval(f"{source('ending')}\nreturn end_if_complete(KEYS[1]) and 1 or 0", 1, keys.batch("b")) == 0
     assert snapshot(redis) == before
 
 
@@ -500,3 +518,93 @@ async def test_failure_under_a_lapsed_lease_that_nobody_took_runs_again(
     await a.retry(claimed, 0)
     await a.leases.release(claimed, "ended")
     assert "b:0+0" in {chunk.chunk_id for chunk in await b.claim()}
+
+
+async def test_chunk_that_is_over_goes_with_its_last_results(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, _ = hands
+    batch = await producer.submit(streamed(square.map(range(300))), batch_id="b")
+    assert [chunk.chunk_id for chunk in await hand.claim(256)] == ["b:0"]
+    assert await hand.record(batch, *range(256), over=[("b:0", 0, "succeeded")]) == 256
+    assert redis.keys("arq:*:b:0") == []
+    assert redis.zrange(keys.queue("default"), 0, -1) == [b"b:256"]
+    assert redis.hkeys(keys.chunks("b")) == [b"256"]
+    assert not redis.exists(keys.holders("b"))
+
+
+async def test_chunk_is_let_go_of_though_its_jobs_had_their_results(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, other = hands
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    await other.record(batch, *range(6))
+    assert await hand.record(batch, *range(6), over=[("b:0", 0, "ended")]) == 0
+    assert redis.keys("arq:*") == []
+    assert redis.zcard(keys.queue("default")) == 0
+
+
+async def test_chunk_of_a_batch_that_is_gone_is_let_go_of(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, _ = hands
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    redis.delete(keys.batch("b"))
+    assert await hand.record(batch, *range(6), over=[("b:0", 0, "succeeded")]) == -1
+    assert redis.keys("arq:*") == []
+
+
+async def test_chunk_that_another_worker_has_by_now_stays_with_it(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, other = hands
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    redis.delete(keys.ARQ_IN_PROGRESS + "b:0")
+    redis.zadd(keys.queue("default"), {"b:0": 0})
+    assert await other.claim() == []  # its holder is missed for a moment
+    redis.zadd(keys.queue("default"), {"b:0": 0})
+    [taken] = await other.claim()
+    assert [crash.worker for crash in taken.crashes] == ["a"]
+    assert await hand.record(batch, 0, 1, 2, over=[("b:0", 0, "succeeded")]) == 3
+    assert redis.get(keys.ARQ_IN_PROGRESS + "b:0") == b"b"
+    assert redis.zrange(keys.queue("default"), 0, -1) == [b"b:0"]
+    assert not redis.exists(keys.crashes("b")), "it lives"
+
+
+async def test_chunk_whose_results_cannot_be_kept_is_not_let_go_of(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, _ = hands
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    redis.set(keys.results("b"), "no stream", px=60_000)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await hand.record(batch, *range(6), over=[("b:0", 0, "succeeded")])
+    assert redis.get(keys.ARQ_IN_PROGRESS + "b:0") == b"a"
+    assert redis.exists(keys.ARQ_JOB + "b:0")
+
+
+async def test_queue_that_is_no_queue_does_not_undo_a_record(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, _ = hands
+    batch = await producer.submit(streamed(square.map(range(6))), batch_id="b")
+    await hand.claim()
+    redis.set(keys.queue("default"), "no queue", px=60_000)
+    assert await hand.record(batch, *range(6), over=[("b:0", 0, "succeeded")]) == 6
+    assert (await batch.status()).complete
+
+
+async def test_lease_of_a_chunk_that_is_being_let_go_of_is_not_taken_for_lost(hands: tuple[Hand, Hand]) -> None:
+    hand, _ = hands
+    hand.leases.hold("b:0", float("inf"))
+    hand.leases.expect_release("b:0")
+    await hand.leases.beat()
+    assert hand.leases.lost == 0
+    hand.leases.forget("b:0")
+    hand.leases.hold("b:0", float("inf"))
+    await hand.leases.beat()
+    assert hand.leases.lost == 1

@@ -18,11 +18,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from producer.producer import Producer
 from protocol.settings import Settings
-from straggler import embedded
+from straggler import JobSpec, embedded
 from tests.conftest import ROOT, StartProcess, StartWorker
 from tests.examples import blocks
 from tests.jobs import fail, hang, square
 from tests.traced_jobs import described
+from workers.calling.spans import carried, entered
 from workers.calling.tracing import find_tracing
 
 FEED = """
@@ -37,7 +38,8 @@ async def main():
     async with Producer() as producer:
         with trace.get_tracer("mine").start_as_current_span("nightly"):
             jobs = [JobSpec(function="traced.work", args=(number,), key=f"k{number}") for number in range(5)]
-            batch = await producer.submit([*jobs, JobSpec(function="traced.plain", args=(9,))], name="users")
+            jobs += [JobSpec(function=f"traced.{name}", args=(9,)) for name in ("plain", "threaded")]
+            batch = await producer.submit(jobs, name="users")
         await batch.results()
 
 asyncio.run(main())
@@ -91,6 +93,32 @@ async def test_redriven_jobs_are_linked_to_who_redrove_them(spans: InMemorySpanE
     assert run["links"] == [f"{outer['trace']}-{outer['span']}"]
 
 
+async def test_spans_of_a_thread_are_children_of_its_job(spans: InMemorySpanExporter) -> None:
+    async with embedded(Settings()) as producer:
+        await (await producer.submit([JobSpec(function="traced.threaded", args=(7,))])).results()
+    [inside] = [span for span in found(spans) if span["name"] == "in a thread 7"]
+    [run] = [span for span in found(spans) if span["name"] == "run traced.threaded"]
+    assert (inside["trace"], inside["parent"]) == (run["trace"], run["span"])
+
+
+def test_span_is_found_again_where_its_context_was_carried_to(spans: InMemorySpanExporter) -> None:
+    tracer = trace.get_tracer("mine")
+    state = trace.TraceState([("vendor", "x")])
+    far = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
+    with trace.use_span(trace.NonRecordingSpan(far)):
+        carrier = carried()
+    assert carrier["tracestate"] == "vendor=x"
+    with entered(carrier), tracer.start_as_current_span("inside"):
+        pass
+    assert not trace.get_current_span().get_span_context().is_valid
+    for nothing in ({}, {"traceparent": "not a trace"}):
+        with entered(nothing), tracer.start_as_current_span("alone"):
+            pass
+    inside, *alone = found(spans)
+    assert (inside["trace"], inside["parent"]) == (f"{1:032x}", f"{2:016x}")
+    assert [span["parent"] for span in alone] == [None, None]
+
+
 async def test_batch_of_a_program_that_traces_nothing_has_no_trace(producer: Producer, worker: StartWorker) -> None:
     assert find_tracing() is None
     async with worker():
@@ -126,7 +154,7 @@ def test_spans_of_other_processes_are_linked_across_redis(
     assert (submit["name"], submit["parent"], nightly["name"]) == ("submit users", nightly["span"], "nightly")
     spans = [json.loads(line) for line in (tmp_path / "jobs").read_text().splitlines()]
     runs = {span["span"]: span for span in spans if span["name"].startswith("run ")}
-    assert sorted(run["attributes"]["straggler.index"] for run in runs.values()) == list(range(6))
+    assert sorted(run["attributes"]["straggler.index"] for run in runs.values()) == list(range(7))
     assert {link for run in runs.values() for link in run["links"]} == {f"{submit['trace']}-{submit['span']}"}
     inside = [span for span in spans if span["name"].startswith("inside")]
     assert len(inside) == 5
@@ -135,6 +163,10 @@ def test_spans_of_other_processes_are_linked_across_redis(
         assert run["trace"] == span["trace"]
         assert run["attributes"]["straggler.key"] == f"k{span['name'].split()[1]}", "a job's own spans are its children"
     assert [run["status"] for run in runs.values()].count("ERROR") == 1
+    for place, name in (("a process", "plain"), ("a thread", "threaded")):
+        [span] = [span for span in spans if span["name"] == f"in {place} 9"]
+        assert runs[span["parent"]]["name"] == f"run traced.{name}"
+        assert runs[span["parent"]]["trace"] == span["trace"]
 
 
 def test_straggler_alone_imports_no_opentelemetry() -> None:

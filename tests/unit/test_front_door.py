@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 import pytest
 
@@ -27,6 +29,12 @@ def test_importing_straggler_loads_no_room() -> None:
     code = f"import straggler, sys; print(sorted({rooms} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("room", [straggler, straggler.sync])
+def test_no_module_has_a_public_name_which_would_then_depend_on_what_was_imported_first(room: ModuleType) -> None:
+    modules = {module.name for module in iter_modules(room.__path__)}
+    assert modules & set(room.__all__) == set()
 
 
 def test_sync_is_loaded_when_it_is_used_and_hides_nothing() -> None:

@@ -126,7 +126,7 @@ def test_wheel_holds_every_file_of_the_five_rooms_and_nothing_else(tmp_path: Pat
         ("protocol/keys.py", "import arq"),
         ("producer/batch.py", "from arq.connections import ArqRedis"),
         ("workers/starting/slots.py", "def f():\n    import arq.worker"),
-        ("straggler/embedded.py", "from arq import create_pool"),
+        ("straggler/inprocess.py", "from arq import create_pool"),
     ],
 )
 def test_an_import_across_the_rooms_is_found(module: str, line: str, tmp_path: Path) -> None:

@@ -145,8 +145,7 @@ async def test_a_function_of_a_script_is_found_by_its_file(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text("""
 import asyncio
-from straggler import job
-from straggler.embedded import embedded
+from straggler import embedded, job
 @job
 def double(number: int) -> int:
     return 2 * number
@@ -165,8 +164,7 @@ async def test_a_script_that_does_not_ask_for_main_starts_no_processes_without_e
     script = tmp_path / "script.py"
     script.write_text("""
 import asyncio
-from straggler import job
-from straggler.embedded import embedded
+from straggler import embedded, job
 @job
 def double(number: int) -> int:
     return 2 * number

@@ -44,7 +44,7 @@ async def scripts(redis_url: str) -> AsyncIterator[FlakyScripts]:
 
 @pytest.fixture
 async def recorder(scripts: FlakyScripts) -> AsyncIterator[Recorder]:
-    recorder = Recorder(scripts, RedisClock(), limit=1000)
+    recorder = Recorder(scripts, RedisClock(), "default", "w", limit=1000)
     recorder.start()
     yield recorder
     scripts.is_up.set()
@@ -60,13 +60,22 @@ def batch(redis: Any) -> str:
 
 
 class Owner:
-    """Who waits for results to be written."""
+    """Who waits for results to be written: chunk b:0, which is over with the last of them, or none."""
 
-    def __init__(self) -> None:
+    def __init__(self, results: int = 0) -> None:
         self.recorded: list[int] = []
+        self.left = results
+        self.is_released = False
 
     def count_recorded(self, count: int) -> None:
         self.recorded.append(count)
+        self.left -= count
+
+    def over_with(self, count: int) -> tuple[str, int, str] | None:
+        return ("b:0", 0, "succeeded") if count == self.left else None
+
+    def note_release(self) -> None:
+        self.is_released = True
 
 
 def put(recorder: Recorder, batch_id: str, row: Row, owner: Owner | None = None, attempt: int = 1) -> None:
@@ -153,7 +162,7 @@ async def test_results_wait_while_redis_is_away_and_lose_nothing(
 async def test_large_results_fill_the_recorder_before_their_number_does(
     scripts: FlakyScripts, redis: Any, batch: str
 ) -> None:
-    recorder = Recorder(scripts, RedisClock(), limit_bytes=100_000)
+    recorder = Recorder(scripts, RedisClock(), "default", "w", limit_bytes=100_000)
     recorder.start()
     scripts.is_up.clear()
     for index in range(2):
@@ -170,7 +179,7 @@ async def test_large_results_fill_the_recorder_before_their_number_does(
 async def test_a_recorder_that_closes_waits_for_redis_only_so_long_and_says_what_is_lost_on_it(
     scripts: FlakyScripts, redis: Any, batch: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = Recorder(scripts, RedisClock())
+    recorder = Recorder(scripts, RedisClock(), "default", "w")
     recorder.start()
     scripts.is_up.clear()
     owner = Owner()
@@ -237,7 +246,7 @@ async def test_owners_are_told_how_many_of_theirs_are_written(recorder: Recorder
 
 
 async def test_while_other_jobs_run_results_wait_for_company(scripts: FlakyScripts, redis: Any, batch: str) -> None:
-    recorder = Recorder(scripts, RedisClock(), is_busy=lambda: True)
+    recorder = Recorder(scripts, RedisClock(), "default", "w", is_busy=lambda: True)
     recorder.start()
     for index in range(50):
         put(recorder, batch, row(index))
@@ -281,3 +290,70 @@ async def test_of_successes_that_are_alike_only_the_first_of_each_job_is_kept(
         assert result.duration == pytest.approx(0.5)
         assert result.started_at is not None
     assert redis.hmget(keys.batch(batch), "done", "success") == [b"100", b"100"]
+
+
+def take(redis: Any, batch: str) -> None:
+    """Give chunk b:0 to worker w."""
+    for key in (keys.ARQ_IN_PROGRESS, keys.ARQ_JOB):
+        redis.set(f"{key}b:0", "w", px=60_000)
+    redis.zadd(keys.queue("default"), {"b:0": 1})
+    redis.hset(keys.chunks(batch), "0", "[]")
+    for key in (keys.queue("default"), keys.chunks(batch)):
+        redis.pexpire(key, 60_000)
+
+
+def is_held(redis: Any) -> bool:
+    return bool(redis.exists(keys.ARQ_IN_PROGRESS + "b:0", keys.ARQ_JOB + "b:0", keys.queue("default")))
+
+
+async def test_a_chunk_leaves_with_its_last_results(recorder: Recorder, redis: Any, batch: str) -> None:
+    take(redis, batch)
+    owner = Owner(results=3)
+    for index in range(2):
+        put(recorder, batch, row(index), owner)
+    await until(lambda: owner.recorded)
+    assert is_held(redis)
+    assert not owner.is_released
+    put(recorder, batch, row(2), owner)
+    await until(lambda: owner.left == 0)
+    assert not is_held(redis)
+    assert owner.is_released
+
+
+async def test_a_chunk_whose_results_leave_in_pieces_stays(recorder: Recorder, redis: Any, batch: str) -> None:
+    take(redis, batch)
+    owner = Owner(results=2)
+    put(recorder, batch, row(0), owner)
+    put(recorder, batch, success(1), owner)  # they go together, in two calls, of which the first may fail
+    await recorder.close()
+    assert (owner.left, owner.is_released) == (0, False)
+    assert is_held(redis)
+
+
+async def test_a_chunk_whose_results_are_given_up_stays(recorder: Recorder, redis: Any, batch: str) -> None:
+    take(redis, batch)
+    redis.set(keys.results(batch), "no stream", px=60_000)
+    owner = Owner(results=1)
+    put(recorder, batch, row(0), owner)
+    await recorder.close()
+    assert (owner.left, owner.is_released) == (0, False)
+    assert is_held(redis)
+
+
+async def test_a_chunk_leaves_though_the_answer_was_lost(
+    recorder: Recorder, scripts: FlakyScripts, redis: Any, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(redis, batch)
+    run_all = scripts.run_all
+
+    async def lose_the_first_answer(calls: Sequence[Call]) -> list[Any]:
+        await run_all(calls)
+        return await run_all(calls)
+
+    monkeypatch.setattr(scripts, "run_all", lose_the_first_answer)
+    owner = Owner(results=1)
+    put(recorder, batch, row(0), owner)
+    await recorder.close()
+    assert owner.is_released
+    assert not is_held(redis)
+    assert indexes(redis) == [[0]]

@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 from protocol.errors import BatchClosedError, StragglerError
 from protocol.newjobs import NewJob
 from workers import registry
-from workers.calling import context
+from workers.calling import context, spans
 from workers.calling.reports import SharedReport
 from workers.ending.failures import asks_again, describe
 from workers.processes import LENGTH_BYTES, importing
@@ -118,7 +118,7 @@ def _run(call: dict[str, Any], report: SharedReport, line: _Line) -> bytes:
             context.enter(run)
         report.begin()
         args, kwargs = function.signature.decode_arguments(call["args"], call["kwargs"])
-        with _memory_limit(call["max_memory"]):
+        with spans.entered(call["trace"]), _memory_limit(call["max_memory"]):
             value = function.function(*args, **kwargs)
             if inspect.iscoroutine(value):  # it runs alone here, as workers have died under it
                 value = asyncio.run(value)

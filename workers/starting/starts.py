@@ -81,6 +81,11 @@ class Starts:
         """Return a job of the chunk."""
         return self._jobs[index - self._first]
 
+    @property
+    def are_over(self) -> bool:
+        """Whether no job is left that could start."""
+        return not self._left and self._at_door is None
+
     def refuse(self, orders: Orders) -> dict[int, str]:
         """Take out the jobs that shall not start any more; returns why of each."""
         waiting = self._left if self._at_door is None else [*self._left, self._at_door]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from producer.producer import Producer
+from protocol import memory
 from protocol.connection import connect
 from protocol.settings import Settings
 from workers.crew import WorkerOptions
@@ -25,7 +26,8 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
         url: A Redis to work with, in place of one in memory.
     """
     settings = settings or Settings.read()
-    url = url or f"memory://{uuid4().hex}"
+    own = f"memory://{uuid4().hex}"
+    url = url or own
     # Nobody would start another worker in this one's place.
     options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
@@ -37,3 +39,4 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
         worker.stop()
         await running
         await worker.close()
+        memory.forget(own)
