@@ -17,8 +17,9 @@ from producer.spoilt import naming
 from producer.watch import Watch
 from protocol import keys
 from protocol.connection import ArqRedis
+from protocol.entries import decode_entry
 from protocol.errors import OptionError, ProtocolError
-from protocol.results import Result, decode_entry
+from protocol.results import Result
 
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 WhenTaken: TypeAlias = Callable[[str], Awaitable[None]]

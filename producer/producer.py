@@ -110,7 +110,7 @@ class Producer:
             ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
-        batch_id = checked_id(batch_id)
+        is_new, batch_id = batch_id is None, checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
         with submitting(batch_id, self.queue, made) as made:
             fields = self._fields(batch_id, made, on_complete)
@@ -120,7 +120,7 @@ class Producer:
             "batch %s is submitted to queue %r", batch_id, self.queue,
             extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
         )  # fmt: skip
-        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total)
+        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total, is_new=is_new)
 
     async def open_batch(
         self, /, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any

@@ -38,7 +38,7 @@ from workers.starting.tasks import Tasks
 from workers.timing.deadlines import Deadlines
 from workers.vitals import forks
 from workers.vitals.heart import Heart, resident_memory
-from workers.vitals.metrics import Counts, Metrics
+from workers.vitals.metrics import Metrics, Signs
 from workers.vitals.pulse import Pulse
 from workers.vitals.running import Running
 
@@ -219,7 +219,7 @@ class Crew:
 
     async def _release(self, chunk: ChunkRun, outcome: str) -> None:
         if not chunk.is_released:
-            await self.leases.release(chunk.claimed, outcome)
+            await self.leases.release(chunk.claimed, outcome, chunk.handed_back)
 
     def _drop(self, claimed: Claimed) -> None:
         # What could not be released stays in the shared memory: the supervisor hands it back.
@@ -236,12 +236,15 @@ class Crew:
             "memory": resident_memory(),
         }
 
-    def _observe(self, counts: Counts) -> None:
+    def _observe(self, signs: Signs) -> None:
         patience = getattr(self.scripts.redis, "patience", None)  # arq's own client has none
-        counts.redis_retries = patience.retries if patience else 0
-        counts.leases_renewed, counts.leases_lost = self.leases.renewed, self.leases.lost
-        counts.batches = list({chunk.batch_id for chunk in self.chunks.values()})
-        counts.now = {
+        signs.counted = {
+            "redis_retries": patience.retries if patience else 0,
+            "leases_renewed": self.leases.renewed,
+            "leases_lost": self.leases.lost,
+        }
+        signs.batches = list({chunk.batch_id for chunk in self.chunks.values()})
+        signs.now = {
             "slots": self.slots.total,
             "slots_in_use": self.slots.used,
             "abandoned_jobs": len(self.deadlines.left_behind),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -108,6 +107,7 @@ def worker(
     check: Annotated[
         bool, typer.Option("--check", help="Only find out whether this host's worker is well: exit code 0, or 1.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: what is found as JSON on stdout.")] = False,
     redis: Redis = None,
     verbose: Verbose = False,
     log_format: LogFormat = None,
@@ -125,8 +125,6 @@ def worker(
             help="Serve Prometheus metrics of all processes here, at STRAGGLER_METRICS_HOST (127.0.0.1).",
         ),
     ] = None,
-    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    metrics: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
 
@@ -135,14 +133,17 @@ def worker(
     SIGTERM or Ctrl-C lets running jobs finish for STRAGGLER_SHUTDOWN_WAIT seconds (10), then hands the rest back to the
     queue; a second one hands back at once.
     """
+    if as_json and not check:
+        raise typer.BadParameter("only --check prints facts", param_hint="--json")
 
     def command() -> int:
-        from straggler.commands.worker import Work, check_health, supervise, work
-
         where = place(redis, queue, log_format)
         if check:
-            return check_health(where)
-        told = Work(jobs, concurrency, burst, verbose, metrics_port)
-        return supervise(where, processes, told) if pulse is None else work(where, pulse, metrics, told)
+            from straggler.commands.health import check_health
+
+            return check_health(where, as_json=as_json)
+        from straggler.commands.worker import Work, supervise
+
+        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port))
 
     finish(command)
