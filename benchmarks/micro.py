@@ -18,8 +18,8 @@ from producer.cutting import cut
 from protocol.chunks import decode_chunk, encode_calls
 from protocol.clock import RedisClock
 from protocol.connection import Payload, Scripts
+from protocol.entries import decode_entry
 from protocol.recording import encode_common, record_successes
-from protocol.results import decode_entry
 from tests.entries import entry_of
 from workers.calling.runs import Runner
 from workers.calling.threads import Threads

@@ -16,11 +16,11 @@ from dashboard.fingerprints import Fingerprint, fingerprint
 from dashboard.index import Index
 from dashboard.lanes import Lanes
 from producer.pictures.durations import Durations, Histogram
+from producer.pictures.taskstream import CODES
 from protocol.batches import STATUSES
 from protocol.facts import Facts, Successes
 from protocol.results import FailureResult, Result
 
-_PLACES = {status: place for place, status in enumerate(STATUSES)}
 # Kinds of endings beyond this many are told by their error's type alone, beyond twice as many by their status.
 _MOST_GROUPS = 200
 _MOST_FUNCTIONS = 50
@@ -108,7 +108,7 @@ class Digest:
         runs = Durations.of([duration / 1e6 for duration in took])
         self.runs.add_all(runs, "success")
         self._runs_of_function(columns.function).add_all(runs)
-        self.lanes.add_all(columns.worker or "", columns.at / 1e6, started, took, _PLACES["success"])
+        self.lanes.add_all(columns.worker or "", columns.at / 1e6, started, took, CODES["success"])
         if len(self._slowest) < _SLOWEST or max(took) / 1e6 > self._slowest[0][0]:
             for row, duration in zip(rows, took, strict=False):
                 self._note_slow(duration / 1e6, row)
@@ -129,7 +129,7 @@ class Digest:
         duration = max(0.0, result.finished_at - started_at)
         self.runs.add(duration, result.status)
         self._runs_of_function(result.function).add(duration)
-        self.lanes.add(result.worker or "", started_at, result.finished_at, _PLACES[result.status])
+        self.lanes.add(result.worker or "", started_at, result.finished_at, CODES[result.status])
         for row in rows:
             self._note_slow(duration, row)
 

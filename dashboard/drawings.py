@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dashboard.lanes import COLUMNS, Lanes, Row
+from dashboard.lanes import Lanes, Row
 from dashboard.words import LABELS
 from producer.pictures.durations import Histogram
+from producer.pictures.taskstream import COLUMNS
 from protocol.batches import STATUSES, BatchStatus
 
 _KINDS = len(STATUSES)

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from dashboard.keytexts import KeyTexts
+from producer.records import Position
 
 MOST_ROWS = 1_000_000
 """Results that are indexed whatever they are; beyond them, those that did not succeed, as many again."""
-
-
-class Position(NamedTuple):
-    """An entry of the stream, and which of its results."""
-
-    entry: str
-    offset: int
 
 
 class Index:
@@ -75,10 +68,6 @@ class Index:
         """Tell where a row's result stands."""
         entry = self._entry[row]
         return Position(f"{self._entry_ms[entry]}-{self._entry_seq[entry]}", self._offset[row])
-
-    def recorded_at(self, row: int) -> float:
-        """Tell when a row's result was recorded, Unix s."""
-        return self._entry_ms[self._entry[row]] / 1000
 
     def jobs(self, rows: Sequence[int]) -> list[int]:
         """Tell which jobs these rows are of."""

@@ -2,7 +2,8 @@
 
 Results do not say which slot a job ran in, and none is needed: jobs that overlapped get lanes of their own. Taking them
 in the order in which they ended, each on the lane that has been free for the shortest time, needs no more lanes than
-ran at once.
+ran at once. No job is remembered, so any batch may be drawn again and again while it runs; a report, which is drawn
+once, remembers them all and tells them apart (`producer.pictures.taskstream`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from producer.pictures.taskstream import COLUMNS, spread
 from protocol.batches import STATUSES
-
-COLUMNS = 240
-"""How finely time is told apart; beyond it, two columns become one."""
 
 # Past so many rows, further lanes share those that there are: a grid takes 4.8 kB a row.
 _MOST_ROWS = 256
@@ -50,7 +49,7 @@ class Lanes:
         origin: Where time begins, Unix s.
 
     Attributes:
-        width: A column's, s.
+        width: A column's, s; it doubles when time has come to the last of COLUMNS.
         end: Of the last job, s from the origin.
     """
 
@@ -124,11 +123,9 @@ class Lanes:
 
     def _fill(self, row: Row, start: float, end: float, busy: float, status: int) -> None:
         width, cells = self.width, row.cells
-        first, last = int(start / width), int(end / width)
-        if first == last:
-            cells[first * _KINDS + status] += max(busy, _BRIEFEST)
+        column = int(start / width)
+        if column == int(end / width):
+            cells[column * _KINDS + status] += max(busy, _BRIEFEST)
             return
-        cells[first * _KINDS + status] += (first + 1) * width - start
-        for column in range(first + 1, last):
-            cells[column * _KINDS + status] += width
-        cells[last * _KINDS + status] += end - last * width
+        for column, time in spread(start, end, width, COLUMNS):
+            cells[column * _KINDS + status] += time

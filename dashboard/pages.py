@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from dashboard.access import Session
 from dashboard.drawings import describe, stack
 from dashboard.follower import Follower
-from dashboard.job import read_life
+from dashboard.job import read_job_of
 from dashboard.parts import Part, Parts, batch_parts
 from dashboard.rendering import render
 from dashboard.search import find_jobs, searched
@@ -91,7 +91,7 @@ async def one_job(request: Request) -> Response:
     """One job of a batch."""
     follower, index = await follower_of(request), int(request.path_params["index"])
     await follower.catch_up(_CATCH_UP)
-    life = await read_life(state_of(request).producer, follower, index)
+    life = await read_job_of(state_of(request).producer, follower, index)
     shown: dict[str, Any] = {"batch": follower.status, "follower": follower, "digest": follower.digest}
     return page(request, "job.html", index=index, life=life, **shown)
 
@@ -118,7 +118,7 @@ async def floor_list(request: Request) -> str:
     state = state_of(request)
     listing = await state.catalogue.page("", 0)
     now = state.producer.clock.now()
-    queues = await read_queues_in_use(state.producer.redis, state.producer.queue, now)
+    queues = await read_queues_in_use(state.producer.redis, {state.producer.queue}, now)
     jobs: Counter[str] = Counter()
     for status in listing.batches:
         jobs[status.queue] += status.queued

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from dashboard.follower import Follower
 from dashboard.keytexts import holds
-from dashboard.table import MOST_FOUND, read_results
+from dashboard.table import MOST_FOUND
 from producer.producer import Producer
+from producer.records import read_results
 from protocol.running import RunningJob
 
 _CANDIDATES = 25
@@ -27,7 +28,9 @@ async def find_jobs(producer: Producer, follower: Follower, wanted: str) -> Sequ
     index = follower.digest.index
     rows = index.keys.find(wanted, MOST_FOUND)
     # Those that may be the very key stand last.
-    results = await read_results(producer, follower.batch_id, [index.position(row) for row in rows[-_CANDIDATES:]])
+    results = await read_results(
+        producer.redis, follower.batch_id, [index.position(row) for row in rows[-_CANDIDATES:]]
+    )
     running = running_with(follower, wanted)
     exact = [result.index for result in results if result is not None and result.key == wanted]
     exact += [job.index for job in running if job.key == wanted]

@@ -9,10 +9,9 @@ from typing import Any
 from dashboard.digest import Digest
 from dashboard.fingerprints import fingerprint
 from dashboard.follower import Follower
-from dashboard.index import Position
 from dashboard.words import LABELS, glimpse, line
 from producer.producer import Producer
-from producer.records import read_entries
+from producer.records import read_results
 from protocol.batches import STATUSES
 from protocol.results import CancelledResult, FailureResult, LostResult, Result, SuccessResult, TimeoutResult
 
@@ -85,21 +84,13 @@ async def read_table(producer: Producer, follower: Follower, show: str, number: 
     end = len(rows) - number * PAGE
     shown = [rows[at] for at in range(end - 1, max(-1, end - 1 - PAGE), -1)]
     positions = [digest.index.position(row) for row in shown]
-    found = await read_results(producer, follower.batch_id, positions)
+    found = await read_results(producer.redis, follower.batch_id, positions)
     told = [
-        Row(result, digest.index.recorded_at(row))
-        for row, result in zip(shown, found, strict=True)
+        Row(result, position.recorded_at)
+        for position, result in zip(positions, found, strict=True)
         if result is not None
     ]
     return Table(show, title, number, len(rows), told)
-
-
-async def read_results(producer: Producer, batch_id: str, positions: Sequence[Position]) -> list[Result[Any] | None]:
-    """Read results by where they stand; None where one is gone."""
-    if not positions:
-        return []
-    entries = await read_entries(producer.redis, batch_id, sorted({position.entry for position in positions}))
-    return [_take(entries.get(entry, []), offset) for entry, offset in positions]
 
 
 def details(result: Result[Any]) -> str:
@@ -128,7 +119,3 @@ def _choose(digest: Digest, show: str) -> tuple[str, Sequence[int]]:
         mark = group.fingerprint
         return f"{LABELS[mark.status]}: {mark.kind}{': ' if mark.pattern else ''}{mark.pattern}", group.rows
     return "all", range(len(digest.index))
-
-
-def _take(results: Sequence[Result[Any]], offset: int) -> Result[Any] | None:
-    return results[offset] if offset < len(results) else None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from producer.cutting import LARGEST_CHUNK
 from producer.spoilt import naming
 from protocol import keys
-from protocol.chunks import decode_chunk
+from protocol.chunks import LARGEST_CHUNK, decode_chunk
 from protocol.connection import ArqRedis
 from protocol.jobs import JobSpec
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from producer.collect import Cursor, read, read_groups
 from producer.control.deletion import Deletion
 from producer.control.steering import Steering
+from producer.overview.attempts import read_attempts
 from producer.overview.running import read_running
 from producer.redrives.lineage import read_lineage
 from producer.redrives.origins import Selection
@@ -15,8 +16,10 @@ from producer.redrives.redrive import Redrive
 from producer.sized import SizedIterator
 from producer.waiting import ReturnWhen, Waited, Waiting
 from producer.watch import Watch
+from protocol.attempts import Attempt
 from protocol.batches import BatchOptions, BatchStatus
 from protocol.connection import Scripts
+from protocol.errors import OptionError
 from protocol.jobs import JobSpec
 from protocol.notebook import handle_html, status_html
 from protocol.results import Result
@@ -50,6 +53,7 @@ class Batch(Steering, Generic[R]):
         is_there: Whether it is known to be in Redis; if not, it is found as soon as it is.
         limit_bytes: Longest arguments of one job that is added, bytes of JSON.
         total: How many jobs it has, if it is known to be closed.
+        is_new: Whether it has just been submitted, under an id of its own.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class Batch(Steering, Generic[R]):
         is_there: bool = True,
         limit_bytes: int = DEFAULT_MAX_ARGUMENTS_BYTES,
         total: int | None = None,
+        is_new: bool = False,
     ) -> None:
         self._total = total
         watch = Watch(scripts, batch_id, queue, is_there=is_there)
+        watch.is_new = is_new and options.deadline is None
         super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
         self._waiting = Waiting(self._redis, batch_id, self._watch)
@@ -252,6 +258,23 @@ class Batch(Steering, Generic[R]):
             return found
         slowest = await read_running(self._redis, found.queue, self.id)
         return found.model_copy(update={"slowest": tuple(slowest[:_SLOWEST])})
+
+    async def attempts(self, index: int) -> list[Attempt]:
+        """Return a job's attempts that did not become its result, oldest first; that one is told by the result.
+
+        Those that failed or timed out and ran again, those under which the worker died (of a job that is lost, the last
+        one, too), and those that a worker has handed back. Of very many not all are kept: the first and the last 19 of
+        a job, 32 MiB of a batch.
+
+        Raises:
+            OptionError: If the batch has no such job.
+            BatchLostError: If the batch is gone.
+            ProtocolError: If one of its keys in Redis is not ours.
+        """
+        total = (await self._watch.status()).total
+        if not 0 <= index < total:
+            raise OptionError(f"attempts({index!r}): batch {self.id} has jobs 0 to {total - 1:,}")
+        return await read_attempts(self._redis, self.id, index)
 
     async def workers(self) -> int:
         """Count the live workers of the batch's queue.

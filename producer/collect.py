@@ -17,13 +17,14 @@ from producer.spoilt import naming
 from producer.watch import Watch
 from protocol import keys
 from protocol.connection import ArqRedis
+from protocol.entries import decode_entry
 from protocol.errors import OptionError, ProtocolError
-from protocol.results import Result, decode_entry
+from protocol.results import Result
 
 Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 WhenTaken: TypeAlias = Callable[[str], Awaitable[None]]
 
-# Entries in one read: each holds up to 256 results or about 1 MiB.
+# Entries in one read: each holds up to 256 results (1,000 in embedded mode) or about 1 MiB.
 ENTRIES_A_READ = 16
 
 _CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}(\+[0-9]{1,9})?")

@@ -15,13 +15,14 @@ from operator import length_hint
 from sys import getsizeof
 from typing import Any, TypeAlias
 
-from protocol.chunks import encode_calls, encode_jobs
+from protocol.chunks import LARGEST_CHUNK, encode_calls, encode_jobs
 from protocol.errors import UsageError
 from protocol.jobs import JobSpec, JobSpecs, encode_job
 
 Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
 
-LARGEST_CHUNK = 256
+# Among many workers: Redis serves nobody else while it hands on one chunk, or records its results.
+LARGEST_AMONG_WORKERS = 256
 # A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
 _CHUNK_BYTES = 1 << 20
 # Jobs are read ahead this far to learn the size of a small batch.
@@ -110,23 +111,26 @@ class _Calls(Chunk):
         return self._encoded
 
 
-def chunk_size(total: int | None, slots: int) -> int:
+def chunk_size(total: int | None, slots: int | None) -> int:
     """Choose how many jobs travel together, 1 to 256.
 
     A batch is cut into at least two chunks for every slot there is, so that its end is spread over all workers; one of
-    unknown or boundless size into the largest.
+    unknown or boundless size into the largest. Where there are no workers to spread over (`slots` is None), up to 1,000
+    jobs travel together.
     """
-    if total is None:
+    if slots is None:
         return LARGEST_CHUNK
-    return max(1, min(LARGEST_CHUNK, -(-total // (2 * max(1, slots)))))
+    if total is None:
+        return LARGEST_AMONG_WORKERS
+    return max(1, min(LARGEST_AMONG_WORKERS, -(-total // (2 * max(1, slots)))))
 
 
-async def cut(jobs: Jobs, slots: int, limit_bytes: int) -> AsyncGenerator[Chunk, None]:
+async def cut(jobs: Jobs, slots: int | None, limit_bytes: int) -> AsyncGenerator[Chunk, None]:
     """Cut jobs into chunks; those of a slow source leave as they come.
 
     Args:
         jobs: In the batch's order.
-        slots: Slots of the live workers, for the size of the chunks.
+        slots: Slots of the live workers, for the size of the chunks; None where one runs all.
         limit_bytes: Longest arguments of one job, bytes of JSON.
 
     Raises:
@@ -141,7 +145,7 @@ async def cut(jobs: Jobs, slots: int, limit_bytes: int) -> AsyncGenerator[Chunk,
         yield chunk
 
 
-def _cut_iterable(jobs: Iterable[JobSpec[Any]], slots: int, limit_bytes: int) -> Iterator[Chunk]:
+def _cut_iterable(jobs: Iterable[JobSpec[Any]], slots: int | None, limit_bytes: int) -> Iterator[Chunk]:
     function = JobSpec[Any](function=jobs.function).function if isinstance(jobs, JobSpecs) else None
     source: Iterator[Any] = jobs.calls() if isinstance(jobs, JobSpecs) else iter(jobs)
     known = length_hint(jobs, 0) or None
@@ -213,14 +217,14 @@ def _is_plain(job: JobSpec[Any]) -> bool:
 
 
 async def _cut_stream(jobs: AsyncIterable[JobSpec[Any]], limit_bytes: int) -> AsyncGenerator[Chunk, None]:
-    coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_CHUNK)
+    coming: asyncio.Queue[JobSpec[Any] | None] = asyncio.Queue(LARGEST_AMONG_WORKERS)
     pump = asyncio.create_task(_pump(jobs, coming))
     try:
         chunk, due = Chunk(0), 0.0
         while (job := await coming.get()) is not None:
             due = due if chunk.count else time.monotonic() + LONGEST_WAIT
             chunk.add(job, limit_bytes)
-            is_full = chunk.count >= LARGEST_CHUNK or chunk.is_full or time.monotonic() > due
+            is_full = chunk.count >= LARGEST_AMONG_WORKERS or chunk.is_full or time.monotonic() > due
             if coming.empty() and not is_full:
                 await asyncio.sleep(_LINGER)
             if is_full or coming.empty():

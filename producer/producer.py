@@ -43,6 +43,9 @@ class Producer:
         queue: The queue to submit to.
         settings: Read from the environment if not given.
 
+    Attributes:
+        is_for_many: Whether a batch's chunks are cut so that they can be spread over many workers.
+
     Raises:
         RedisUnavailableError: On entry, if Redis does not answer.
     """
@@ -54,6 +57,7 @@ class Producer:
         self.redis = connect(self.url)
         self.scripts = Scripts(self.redis)
         self.clock = RedisClock()
+        self.is_for_many = True
         self._slots = 0
         self._slots_read_at = float("-inf")
 
@@ -110,17 +114,17 @@ class Producer:
             ProtocolError: If one of its keys in Redis is not ours.
         """
         made = make_options(**options)
-        batch_id = checked_id(batch_id)
+        is_new, batch_id = batch_id is None, checked_id(batch_id)
         limit = self.settings.max_arguments_bytes
         with submitting(batch_id, self.queue, made) as made:
             fields = self._fields(batch_id, made, on_complete)
             submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
-            total = await submission.send(jobs, await self._live_slots())
+            total = await submission.send(jobs, await self._live_slots() if self.is_for_many else None)
         logger.info(
             "batch %s is submitted to queue %r", batch_id, self.queue,
             extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
         )  # fmt: skip
-        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total)
+        return Batch(self.scripts, batch_id, self.queue, made, limit_bytes=limit, total=total, is_new=is_new)
 
     async def open_batch(
         self, /, *, batch_id: str | None = None, on_complete: JobSpec[Any] | None = None, **options: Any

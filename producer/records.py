@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from producer.spoilt import naming, raise_named
 from protocol import keys
 from protocol.connection import ArqRedis
+from protocol.entries import decode_entry
 from protocol.facts import Facts, decode_facts
-from protocol.results import Result, decode_entry
+from protocol.results import Result
 
 START = "0-0"
 """Before the first entry of a stream."""
+
+
+class Position(NamedTuple):
+    """Where a result stands: an entry of the stream, and which of its results."""
+
+    entry: str
+    offset: int
+
+    @property
+    def recorded_at(self) -> float:
+        """When it was recorded, Unix s."""
+        return int(self.entry.partition("-")[0]) / 1000
 
 
 class Record(NamedTuple):
@@ -62,3 +75,19 @@ async def read_entries(redis: ArqRedis, batch_id: str, entries: Iterable[str]) -
         for name, entry in reply:
             found[name.decode()] = decode_entry(batch_id, entry, key)
     return found
+
+
+async def read_results(redis: ArqRedis, batch_id: str, positions: Sequence[Position]) -> list[Result[Any] | None]:
+    """Read results by where they stand; None where one is gone.
+
+    Raises:
+        ProtocolError: If the stream or an entry is not ours.
+    """
+    if not positions:
+        return []
+    entries = await read_entries(redis, batch_id, sorted({position.entry for position in positions}))
+    return [_take(entries.get(entry, []), offset) for entry, offset in positions]
+
+
+def _take(results: Sequence[Result[Any]], offset: int) -> Result[Any] | None:
+    return results[offset] if offset < len(results) else None

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
-from producer.cutting import LARGEST_CHUNK, LONGEST_WAIT, Chunk, Jobs, cut
+from producer.cutting import LARGEST_AMONG_WORKERS, LONGEST_WAIT, Chunk, Jobs, cut
 from producer.spoilt import find_spoilt, types_of
 from protocol import keys
 from protocol.batches import BatchOptions
@@ -24,6 +24,8 @@ from protocol.errors import BatchClosedError, BatchLostError, OptionError, Proto
 
 # Chunks that go out in one trip.
 CHUNKS_A_TRIP = 16
+# What is cut in one go lets nothing else run on the loop: no more jobs than are in so many chunks of 256.
+_JOBS_A_TRIP = 16 * LARGEST_AMONG_WORKERS
 
 
 def submit_call(
@@ -137,12 +139,12 @@ class Submission:
         """
         await self._send([], None)
 
-    async def send(self, jobs: Jobs, slots: int) -> int:
+    async def send(self, jobs: Jobs, slots: int | None) -> int:
         """Send all jobs and close the batch.
 
         Args:
             jobs: In the batch's order.
-            slots: Slots of the live workers, for the size of the chunks.
+            slots: Slots of the live workers, for the size of the chunks; None where one runs all.
 
         Returns:
             How many jobs the batch has.
@@ -161,8 +163,8 @@ class Submission:
             waiting.append(chunk)
             count += chunk.count
             # A stream's chunk that is not full was cut as nothing more came in time: it waits for no company.
-            is_due = isinstance(jobs, AsyncIterable) and (chunk.count < LARGEST_CHUNK or time.monotonic() > due)
-            if is_due or len(waiting) == CHUNKS_A_TRIP:
+            is_due = isinstance(jobs, AsyncIterable) and (chunk.count < LARGEST_AMONG_WORKERS or time.monotonic() > due)
+            if is_due or len(waiting) == CHUNKS_A_TRIP or sum(some.count for some in waiting) >= _JOBS_A_TRIP:
                 await self._send(waiting, None)
                 waiting = []
         await self._send(waiting, count)

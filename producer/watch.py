@@ -2,7 +2,7 @@
 
 A collector waits in blocking reads; this module says how long each may block, and looks at the batch when one came back
 empty or the deadline has passed. A look is one small round trip; without a deadline there is none in the first second
-without a result, and then one every 5 s.
+without a result, and then one every 5 s. Who has just submitted the batch knows all that the first look would tell.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Watch:
         is_there: Whether it is known to have been there: if it is gone then, it is lost.
 
     Attributes:
+        is_new: Whether it has just been submitted, under an id of its own, without a deadline, and nothing was decided
+            about it since: then there is no need to look at it first.
         is_complete: Whether it was complete when it was last seen.
         total: How many jobs it had then; None if it was not seen yet.
         seen: How far it was then.
@@ -56,6 +58,7 @@ class Watch:
         self._fleet = Fleet()
         self._next_look = -math.inf
         self._due = math.inf
+        self.is_new = False
         self.is_complete = False
         self.total: int | None = None
         self.seen: BatchStatus | None = None
@@ -67,8 +70,10 @@ class Watch:
             BatchNotFoundError: If there is no such batch; BatchLostError, if there was.
             ProtocolError: If one of its keys is not ours.
         """
-        status, options, _ = await self._observe()
-        self._schedule(status, options, after=-math.inf)
+        if not self.is_new:
+            status, options, _ = await self._observe()
+            self._schedule(status, options, after=-math.inf)
+        self.is_new = False
         self._next_look = max(self._next_look, time.monotonic() + FIRST_BLOCK)
 
     def block(self) -> float | None:
@@ -114,7 +119,7 @@ class Watch:
             found = await read_status(self._scripts.redis, self._batch_id)
         except BatchNotFoundError:
             raise self._gone() from None
-        self._is_there = True
+        self._is_there, self.is_new = True, False
         self.total, self.seen = found.total, found
         return found
 

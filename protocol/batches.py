@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from os import urandom
 from typing import Annotated, Any, Literal, cast
-from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
@@ -164,7 +164,7 @@ def checked_id(batch_id: str | None) -> str:
         OptionError: If it cannot be one.
     """
     if batch_id is None:
-        return uuid4().hex[:16]
+        return urandom(8).hex()
     if not _ID.fullmatch(batch_id):
         raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
     return batch_id

@@ -20,6 +20,9 @@ from protocol.columns import PLAIN
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
 
+LARGEST_CHUNK = 1000
+"""Jobs in one chunk at most; scripts refuse one with more."""
+
 _ROWS = b',"args":'
 
 _jobs: TypeAdapter[tuple[JobSpec[Any], ...]] = TypeAdapter(tuple[JobSpec[Any], ...])

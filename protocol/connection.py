@@ -19,13 +19,14 @@ from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others impo
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError, RedisError
 
 from protocol import memory
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 from protocol.lua import sha, source
 from protocol.memory import MemoryPool
-from protocol.patience import Patience, PatientPipeline, is_passing, is_refusal, pauses
+from protocol.patience import Patience, PatientPipeline, in_time, is_passing, is_refusal, pauses
 from protocol.pool import QuickPool
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ SCHEMES = ("redis", "rediss", "unix", "memory")
 _LONGEST_CONNECT = 5.0
 # How long, s, a Redis that nobody has spoken to yet is waited for.
 _LONGEST_REACH = 2.0
+# What blocks in Redis has its reply so long, s, after its end at the latest, or is taken to have none.
+_REPLY = 1.0
 # Scripts are taught again so often, should Redis lose them in between by another restart.
 _LESSONS = 10
 
@@ -230,6 +233,29 @@ class Scripts:
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+    async def run_when_pushed(self, key: str, timeout: float, call: Call) -> Any:
+        """Wait until something is pushed to a list, take it, and run a script; returns its reply, in one round trip.
+
+        Redis runs the script in the moment in which the wait ends: by a push, or after `timeout` s, 5 at most. Unlike
+        all else this is tried once: None says that nothing is known of it. The script may have run.
+
+        Raises:
+            redis.exceptions.RedisError: If the answer is an error that does not pass.
+        """
+        pipe = Pipeline(self.redis.connection_pool, self.redis.response_callbacks, transaction=False, shard_hint=None)
+        pipe.execute_command("BLPOP", key, timeout)
+        pipe.execute_command(*self._command(*call))
+        try:
+            replies = await in_time(partial(pipe.execute, raise_on_error=False), timeout + _REPLY)
+        except Exception as error:  # noqa: BLE001  # what does not pass is raised below
+            replies = [error]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                if is_passing(reply) or isinstance(reply, NoScriptError):
+                    return None
+                raise reply
+        return replies[-1]
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         if len(calls) == 1:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from protocol.results import Columns, Result, read_columns, read_rows, reading
+from protocol.entries import Columns, read_columns, read_rows, reading
+from protocol.results import Result
 
 _MOST_JOBS = 1 << 32
 

@@ -96,6 +96,11 @@ def retries(batch_id: str) -> str:
     return f"{PREFIX}batch:{batch_id}:retries"
 
 
+def attempts(batch_id: str) -> str:
+    """Index of a job that has run more than once -> its attempts that did not become its result (see attempts.lua)."""
+    return f"{PREFIX}batch:{batch_id}:attempts"
+
+
 def origins(batch_id: str) -> str:
     """Which jobs of its parent a redrive consists of, 8 bytes each (see producer/redrives/origins.py)."""
     return f"{PREFIX}batch:{batch_id}:origins"
@@ -118,7 +123,7 @@ def names(batch_id: str) -> str:
 
 def of_batch(batch_id: str) -> tuple[str, ...]:
     """Name all keys of a batch but those of its chunks in the queue; the header first."""
-    made = (batch, chunks, done, results, holders, crashes, retries, origins, cancelled, heard, names)
+    made = (batch, chunks, done, results, holders, crashes, retries, attempts, origins, cancelled, heard, names)
     return tuple(name(batch_id) for name in made)
 
 

@@ -168,7 +168,7 @@ class Patience:
             redis.exceptions.RedisError: If the answer is an error that does not pass.
         """
         try:
-            reply = await _in_time(attempt, _PATIENCE)
+            reply = await in_time(attempt, _PATIENCE)
         except Exception as error:
             if not is_passing(error):
                 raise
@@ -187,7 +187,7 @@ class Patience:
                 await asyncio.sleep(next(waits))
                 self.retries += 1
                 try:
-                    reply = await _in_time(attempt, limit)
+                    reply = await in_time(attempt, limit)
                 except Exception as error:
                     answered = not is_passing(error)
                     if answered:
@@ -201,7 +201,12 @@ class Patience:
             self.outage.ended(answered=answered)
 
 
-async def _in_time(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+async def in_time(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+    """Make a call once.
+
+    Raises:
+        NoReplyError: If there is no reply within `limit` s.
+    """
     # Not redis-py's socket_timeout: it sends inside `wait_for`, which before Python 3.12 may swallow a cancellation.
     clock = asyncio.timeout(limit)
     try:

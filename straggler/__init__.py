@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from producer.waiting import ALL_COMPLETED as ALL_COMPLETED
     from producer.waiting import FIRST_COMPLETED as FIRST_COMPLETED
     from producer.waiting import FIRST_EXCEPTION as FIRST_EXCEPTION
+    from protocol.attempts import Attempt as Attempt
     from protocol.batches import BatchOptions as BatchOptions
     from protocol.batches import BatchStatus as BatchStatus
     from protocol.errors import ArgumentsError as ArgumentsError
@@ -56,6 +57,7 @@ _HOMES = {
     "producer.batch": ("RAISE", "Batch"),
     "producer.producer": ("Producer",),
     "producer.waiting": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
+    "protocol.attempts": ("Attempt",),
     "protocol.batches": ("BatchOptions", "BatchStatus"),
     "protocol.errors": (
         "ArgumentsError", "BatchClosedError", "BatchEndedError", "BatchLostError", "BatchNotFoundError", "InputError",

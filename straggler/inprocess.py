@@ -29,11 +29,12 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
     own = f"memory://{uuid4().hex}"
     url = url or own
     # Nobody would start another worker in this one's place.
-    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize)
+    options = replace(WorkerOptions.of(settings), shutdown_wait=0.0, max_abandoned=sys.maxsize, is_alone=url == own)
     worker = StragglerWorker(connect(url), options, handle_signals=False)
     running = asyncio.create_task(worker.main(), name="straggler-worker")
     try:
         async with Producer(url, settings=settings) as producer:
+            producer.is_for_many = not options.is_alone
             yield producer
     finally:
         worker.stop()

@@ -19,10 +19,10 @@ from workers.calling.runs import JobRun, Runner
 from workers.claims import Claimed, Crash
 from workers.ending.outcomes import Returned, TimedOut
 from workers.ending.retries import Deferred, delay_before_retry
-from workers.ending.rows import Row, Rows
+from workers.ending.rows import Row, Rows, say_done
 from workers.processes import leaves_process_fit
 from workers.starting.starts import Starts
-from workers.starting.suspects import crash_of
+from workers.starting.suspects import crash_of, say_lost
 from workers.timing.clocks import ChunkClocks
 from workers.vitals.pulse import job_number
 
@@ -44,6 +44,7 @@ class ChunkRun:
 
     Attributes:
         is_released: Whether it was let go of with its last results.
+        handed_back: Of each job that was at work when it was handed back: how that attempt ended.
     """
 
     def __init__(self, claimed: Claimed, runner: Runner, row: int, begun: MutableSequence[float] | None) -> None:
@@ -66,6 +67,7 @@ class ChunkRun:
         self._has_started = self._is_stopped = self.is_released = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
+        self.handed_back: dict[int, bytes] = {}
         # Whether its jobs are needed no longer: of those that do not run here that cannot be said.
         self._outcome = "succeeded" if len(claimed.open_jobs()) == claimed.payload.count else "ended"
         self._idle = asyncio.Event()
@@ -221,13 +223,12 @@ class ChunkRun:
             row = self.rows.ended(run.index, run.job, run.function, run, run.attempt)
             if row is not None:
                 self.put(row)
+            elif run.has_begun:
+                self.handed_back[run.index] = self.rows.attempt(run, run.attempt, self.runner.worker_id)
 
     def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
         """Write down that a job is lost."""
-        logger.warning(
-            "job %s:%d is lost: its process ended under it %d times", self.batch_id, index, len(crashes),
-            extra={"event": "job.lost", "batch": self.batch_id, "job": f"{self.batch_id}:{index}"},
-        )  # fmt: skip
+        say_lost(self.batch_id, index, crashes)
         return self.rows.lost(index, job, crashes)
 
     def _delay_before_retry(self, run: JobRun) -> float | None:
@@ -246,7 +247,8 @@ class ChunkRun:
                 "job %s runs again in %.3f s", name, delay,
                 extra={"event": "job.again", "batch": self.batch_id, "job": name, "attempt": run.attempt},
             )  # fmt: skip
-        deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay)
+        attempt = self.rows.attempt(run, run.attempt, self.runner.worker_id)
+        deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay, attempt)
         self.runner.retries.put(deferred, self)
 
     def put(self, row: Row) -> None:
@@ -262,15 +264,7 @@ class ChunkRun:
                 self._outcome = "ended"
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
-                self._tell(fresh)
-
-    def _tell(self, rows: list[Row]) -> None:
-        for index, status, *_ in rows:
-            name = f"{self.batch_id}:{index}"
-            logger.debug(
-                "job %s %s", name, status,
-                extra={"event": "job.done", "batch": self.batch_id, "job": name, "result": status},
-            )  # fmt: skip
+                say_done(self.batch_id, fresh)
 
     def over_with(self, count: int) -> tuple[str, int, str] | None:
         """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""

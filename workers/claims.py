@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from protocol import keys
 from protocol.batches import BatchOptions
 from protocol.chunks import decode_chunk
 from protocol.clock import RedisClock
-from protocol.connection import Payload, Scripts, decode_payload
+from protocol.connection import Call, Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
@@ -50,6 +51,8 @@ class Crash(BaseModel):
             another's doing: that makes the job suspicious, but burns no attempt.
         started_at: When the job had started, if it is known which it was, Unix s.
         ended_at: When it ended, or was found dead, Unix s.
+        harmless: Whether it was killed for another job's sake: that is noted among these jobs' attempts, and counts
+            for nothing.
     """
 
     worker: str
@@ -59,6 +62,7 @@ class Crash(BaseModel):
     doubtful: bool = False
     started_at: float | None = None
     ended_at: float | None = None
+    harmless: bool = False
 
     def is_under(self, index: int) -> bool:
         """Whether the worker died under this job."""
@@ -110,7 +114,7 @@ class Claimed:
         if self.jobs is None:
             raise ProtocolError(key, f"field {first} is gone, and with it its jobs")
         try:
-            options = BatchOptions.model_validate_json(self.options)
+            options = _read_options(self.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
         jobs = decode_chunk(first, self.jobs, key)
@@ -177,12 +181,35 @@ class Claims:
         self._worker_id = worker_id
         self._clock = clock
         self._lease = lease
+        self._awaited: Call | None = None
 
     async def due(self, slots: Slots) -> Found:
         """Lease chunks that are due, as many as fit into the free slots."""
         # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
         may_exceed = slots.spare >= max(1, slots.total // 2)
-        return await self._claim(slots.spare, may_exceed=may_exceed)
+        return await self._run(self._call(slots.spare, may_exceed=may_exceed))
+
+    async def when_woken(self, slots: Slots, timeout: float) -> Found:
+        """Wait for a token, `timeout` s at most, then lease chunks that are due, in the same trip to Redis.
+
+        Whoever cancels it must `recall` it.
+        """
+        # What stands empty now still does then: a slot is taken by nothing but what is claimed here.
+        empty = slots.free - slots.waiting
+        call = self._awaited = self._call(empty, may_exceed=empty >= max(1, slots.total // 2))
+        sent = time.monotonic()
+        reply = await self._scripts.run_when_pushed(self._keys[1], timeout, call)
+        # Of a claim that may have run the same chunks come again, at once.
+        found = await self._run(call) if reply is None else self._found(reply, sent)
+        self._awaited = None
+        return found
+
+    async def recall(self) -> Found:
+        """Take back a claim that was to wait for a token; returns what it has leased. It will lease no more."""
+        call, self._awaited = self._awaited, None
+        if call is None:
+            return Found([], -1, 0, 0.0)
+        return await self._run(self._call(0, may_exceed=False, token=call[2][-2]))
 
     async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
         """Lease the chunk of this name, which arq's own worker has taken.
@@ -190,21 +217,29 @@ class Claims:
         Returns:
             The chunk, None if there is no such one, and when the lease ends, on the monotonic clock.
         """
-        found = await self._claim(1, may_exceed=True, name=chunk_id)
+        found = await self._run(self._call(1, may_exceed=True, name=chunk_id))
         return (found.chunks[0] if found.chunks else None), found.until
 
-    async def _claim(self, free: int, *, may_exceed: bool, name: str = "") -> Found:
+    def _call(self, free: int, *, may_exceed: bool, name: str = "", token: str | None = None) -> Call:
         lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
-        # A reply may be lost on its way: with the same token the same chunks come again.
-        token = uuid4().hex
         limits = (free, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
+        # A reply may be lost on its way: with the same token the same chunks come again.
+        token = token or uuid4().hex
+        return "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)
+
+    async def _run(self, call: Call) -> Found:
         sent = time.monotonic()
-        seconds, microseconds, next_due, did_not_fit, *chunks = await self._scripts.run(
-            "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)
-        )
+        return self._found(await self._scripts.run(*call), sent)
+
+    def _found(self, reply: Any, sent: float) -> Found:
+        seconds, microseconds, next_due, did_not_fit, *chunks = reply
         self._clock.sync(seconds, microseconds, sent, time.monotonic())
         until = self._clock.monotonic(seconds, microseconds) + self._lease
         return Found([claimed for claimed in map(_read, chunks) if claimed], next_due, did_not_fit, until)
+
+
+# A batch's chunks share them, and most batches have none but the defaults.
+_read_options = lru_cache(64)(BatchOptions.model_validate_json)
 
 
 def _read(reply: list[Any]) -> Claimed | None:
@@ -239,8 +274,10 @@ def _say_dropped(name: str, problem: str) -> None:
 
 def read_crashes(data: bytes | None) -> list[Crash]:
     """Read the deaths noted for a chunk."""
+    if data is None:
+        return []
     try:
-        return _crashes.validate_json(data or b"[]")
+        return _crashes.validate_json(data)
     except ValidationError:  # not ours: the jobs run as if nothing had happened
         return []
 

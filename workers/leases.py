@@ -7,7 +7,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, MutableSequence
+import time
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -112,11 +113,20 @@ class Leases:
         """Take note that this chunk is being let go of: a lease that is gone from now on was not lost."""
         self._leaving.add(chunk_id)
 
-    async def release(self, claimed: Claimed, outcome: str) -> None:
-        """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua)."""
+    async def release(self, claimed: Claimed, outcome: str, handed_back: Mapping[int, bytes] | None = None) -> None:
+        """Let go of a chunk: `succeeded`, `ended` or `again` (see release.lua).
+
+        Args:
+            claimed: The chunk.
+            outcome: What becomes of it.
+            handed_back: How the attempts ended of jobs that were at work and run again, from `protocol.attempts`.
+        """
         self.forget(claimed.chunk_id)
         payload = claimed.payload
-        chunk = (claimed.chunk_id, payload.batch_id, payload.first, payload.jobs, outcome)
+        said: str | bytes = outcome
+        if handed_back:
+            said = b"\n".join([outcome.encode(), *(b"%d %b" % attempt for attempt in handed_back.items())])
+        chunk = (claimed.chunk_id, payload.batch_id, payload.first, payload.jobs, said)
         lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
         await self._scripts.run(
             "release", (keys.queue(self._queue), keys.wake(self._queue)), (self.worker_id, lifetime, *chunk)
@@ -167,7 +177,12 @@ class Leases:
         names = (keys.worker(self.worker_id), keys.workers(self._queue), keys.drain(self.worker_id))
         lifetimes = int(keys.WORKER_LIFETIME * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         said = [word for pair in about.items() for word in pair]
-        if await self._scripts.run("alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)):
+        sent = time.monotonic()
+        is_to_drain, seconds, microseconds = await self._scripts.run(
+            "alive", names, (self.worker_id, lifetimes[0], self._queue, lifetimes[1], *said)
+        )
+        self._clock.sync(seconds, microseconds, sent, time.monotonic())
+        if is_to_drain:
             self._on_drain()
 
     async def _renew_for_ever(self) -> None:

@@ -296,4 +296,4 @@ class Supervisor:
 
 def worker_words(arguments: Sequence[str]) -> list[str]:
     """Make the command of a worker process."""
-    return [sys.executable, "-m", "straggler.cli", "worker", *arguments]
+    return [sys.executable, "-m", "straggler.commands.workerprocess", *arguments]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
@@ -21,11 +21,12 @@ from redis.exceptions import RedisError
 from protocol import keys
 from protocol.connection import CHUNK_FUNCTION, connect
 from workers.chunks import ChunkRun
-from workers.claims import Claimed
+from workers.claims import Claimed, Found
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
 from workers.vitals import forks
 from workers.vitals.pulse import STOPS, Pulse
+from workers.vitals.stopping import Stopping
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,10 @@ class StragglerWorker(Worker):
         self._pulse = pulse
         self.exhausted = False
         self.drained = False
-        self._stopping = asyncio.Event()
+        self._stopping = Stopping()
         self._hurry = asyncio.Event()
+        # How long, s, the next claim may wait for a token.
+        self._may_wait = 0.0
 
     async def main(self) -> None:
         """Claim and run chunks until told to stop, or in burst mode until the queue is empty."""
@@ -73,7 +76,7 @@ class StragglerWorker(Worker):
         )  # fmt: skip
         try:
             # A claim that is on its way is better known of: what it brings would wait until its lease lapses.
-            await self._unless_stopping(self._poll(), FAREWELL)
+            await self._stopping.until_set(self._poll(), FAREWELL)
             await self._drain()
         finally:
             await self.crew.close()
@@ -88,13 +91,13 @@ class StragglerWorker(Worker):
         A signal to all processes of a service comes twice, straight and from the supervisor: only the supervisor knows
         which is a second.
         """
-        if self._stopping.is_set() and (self._pulse is None or self._pulse.cells[STOPS] > 1):
+        if self._stopping.is_set and (self._pulse is None or self._pulse.cells[STOPS] > 1):
             self._hurry.set()
         self._stopping.set()
         self.allow_pick_jobs = False
 
     def _retire(self) -> None:
-        if not self.exhausted and not self._stopping.is_set():
+        if not self.exhausted and not self._stopping.is_set:
             left = len(self.crew.deadlines.left_behind)
             logger.warning(
                 "%d jobs were left behind: this worker drains and leaves", left,
@@ -104,7 +107,7 @@ class StragglerWorker(Worker):
             self.stop()
 
     def _leave(self) -> None:
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             logger.info(
                 "this worker was told to drain: it stops, and is not replaced", extra={"event": "worker.drained"}
             )
@@ -112,7 +115,7 @@ class StragglerWorker(Worker):
             self.stop()
 
     def _be_orphaned(self) -> None:
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             logger.warning("the supervisor is gone: this worker stops", extra={"event": "worker.orphaned"})
             self.stop()
 
@@ -125,7 +128,7 @@ class StragglerWorker(Worker):
             self._pool = None
 
     async def _poll(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping.is_set:
             try:
                 await self._poll_iteration()
                 if self.burst and not self.tasks and not await self.pool.zcard(self.queue_name):
@@ -138,17 +141,26 @@ class StragglerWorker(Worker):
         """Claim what fits, start it, and wait until there may be more. While Redis is away, all of this waits."""
         await self.heart_beat()
         if self.crew.slots.spare < 1:
-            await self._unless_stopping(self._wait_spare(1))
+            await self._stopping.unless_set(self._wait_spare(1))
             return
-        found = await self.crew.claims.due(self.crew.slots)
+        found = await self._claim()
         for chunk in found.chunks:
             if self.crew.hold(chunk, found.until):
                 self._start_chunk(chunk)
-        # At their first step they say how many jobs wait here: the next claim would hoard what others have room for.
-        await asyncio.sleep(0)
+        # In three turns a job that ends at once has brought its result to the recorder, which sends it first. By then
+        # it is known, too, how many jobs wait here: the next claim would hoard what others have room for.
+        for _ in range(3):
+            await asyncio.sleep(0)
         # Where nothing more is due there is no need to ask: what comes puts down a token.
         if not found.chunks or found.next_due:
-            await self._unless_stopping(self._wait_for_work(found.next_due, found.did_not_fit))
+            await self._wait_for_work(found.next_due, found.did_not_fit)
+
+    async def _claim(self) -> Found:
+        claims, slots = self.crew.claims, self.crew.slots
+        may_wait, self._may_wait = self._may_wait, 0.0
+        if not may_wait:
+            return await claims.due(slots)
+        return await self._stopping.unless_set(claims.when_woken(slots, may_wait)) or await claims.recall()
 
     async def _wait_spare(self, count: int) -> None:
         """Wait for free slots, but no longer than arq's health key lives: a worker that is full is healthy."""
@@ -174,28 +186,18 @@ class StragglerWorker(Worker):
             self.jobs_complete += 1
 
     async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
+        slots = self.crew.slots
         if did_not_fit:
-            half = max(1, self.crew.slots.total // 2)
-            await self._wait_spare(min(did_not_fit, half))
+            await self._stopping.unless_set(self._wait_spare(min(did_not_fit, max(1, slots.total // 2))))
             return
         if self.burst:
             await asyncio.sleep(0.02)
             return
         sleep = _LONGEST_SLEEP if next_due < 0 else min(_LONGEST_SLEEP, max(0.001, next_due / 1000))
-        await self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep)  # type: ignore[misc, arg-type]
-
-    async def _unless_stopping(self, wanted: Coroutine[Any, Any, None], farewell: float = 0.0) -> None:
-        """Wait for something, but no longer than until the worker is told to stop; then `farewell` s more."""
-        waiting, stopping = self.loop.create_task(wanted), self.loop.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({waiting}, timeout=farewell)
-        finally:
-            for task in (waiting, stopping):
-                task.cancel()
-            await asyncio.gather(waiting, stopping, return_exceptions=True)
-        if not waiting.cancelled():
-            waiting.result()
+        if slots.free > slots.waiting:
+            self._may_wait = sleep  # the next claim itself waits
+        else:
+            await self._stopping.unless_set(self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep))  # type: ignore[arg-type]
 
     async def _drain(self) -> None:
         """Let running jobs end for `shutdown_wait`, then hand the rest back.

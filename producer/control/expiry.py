@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from producer.control.settling import UNKNOWN, OpenJob, Settlement, is_set
-from producer.cutting import LARGEST_CHUNK
+from producer.cutting import LARGEST_AMONG_WORKERS
 from producer.spoilt import naming
 from producer.status import read_status
 from producer.submission import read_reply, submit_call
@@ -91,8 +91,8 @@ class Expiry:
             left = [
                 OpenJob(index, UNKNOWN, is_held=True) for index in range(begin, end) if not is_set(bits, index - begin)
             ]
-            for at in range(0, len(left), LARGEST_CHUNK):
-                await self._settlement.record(left[at : at + LARGEST_CHUNK], None)
+            for at in range(0, len(left), LARGEST_AMONG_WORKERS):
+                await self._settlement.record(left[at : at + LARGEST_AMONG_WORKERS], None)
 
     async def _check(self) -> None:
         """Make sure that the batch is complete now: what would keep it from that for ever must not be waited for."""

@@ -13,11 +13,10 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from producer.cutting import LARGEST_CHUNK
 from producer.spoilt import find_spoilt, naming, raise_named, types_of
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
-from protocol.chunks import decode_chunk
+from protocol.chunks import LARGEST_CHUNK, decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, decode_payload
 from protocol.errors import BatchLostError, ProtocolError
@@ -26,7 +25,7 @@ from protocol.recording import encode_common, encode_row, record_rows
 
 logger = logging.getLogger(__name__)
 
-# Chunks in one reply: each holds up to 256 jobs or about 1 MiB.
+# Chunks in one reply: each holds up to 1,000 jobs or about 1 MiB.
 _CHUNKS_A_PAGE = 8
 UNKNOWN: JobSpec[Any] = JobSpec(function="unknown")
 

@@ -133,6 +133,7 @@ class Steering:
             BatchLostError: If the batch is gone.
             ProtocolError: If its header is not ours.
         """
+        self._watch.is_new = False
         self.options = await Extension(self._scripts, self.id, deadline).run()
 
     async def _close(self, how: str) -> None:

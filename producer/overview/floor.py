@@ -48,30 +48,30 @@ class QueueState(NamedTuple):
     workers: list[WorkerState]
 
 
-async def list_queues(redis: ArqRedis, own: str) -> list[str]:
-    """Name the queues that were in use within the last days, by workers or producers, at most 1,000 of them, and `own`.
+async def list_queues(redis: ArqRedis) -> set[str]:
+    """Name the queues that were in use within the last days, by workers or producers, at most 1,000 of them.
 
     Raises:
         ProtocolError: If the list is not ours.
     """
     with naming(keys.QUEUES):
         names = await redis.zrange(keys.QUEUES, 0, -1)
-    return sorted({own, *(name.decode(errors="backslashreplace") for name in names)})
+    return {name.decode(errors="backslashreplace") for name in names}
 
 
-async def read_queues_in_use(redis: ArqRedis, own: str, now: float) -> list[QueueState]:
-    """Look at `own` queue and all others that have workers or chunks, in three round trips.
+async def read_queues_in_use(redis: ArqRedis, wanted: set[str], now: float) -> list[QueueState]:
+    """Look at all queues that have workers or chunks, and at those that are wanted in any case, in three round trips.
 
     Args:
         redis: Where they are.
-        own: The queue to show in any case.
+        wanted: Names of the latter.
         now: Redis' time, Unix s.
 
     Raises:
         ProtocolError: If a key is not ours.
     """
-    found = await read_floor(redis, await list_queues(redis, own), now)
-    return [queue for queue in found if queue.workers or queue.waiting or queue.later or queue.name == own]
+    found = await read_floor(redis, sorted(wanted | await list_queues(redis)), now)
+    return [queue for queue in found if queue.workers or queue.waiting or queue.later or queue.name in wanted]
 
 
 async def read_floor(redis: ArqRedis, queues: Sequence[str], now: float) -> list[QueueState]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from producer.overview.floor import QueueState, list_queues, read_floor
+from producer.overview.floor import QueueState, read_queues_in_use
 from producer.producer import Producer
 from protocol.batches import BatchStatus
 
@@ -31,8 +31,9 @@ async def exposition(producer: Producer) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
 
     statuses = [status for status in await producer.batches(_BATCHES) if not status.complete]
-    queues = {*await list_queues(producer.redis, producer.queue), *(status.queue for status in statuses)}
-    floor = await read_floor(producer.redis, sorted(queues), producer.clock.now())
+    floor = await read_queues_in_use(
+        producer.redis, {producer.queue, *(status.queue for status in statuses)}, producer.clock.now()
+    )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(list(_metrics(statuses, floor))))
     return generate_latest(registry)

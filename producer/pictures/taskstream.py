@@ -20,7 +20,11 @@ from protocol.results import Result
 MOST_SPANS = 2000
 """More jobs than these are drawn as sums."""
 
-_CODES = {status: code for code, status in enumerate(STATUSES)}
+COLUMNS = 240
+"""How finely time is told apart where cells are sums."""
+
+CODES = {status: code for code, status in enumerate(STATUSES)}
+"""Status -> its place in STATUSES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,11 @@ class TaskStream:
         self._worker.append(self._workers.setdefault(worker, len(self._workers)))
         self._start.append(start)
         self._end.append(max(start, end))
-        self._status.append(_CODES[status])
+        self._status.append(CODES[status])
         if len(self._names) <= MOST_SPANS:
             self._names.append(name)
 
-    def picture(self, *, columns: int = 240, rows: int = 40) -> Picture:
+    def picture(self, *, columns: int = COLUMNS, rows: int = 40) -> Picture:
         """Lay the spans out.
 
         Args:
@@ -155,10 +159,17 @@ class TaskStream:
         for lane in lanes:
             for span in lane:
                 start, stop, status = self._start[span] - begin, self._end[span] - begin, self._status[span]
-                first, last = int(start / width), min(columns - 1, int(stop / width))
-                jobs[last, status] += 1
-                for column in range(min(first, last), last + 1):
-                    busy[column, status] += min(stop, (column + 1) * width) - max(start, column * width)
+                jobs[min(columns - 1, int(stop / width)), status] += 1
+                for column, time in spread(start, stop, width, columns):
+                    busy[column, status] += time
         for (column, status), time in sorted(busy.items()):
             share = min(1.0, time / width / len(lanes))
             yield Cell(column * width, (column + 1) * width, STATUSES[status], share, jobs[column, status])
+
+
+def spread(start: float, stop: float, width: float, columns: int) -> Iterator[tuple[int, float]]:
+    """Say in which columns of a grid a span of time lies, and how long in each; the last takes what is beyond it."""
+    last = min(columns - 1, int(stop / width))
+    for column in range(min(int(start / width), last), last + 1):
+        end = stop if column == last else (column + 1) * width
+        yield column, end - max(start, column * width)

@@ -20,7 +20,7 @@ from producer.records import START, read_page
 from producer.spoilt import naming
 from protocol import keys
 from protocol.batches import STATUSES
-from protocol.chunks import decode_chunk
+from protocol.chunks import LARGEST_CHUNK, decode_chunk
 from protocol.connection import ArqRedis
 from protocol.errors import OptionError, ProtocolError
 from protocol.results import Result
@@ -30,9 +30,7 @@ UNSUCCESSFUL = tuple(status for status in STATUSES if status != "success")
 # Stragglers: those that a longer timeout, or another worker, may help.
 STRAGGLERS = ("timeout", "lost")
 
-# A chunk is never larger; scripts refuse one that is.
-_LARGEST_CHUNK = 1000
-# Chunks in one reply: each holds up to 256 jobs or about 1 MiB.
+# Chunks in one reply: each holds up to 1,000 jobs or about 1 MiB.
 CHUNKS_A_PAGE = 8
 # Jobs whose places are written or read in one command: 64 KiB.
 PLACES_A_PAGE = 8192
@@ -149,7 +147,7 @@ async def _find_chunks(redis: ArqRedis, batch_id: str, chosen: Bits) -> Bits:
     if not chosen:
         return firsts
     async for first, data in scan_chunks(redis, batch_id):
-        if first in firsts or not chosen.within(first, first + _LARGEST_CHUNK):
+        if first in firsts or not chosen.within(first, first + LARGEST_CHUNK):
             continue
         try:
             count = len(decode_chunk(first, data, key))

@@ -4,7 +4,7 @@
 --      the list of queues
 -- ARGV 1 worker id, 2 lifetime ms, 3 its queue, 4 lifetime of a queue's place in the list ms,
 --      then names and values of what it says
--- Returns 1 if it is to drain, else 0
+-- Returns {1 if it is to drain, else 0, Redis' time in s, in us}
 -- @include queues
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -14,4 +14,4 @@ redis.call('ZADD', KEYS[2], string.format('%.6f', now), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.6f', now - ARGV[2] / 1000))
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 list_queue(ARGV[3], now, ARGV[4])
-return redis.call('EXISTS', KEYS[3])
+return {redis.call('EXISTS', KEYS[3]), tonumber(time[1]), tonumber(time[2])}

@@ -188,7 +188,8 @@ else
     take_again(last.chunks)
   else
     local taken = take_due()
-    if #taken > 0 then redis.call('SET', KEYS[3], cjson.encode({token = token, chunks = taken}), 'PX', lease_ms) end
+    -- Without room: a claim of this token that is still on its way takes nothing, either.
+    if #taken > 0 or ARGV[3] == '0' then redis.call('SET', KEYS[3], cjson.encode({token = token, chunks = taken}), 'PX', lease_ms) end
   end
 end
 

@@ -2,21 +2,17 @@
 -- Field <chunk> of batch:<id>:crashes is a JSON array, an object for each dead worker:
 --   {worker, start, stop (the jobs under which it died: start <= index < stop), ending, doubtful (its lease has lapsed, or
 --   the job was in a process of its own, so it may have been another's doing), started_at, ended_at (Unix s)}
+-- What that means for each of these jobs is noted among its attempts.
 -- Field <chunk> of batch:<id>:holders names who has taken the chunk and not let go of it: "<worker>", or
 --   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known. A "?"
 --   before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.
 
 -- @include spoilt
+-- @include attempts
 
 -- Whether a worker holds a chunk: by its lease, or, if that has lapsed, as nobody has taken the chunk since.
 local function holds(worker, lease, holder)
   return lease == worker or (not lease and holder == worker)
-end
-
--- A batch that is deleted or has ended keeps no account: what was written then would outlive it.
-local function goes_on(header)
-  local fields = ask('HMGET', header, 'options', 'finished_at')
-  return fields and fields[1] and not fields[2]
 end
 
 local function read_crashes(header, chunk)
@@ -38,16 +34,23 @@ end
 local function note_crash(header, chunk, crash, lifetime)
   local crashes = {}
   for _, known in ipairs(read_crashes(header, chunk)) do
-    if type(known) == 'table' and known.worker ~= crash.worker then table.insert(crashes, known) end
+    if type(known) == 'table' and known.worker ~= crash.worker then
+      table.insert(crashes, known)
+    elseif type(known) == 'table' then
+      attempts().forget_deaths(header, known, lifetime)
+    end
   end
-  if crash.start < crash.stop then table.insert(crashes, crash) end
+  if crash.start < crash.stop then
+    attempts().note_deaths(header, chunk, crash, crashes, lifetime)
+    table.insert(crashes, crash)
+  end
   write_crashes(header, chunk, crashes, lifetime)
   return crashes
 end
 
-local function forget_crash(header, chunk, worker)
+local function forget_crash(header, chunk, worker, lifetime)
   if redis.call('EXISTS', header .. ':crashes') == 1 then
-    note_crash(header, chunk, {worker = worker, start = 0, stop = 0}, 0)
+    note_crash(header, chunk, {worker = worker, start = 0, stop = 0}, lifetime)
   end
 end
 

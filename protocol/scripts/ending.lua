@@ -47,7 +47,7 @@ local function start_callback(header, batch, time, now)
 end
 
 -- End a batch that is closed and whose jobs all have their result, once; returns whether this call has ended it.
--- Reads and writes the batch's header, chunks, done bits, results, origins, names; removes holders, crashes, retries, cancelled,
+-- Reads and writes the batch's header, chunks, done bits, results, origins, names, attempts; removes holders, crashes, retries, cancelled,
 -- heard; begins the batch of its on_complete job.
 local function end_if_complete(header)
   local fields = redis.call('HMGET', header, 'closed', 'done', 'total', 'finished_at', 'keep_ms', 'on_complete')
@@ -67,7 +67,7 @@ local function end_if_complete(header)
       redis.log(redis.LOG_WARNING, 'straggler: on_complete of batch ' .. batch .. ' cannot be started: ' .. tostring(callback))
     end
   end
-  for _, name in ipairs({'', ':chunks', ':done', ':results', ':origins', ':names'}) do
+  for _, name in ipairs({'', ':chunks', ':done', ':results', ':origins', ':names', ':attempts'}) do
     redis.call('PEXPIRE', header .. name, fields[5])
   end
   -- Nobody will run a job of it again: what was noted for that is over.

@@ -23,7 +23,7 @@ local function let_go()
       finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2])
     else
       -- Taken for dead when its lease lapsed, it lives: that was no crash.
-      forget_crash(KEYS[1], chunk, ARGV[6])
+      forget_crash(KEYS[1], chunk, ARGV[6], ARGV[2])
     end
   end
 end

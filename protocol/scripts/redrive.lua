@@ -17,7 +17,7 @@ local function keep_ancestors(id)
     local fields = redis.call('HMGET', header, 'finished_at', 'keep_ms', 'parent')
     local keep_ms = tonumber(fields[2] or '')
     if fields[1] and keep_ms then
-      for _, suffix in ipairs({'', ':chunks', ':done', ':results', ':origins'}) do
+      for _, suffix in ipairs({'', ':chunks', ':done', ':results', ':origins', ':attempts'}) do
         if redis.call('PTTL', header .. suffix) < keep_ms then redis.call('PEXPIRE', header .. suffix, keep_ms) end
       end
     end

@@ -1,9 +1,11 @@
 -- release: let go of chunks that this worker has taken: of finished ones, and of those that another shall run.
 -- Safe to call twice: a chunk that this worker holds no longer is passed over.
--- Reads and writes: KEYS 1 queue, 2 wake; of each chunk its arq keys, and its batch's header, chunks, holders, crashes
+-- Reads and writes: KEYS 1 queue, 2 wake; of each chunk its arq keys, and its batch's header, chunks, holders, crashes,
+--      attempts
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each chunk: id, batch id, first index, number of jobs, outcome:
---      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere),
---      or the crash under which the worker has died (JSON, see crashes.lua; run it elsewhere)
+--      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere)
+--      and behind it, a line each, the index and the attempt (JSON) of each job that was at work, or the crash under which
+--      the worker has died (JSON, see crashes.lua; run it elsewhere), `harmless` if that was no doing of these jobs
 -- Returns how many were released
 -- @include finishing
 local worker, lifetime = ARGV[1], ARGV[2]
@@ -19,39 +21,62 @@ local function run_again(chunk, header, jobs)
   wake_one(KEYS[2], lifetime)
 end
 
+-- The worker died for another's sake, so that counts against no job.
+local function note_harmless(header, chunk, crash)
+  attempts().note_deaths(header, chunk, crash, read_crashes(header, chunk), lifetime)
+end
+
+local function note_attempts(header, outcome)
+  for index, attempt in string.gmatch(outcome, '\n(%d+) ([^\n]+)') do attempts().note(header, index, attempt, lifetime) end
+end
+
+-- A chunk lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
+local function correct_crash(header, chunk, crash)
+  for _, known in ipairs(read_crashes(header, chunk)) do
+    if type(known) == 'table' and known.worker == worker then
+      if tonumber(known.start) and known.stop == known.start + 1 then
+        crash.start, crash.stop, crash.doubtful = known.start, known.stop, known.doubtful
+      end
+      if crash.harmless then
+        forget_crash(header, chunk, worker, lifetime)
+        note_harmless(header, chunk, crash)
+      else
+        note_crash(header, chunk, crash, lifetime)
+      end
+      return
+    end
+  end
+end
+
 for at = 3, #ARGV, 5 do
   local chunk, outcome = ARGV[at], ARGV[at + 4]
   local header = 'straggler:batch:' .. ARGV[at + 1]
   local lease = ask('GET', 'arq:in-progress:' .. chunk)
   local holder, start, stop = read_holder(header, chunk)
-  local crash = nil
+  local crash, is_again = nil, string.sub(outcome, 1, 5) == 'again'
   if string.sub(outcome, 1, 1) == '{' then crash = cjson.decode(outcome) end
   if holds(worker, lease, holder) then
     released = released + 1
-    if crash then
-      if start then crash.start, crash.stop, crash.doubtful = start, stop, true end
+    if crash and start then crash.start, crash.stop, crash.doubtful = start, stop, true end
+    if crash and crash.harmless then
+      note_harmless(header, chunk, crash)
+    elseif crash then
       note_crash(header, chunk, crash, lifetime)
+    elseif is_again then
+      note_attempts(header, outcome)
     end
     -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
-    if (crash or outcome == 'again') and redis.call('EXISTS', header) == 1 then
+    if (crash or is_again) and redis.call('EXISTS', header) == 1 then
       run_again(chunk, header, tonumber(ARGV[at + 3]))
     else
       finish(KEYS[1], chunk, header, ARGV[at + 2], outcome)
     end
   elseif crash then
-    -- It lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.
-    for _, known in ipairs(read_crashes(header, chunk)) do
-      if type(known) == 'table' and known.worker == worker then
-        if tonumber(known.start) and known.stop == known.start + 1 then
-          crash.start, crash.stop, crash.doubtful = known.start, known.stop, known.doubtful
-        end
-        note_crash(header, chunk, crash, lifetime)
-        break
-      end
-    end
+    correct_crash(header, chunk, crash)
   else
     -- Taken for dead when its lease lapsed, it lives: that was no crash.
-    forget_crash(header, chunk, worker)
+    forget_crash(header, chunk, worker, lifetime)
+    note_attempts(header, outcome)
   end
 end
 return released

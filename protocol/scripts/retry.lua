@@ -1,9 +1,9 @@
 -- retry: let failed jobs run again later, each as a chunk of its own: one of arq's deferred jobs.
 -- Safe to call twice: a failure that is counted already is passed over, and so is a job that has its result.
 -- Reads and writes: KEYS 1 queue, 2 wake; of each job the arq keys of its chunks, and its batch's header, done bits,
---      holders, crashes and retries
+--      holders, crashes, retries and attempts
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each job: its batch id, the chunk in which it failed, index,
---      failures so far, delay ms, the chunk in which it runs again, and that one's payload
+--      failures so far, delay ms, the chunk in which it runs again, that one's payload, and how the attempt ended (JSON)
 -- Returns how many will run again
 -- @include crashes
 -- @include orders
@@ -25,7 +25,7 @@ end
 
 -- Fails where no queue stands there, before a failure is counted that would keep the job out of it for ever.
 redis.call('ZCARD', KEYS[1])
-for at = 3, #ARGV, 7 do
+for at = 3, #ARGV, 8 do
   local header, held, index = 'straggler:batch:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local failures, chunk = tonumber(ARGV[at + 3]), ARGV[at + 5]
   local known = tonumber(ask('HGET', header .. ':retries', index) or 0) or 0
@@ -35,6 +35,7 @@ for at = 3, #ARGV, 7 do
     deferred = deferred + 1
     put('HSET', header .. ':retries', index, failures)
     redis.call('PEXPIRE', header .. ':retries', lifetime)
+    attempts().note(header, index, ARGV[at + 7], lifetime)
     if held == chunk then
       redis.call('DEL', 'arq:in-progress:' .. held, 'arq:retry:' .. held)
       ask('HDEL', header .. ':holders', held)

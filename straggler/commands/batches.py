@@ -19,9 +19,10 @@ from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function, load_modules
 from straggler.commands.logs import set_up_logs
+from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, notes, run_loop, say
+from straggler.commands.process import SUCCEEDED, run_loop, say
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from protocol.batches import BatchStatus
 from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, StragglerError
 from protocol.results import Result
 from straggler.commands.feed import Feed
+from straggler.commands.notes import notes
 from straggler.commands.output import print_json
-from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes
+from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED
 
 # How often the batch's header is read for the screen, s, and how often its live workers are counted.
 _WATCH_INTERVAL = 0.5

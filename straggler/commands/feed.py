@@ -13,7 +13,8 @@ from producer.progress import Progress, make_progress
 from producer.sources import Source, find_format, refuse
 from protocol.errors import InputError, OptionError
 from protocol.jobs import JobSpec
-from straggler.commands.process import notes, say
+from straggler.commands.notes import notes
+from straggler.commands.process import say
 from straggler.commands.threads import in_thread
 
 _BAD_ROWS_TOLD = 5

@@ -7,9 +7,10 @@ import time
 from producer.pictures.summary import Tally, facts, summarize
 from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
+from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
-from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, notes, run_loop
+from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, run_loop
 
 
 def collect_lineage(place: Place, batch_id: str, *, out: Output, jobs: str | None) -> int:

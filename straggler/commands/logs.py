@@ -32,6 +32,12 @@ def set_up_logs(settings: Settings, *, verbose: bool = False, live: bool = False
         logging.getLogger(room).setLevel(_LEVELS[level])
 
 
+def log_life(command: logging.Logger) -> None:
+    """Let a worker, and the command that runs it, say when it starts and stops, not verbose too."""
+    for each in (logging.getLogger("workers.worker"), command):
+        each.setLevel(min(logging.INFO, logging.getLogger("workers").level))
+
+
 class JsonFormatter(logging.Formatter):
     """A record as one JSON object on one line: time (UTC), level, event, message, and the event's fields."""
 

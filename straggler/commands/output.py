@@ -10,7 +10,7 @@ from typing import Any
 
 from producer.export import STDOUT, Export
 from producer.progress import Progress, make_progress
-from straggler.commands.process import notes
+from straggler.commands.notes import notes
 from straggler.commands.watching import WatchProgress
 
 

@@ -1,5 +1,7 @@
 """The Redis and the queue that a command works with, and what people are told of them."""
 
+# ruff: noqa: PLC0415  # a worker's supervisor, which is to start fast, submits and collects nothing
+
 from __future__ import annotations
 
 import asyncio
@@ -7,18 +9,18 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
-from producer.export import STDOUT, ExportError
-from producer.producer import Producer
 from protocol.errors import OptionError, StragglerError, explain
 from protocol.settings import Settings
-from straggler.commands.collection import Collection
-from straggler.commands.interrupts import cancel_if_told_again
 from straggler.commands.process import say
+
+if TYPE_CHECKING:
+    from producer.producer import Producer
+    from straggler.commands.collection import Collection
 
 _queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
 
@@ -64,12 +66,17 @@ class Place:
         Raises:
             RedisUnavailableError: If Redis does not answer.
         """
+        from producer.producer import Producer
+
         async with Producer(self.url, queue=self.queue, settings=self.settings) as producer:
             yield producer
 
     @asynccontextmanager
     async def collectable_later(self, collection: Collection, out: str | None) -> AsyncIterator[None]:
         """Say how to collect the rest of a batch later, if its collector has to stop before its end."""
+        from producer.export import STDOUT, ExportError
+        from straggler.commands.interrupts import cancel_if_told_again
+
         batch = collection.batch
         try:
             yield

@@ -1,5 +1,7 @@
 """What every command needs of its process: one event loop, exit codes, errors in one line, logs, a way out."""
 
+# ruff: noqa: PLC0415  # a worker process, which is to start fast, has nothing to show: rich is a sixth of its imports
+
 from __future__ import annotations
 
 import asyncio
@@ -14,8 +16,6 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.markup import escape
 
 from protocol.errors import StragglerError
 from workers.starting import tasks
@@ -30,10 +30,6 @@ INTERRUPTED = 130
 _THREADS = "straggler-thread"
 # Jobs that ignore their cancellation get this long, s, to end with the process; then it leaves without them.
 _FAREWELL = 0.5
-
-# Where there is no terminal there is no width either, and rich would take 80.
-notes = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
-"""Progress, tables and notes for people, on stderr; stdout is for data."""
 
 
 def finish(command: Callable[[], int]) -> NoReturn:
@@ -69,6 +65,8 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
 
 def say(text: str) -> None:
     """Tell people something, on stderr."""
+    from straggler.commands.notes import notes
+
     notes.print(text, markup=False, soft_wrap=True)
 
 
@@ -108,6 +106,10 @@ def _exit_code(command: Callable[[], int]) -> int:
 
 
 def _say_error(text: str) -> None:
+    from rich.markup import escape
+
+    from straggler.commands.notes import notes
+
     line = " ".join(text.split("\n"))
     notes.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
 

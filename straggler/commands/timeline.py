@@ -11,13 +11,14 @@ from producer.pictures.picture import draw
 from producer.pictures.portrait import Portrait, read_results
 from protocol.errors import OptionError
 from straggler.commands.logs import set_up_logs
+from straggler.commands.output import print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say
 
 _DRAWERS = {".svg": draw, ".html": page}
 
 
-def timeline(place: Place, source: str, out: str, title: str | None) -> int:
+def timeline(place: Place, source: str, out: str, title: str | None, *, as_json: bool) -> int:
     """Draw what a batch has come to so far; a source that ends in `.jsonl` is a file of results."""
     set_up_logs(place.settings)
     drawer = _DRAWERS.get(Path(out).suffix.lower())
@@ -33,7 +34,10 @@ def timeline(place: Place, source: str, out: str, title: str | None) -> int:
         Path(out).write_text(drawer(portrait), encoding="utf-8")
     except OSError as error:
         raise ExportError(f"the picture cannot be written to {out}: {error.strerror or error}") from None
-    say(f"{portrait.tally.total:,} results are drawn in {out}")
+    if as_json:
+        print_json({"source": source, "title": portrait.title, "results": portrait.tally.total, "out": out})
+    else:
+        say(f"{portrait.tally.total:,} results are drawn in {out}")
     return SUCCEEDED
 
 

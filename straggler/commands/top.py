@@ -79,7 +79,7 @@ async def look(producer: Producer, limit: int) -> Look:
     """Read what there is: a few small reads, however large the batches are."""
     batches = await producer.batches(limit)
     now = producer.clock.now()
-    queues = await read_queues_in_use(producer.redis, producer.queue, now)
+    queues = await read_queues_in_use(producer.redis, {producer.queue}, now)
     running = [job for queue in queues if queue.workers for job in await read_running(producer.redis, queue.name)]
     return Look(now, queues, batches, sorted(running, key=lambda job: job.started_at)[:_AT_WORK])
 

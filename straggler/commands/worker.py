@@ -1,35 +1,25 @@
-"""`worker`: worker processes and their supervisor; `worker --check`: whether this host's are well."""
+"""`worker`: worker processes, kept running by their supervisor."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from protocol import keys
-from protocol.connection import Scripts, connect, connected, reach
-from protocol.errors import StragglerError
+from protocol.connection import Scripts, connect, reach
 from protocol.settings import Settings
-from straggler.commands.functions import load_modules
-from straggler.commands.logs import set_up_logs
+from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.place import Place
-from straggler.commands.process import SUCCEEDED, run_loop, say
-from workers import registry
-from workers.crew import WorkerOptions
+from straggler.commands.process import run_loop
 from workers.leases import say_goodbye
-from workers.supervisor import DRAINED, EXHAUSTED, Supervisor, worker_words
+from workers.supervisor import Supervisor, worker_words
 from workers.vitals import exposition
 from workers.vitals.aftermath import Aftermath
-from workers.vitals.endings import die_with_parent
-from workers.vitals.pulse import Pulse
-from workers.worker import StragglerWorker
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +58,7 @@ class Work:
 def supervise(place: Place, processes: int, work: Work) -> int:
     """Keep worker processes running until told to stop, or in burst mode until the queue is empty."""
     set_up_logs(place.settings, verbose=work.verbose)
-    _log_life()
+    log_life(logger)
     return run_loop(_supervise(place, processes, work))
 
 
@@ -120,58 +110,3 @@ def _metrics(settings: Settings, work: Work) -> Iterator[tuple[Path | None, Serv
 
     with tempfile.TemporaryDirectory(prefix="straggler-metrics-") as folder:
         yield Path(folder), serve
-
-
-def work(place: Place, pulse: Path, metrics: Path | None, work: Work) -> int:
-    """Run jobs until told to stop, or in burst mode until the queue is empty: one process of a supervisor's."""
-    die_with_parent()
-    set_up_logs(place.settings, verbose=work.verbose)
-    _log_life()
-    settings = place.settings
-    modules = work.jobs or settings.jobs
-    load_modules(modules)
-    if modules:
-        logger.info("jobs of %s: %s", modules, ", ".join(registry.names()), extra={"event": "worker.jobs"})
-    else:
-        logger.warning("no --jobs: only ready-made jobs run here, such as http.fetch", extra={"event": "worker.jobs"})
-    options = WorkerOptions.of(settings, burst=work.burst)
-    queue, concurrency = place.queue or options.queue, work.concurrency or options.concurrency
-    options = replace(options, queue=queue, concurrency=concurrency, metrics=metrics)
-    # What was imported is never garbage, and looking through it again and again costs every job (29,000 no-op jobs a
-    # second without this, 37,000 with it, in two workers).
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 10, 10)
-    return run_loop(_work(place.url, options, Pulse(pulse)))
-
-
-def check_health(place: Place) -> int:
-    """Find out whether this host's worker is well, by the health key that arq's worker keeps."""
-    return run_loop(_check(place.url, place.queue or place.settings.queue))
-
-
-async def _work(url: str, options: WorkerOptions, pulse: Pulse) -> int:
-    # Whether there is a Redis at all was the supervisor's to find out: a process that replaces another in the middle of
-    # an outage waits for its end.
-    worker = StragglerWorker(connect(url), options, pulse=pulse)
-    try:
-        await worker.main()
-    finally:
-        await worker.close()
-    return EXHAUSTED if worker.exhausted else DRAINED if worker.drained else SUCCEEDED
-
-
-async def _check(url: str, queue: str) -> int:
-    host = socket.gethostname()
-    async with connected(url) as redis:
-        health = await redis.get(keys.health(f"{queue}:{host}"))
-    if health is None:
-        raise StragglerError(f"no worker of {host} is alive on queue {queue!r}: its health key in Redis has lapsed")
-    say(f"healthy: {health.decode()}")
-    return SUCCEEDED
-
-
-def _log_life() -> None:
-    """Let a worker say when it starts and stops, not verbose too."""
-    for each in (logging.getLogger("workers.worker"), logger):
-        each.setLevel(min(logging.INFO, logging.getLogger("workers").level))

@@ -104,6 +104,7 @@ class Batch(Generic[R]):
     retry = batch_of_batch(AsyncBatch.retry)
     delete = of_batch(AsyncBatch.delete)
     status = of_batch(AsyncBatch.status)
+    attempts = of_any_batch(AsyncBatch.attempts)
     workers = of_batch(AsyncBatch.workers)
 
     @contextmanager

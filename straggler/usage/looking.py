@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from protocol.errors import UsageError
 from straggler.options import AsJson, Queue, Redis
 from straggler.usage.common import finish, place
 
@@ -15,13 +16,22 @@ from straggler.usage.common import finish, place
 def status(
     batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="Its id; default: the newest ones.")] = None,
     *,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="KEY|INDEX", help="Tell of one job: its attempts, result, arguments.")
+    ] = None,
     as_json: AsJson = False,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many batches to list.")] = 20,
     redis: Redis = None,
 ) -> None:
-    """Say how far a batch is, or list the newest batches."""
+    """Say how far a batch is, what became of one job of it, or list the newest batches."""
 
     def command() -> int:
+        if job is not None:
+            from straggler.commands.job import job as tell
+
+            if batch is None:
+                raise UsageError("--job tells of one job of a batch: name that, too")
+            return tell(place(redis), batch, job, as_json=as_json)
         from straggler.commands.status import status
 
         return status(place(redis), batch, as_json=as_json, limit=limit)
@@ -68,6 +78,7 @@ def timeline(
     *,
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="Where to draw it: a .svg or .html file.")],
     title: Annotated[str | None, typer.Option("--title", help="What to call it; default its name, or id.")] = None,
+    as_json: AsJson = False,
     redis: Redis = None,
 ) -> None:
     """Draw a batch: a row for each worker slot over time, coloured by result, and how long jobs waited and ran.
@@ -78,6 +89,6 @@ def timeline(
     def command() -> int:
         from straggler.commands.timeline import timeline
 
-        return timeline(place(redis), batch, out, title)
+        return timeline(place(redis), batch, out, title, as_json=as_json)
 
     finish(command)

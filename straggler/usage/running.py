@@ -4,39 +4,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from straggler.options import (
     AsJson,
-    Backoff,
     Concurrency,
-    Deadline,
-    Grace,
-    HeartbeatTimeout,
     InputFormat,
     Jobs,
     Key,
     LogFormat,
-    MaxFailures,
-    Name,
     Out,
     Queue,
-    QueueTimeout,
     Redis,
-    Retries,
-    RetryOn,
     Rows,
     SkipBadRows,
-    Timeout,
     Verbose,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split, tolerance
+from straggler.usage.choices import Choices, takes_choices
+from straggler.usage.common import check_output, finish, place
 
 
+@takes_choices
 def run(
     function: Annotated[
         str,
@@ -47,21 +38,12 @@ def run(
     ],
     rows: Rows,
     *,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    deadline: Deadline = None,
-    heartbeat_timeout: HeartbeatTimeout = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    retry_on: RetryOn = None,
-    max_failures: MaxFailures = None,
-    grace: Grace = None,
+    choices: Choices,
     concurrency: Concurrency = None,
     out: Out = None,
     input_format: InputFormat = None,
     key: Key = None,
     skip_bad_rows: SkipBadRows = False,
-    name: Name = None,
     jobs: Jobs = None,
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Keep the batch in this Redis; default: in memory.")
@@ -76,9 +58,6 @@ def run(
     Ctrl-C stops it; what was collected so far is in the --out file.
     """
     check_output(out, as_json=as_json)
-    options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
-    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input
@@ -93,7 +72,7 @@ def run(
             concurrency=concurrency,
             out=Output(out, as_json, watch),
             verbose=verbose,
-            **options,
+            **choices,
         )
 
     finish(command)
@@ -108,6 +87,7 @@ def worker(
     check: Annotated[
         bool, typer.Option("--check", help="Only find out whether this host's worker is well: exit code 0, or 1.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: what is found as JSON on stdout.")] = False,
     redis: Redis = None,
     verbose: Verbose = False,
     log_format: LogFormat = None,
@@ -125,8 +105,6 @@ def worker(
             help="Serve Prometheus metrics of all processes here, at STRAGGLER_METRICS_HOST (127.0.0.1).",
         ),
     ] = None,
-    pulse: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    metrics: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs that producers submit, until told to stop.
 
@@ -135,14 +113,17 @@ def worker(
     SIGTERM or Ctrl-C lets running jobs finish for STRAGGLER_SHUTDOWN_WAIT seconds (10), then hands the rest back to the
     queue; a second one hands back at once.
     """
+    if as_json and not check:
+        raise typer.BadParameter("only --check prints facts", param_hint="--json")
 
     def command() -> int:
-        from straggler.commands.worker import Work, check_health, supervise, work
-
         where = place(redis, queue, log_format)
         if check:
-            return check_health(where)
-        told = Work(jobs, concurrency, burst, verbose, metrics_port)
-        return supervise(where, processes, told) if pulse is None else work(where, pulse, metrics, told)
+            from straggler.commands.health import check_health
+
+            return check_health(where, as_json=as_json)
+        from straggler.commands.worker import Work, supervise
+
+        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port))
 
     finish(command)

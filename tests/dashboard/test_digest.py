@@ -9,8 +9,9 @@ import pytest
 from dashboard import digest as digest_module
 from dashboard.digest import Digest
 from dashboard.fingerprints import fingerprint, normalise
-from dashboard.index import Index, Position
+from dashboard.index import Index
 from dashboard.keytexts import KeyTexts, holds
+from producer.records import Position
 from protocol.results import Result
 from tests.dashboard.results import cancelled, facts_of, failure, lost, success, timeout
 
@@ -142,7 +143,7 @@ def test_index_tells_where_each_result_stands() -> None:
     assert [index.position(row) for row in range(3)] == [
         Position("1700000000123-4", 0), Position("1700000000123-4", 1), Position("1700000000999-0", 0),
     ]  # fmt: skip
-    assert index.recorded_at(2) == 1700000000.999
+    assert index.position(2).recorded_at == 1700000000.999
     assert index.row_of(3) == 1
     assert (index.row_of(4), index.row_of(-1), index.row_of(1 << 40)) == (None, None, None)
 

@@ -8,8 +8,9 @@ import pytest
 
 from dashboard import lanes as lanes_module
 from dashboard.drawings import describe, histogram, stack, stream
-from dashboard.lanes import COLUMNS, Lanes
+from dashboard.lanes import Lanes
 from producer.pictures.durations import Histogram
+from producer.pictures.taskstream import COLUMNS
 from protocol.batches import BatchStatus
 
 

@@ -21,6 +21,7 @@ from protocol.errors import BatchClosedError, BatchLostError, JobCancelledError,
 from straggler import CancelledResult, JobSpec, current_job, job
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, echo, fail, hang, square, stubborn, wait_for_file
+from workers.claims import Claims
 
 # What is promised is 0.5 s; this is what a busy machine gets, and far less than anything else would take.
 SOON = 5.0
@@ -355,22 +356,23 @@ async def test_a_worker_listens_again_after_its_connection_was_cut(
 async def test_a_hint_that_comes_before_the_claims_reply_is_heard(
     producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    when_woken = Claims.when_woken
+
+    async def slow(claims: Claims, *args: Any) -> Any:
+        found = await when_woken(claims, *args)
+        if found.chunks:
+            await batch_there.wait()
+            cancelling.append(asyncio.create_task(batch.cancel()))
+            async with asyncio.timeout(SOON):
+                while batch.id not in working.crew.control._hinted:  # noqa: ASYNC110  # nobody tells us
+                    await asyncio.sleep(0.001)
+        return found
+
+    cancelling: list[asyncio.Task[int]] = []
+    batch_there = asyncio.Event()
+    monkeypatch.setattr(Claims, "when_woken", slow)
     async with worker(lease=100.0) as working:
-        due = working.crew.claims.due
-
-        async def slow(*args: Any) -> Any:
-            found = await due(*args)
-            if found.chunks:
-                await batch_there.wait()
-                cancelling.append(asyncio.create_task(batch.cancel()))
-                async with asyncio.timeout(SOON):
-                    while batch.id not in working.crew.control._hinted:  # noqa: ASYNC110  # nobody tells us
-                        await asyncio.sleep(0.001)
-            return found
-
-        cancelling: list[asyncio.Task[int]] = []
-        batch_there = asyncio.Event()
-        monkeypatch.setattr(working.crew.claims, "due", slow)
+        await until(lambda: working.crew.claims._awaited)
         batch = await producer.submit([hang.spec()])
         batch_there.set()
         assert await ends(batch) == [("cancelled", "")]

@@ -83,8 +83,12 @@ async def test_retry_of_several_kinds_ends_as_collect_does(
     assert ran.returncode == 3
     assert ran.stdout == "again\n"
     assert (await (await producer.attach("again")).status()).failure == 2
-    ran = await say("retry", "b", "--index", "6", "--batch-id", "one", "--wait")
-    assert (await (await producer.attach("one")).status()).total == 1
+    words = ("--batch-id", "one", "--name", "x", "--heartbeat-timeout", "9", "--retry-on", "failure,timeout", "--wait")
+    ran = await say("retry", "b", "--index", "6", *words)
+    one = await producer.attach("one")
+    assert (await one.status()).total == 1
+    assert (one.options.name, one.options.heartbeat_timeout) == ("x", 9)
+    assert one.options.retry_on == ("failure", "timeout")
 
 
 async def test_retry_without_wait_prints_the_id_and_says_what_is_missing(

@@ -76,13 +76,17 @@ async def test_queue_where_jobs_wait_for_workers_is_seen_however_old_its_batch_i
     for _ in range(5):
         await (await producer.submit(square.map(range(2)))).cancel()
     redis.zremrangebyrank(keys.BATCHES, 0, 0)  # as 10,000 newer ones do
-    [_, lonely] = await read_queues_in_use(producer.redis, "default", producer.clock.now() + 100)
+    [_, lonely] = await read_queues_in_use(producer.redis, {"default"}, producer.clock.now() + 100)
     assert (lonely.name, lonely.workers, lonely.waiting) == ("lonely", [], 3)
     assert lonely.oldest_wait >= 100
     assert [queue.name for queue in (await look(producer, 1)).queues] == ["default", "lonely"]
     told = parse((await exposition(producer)).decode())
     assert value(told, "straggler_queue_workers", queue="lonely") == 0
     assert value(told, "straggler_queue_chunks", queue="lonely") == 3
+    redis.delete(keys.queue("lonely"))
+    assert "lonely" not in (await exposition(producer)).decode(), (
+        "one that nobody uses any more is not told of for ever"
+    )
 
 
 async def test_queue_of_an_idle_worker_is_listed_and_again_when_redis_has_lost_it(
@@ -90,13 +94,13 @@ async def test_queue_of_an_idle_worker_is_listed_and_again_when_redis_has_lost_i
 ) -> None:
     async with worker(queue="idle") as one:
         await until(lambda: redis.zcard(keys.QUEUES))
-        assert await list_queues(producer.redis, "mine") == ["idle", "mine"]
+        assert await list_queues(producer.redis) == {"idle"}
         seen = redis.zscore(keys.QUEUES, "idle")
         await one.crew.leases.beat()
         assert redis.zscore(keys.QUEUES, "idle") == seen, "once an hour"
         redis.flushall()
         await one.crew.leases.beat()
-        assert await list_queues(producer.redis, "mine") == ["idle", "mine"]
+        assert await list_queues(producer.redis) == {"idle"}
         redis.zadd(keys.QUEUES, {"idle": time.time() - 3700})
         await one.crew.leases.beat()
         assert redis.zscore(keys.QUEUES, "idle") == pytest.approx(time.time(), abs=60)
@@ -107,23 +111,23 @@ async def test_list_of_queues_is_bounded_in_number_and_age(producer: Producer, r
     redis.zadd(keys.QUEUES, {f"q{number}": now - number for number in range(1200)})
     redis.zadd(keys.QUEUES, {"old": now - keys.OPEN_BATCH_LIFETIME - 1})
     await producer.submit(square.map([1]))
-    found = await list_queues(producer.redis, "default")
+    found = await list_queues(producer.redis)
     assert len(found) == 1000
-    assert {"default", "q0", "q998"} <= set(found)
+    assert {"default", "q0", "q998"} <= found
     assert "old" not in found
     assert 0 < redis.ttl(keys.QUEUES) <= keys.OPEN_BATCH_LIFETIME
     redis.zremrangebyrank(keys.QUEUES, 0, -3)
     redis.zadd(keys.QUEUES, {"old": now - keys.OPEN_BATCH_LIFETIME - 1, "default": now - 3700})
     await producer.submit(square.map([1]))
-    assert await list_queues(producer.redis, "default") == ["default", "q0"]
+    assert await list_queues(producer.redis) == {"default", "q0"}
 
 
 async def test_value_in_place_of_the_list_of_queues_is_named_and_makes_way(producer: Producer, redis: Any) -> None:
     redis.set(keys.QUEUES, "nonsense", ex=60)
     with pytest.raises(ProtocolError, match=keys.QUEUES):
-        await list_queues(producer.redis, "default")
+        await list_queues(producer.redis)
     await producer.submit(square.map([1]))
-    assert await list_queues(producer.redis, "mine") == ["default", "mine"]
+    assert await list_queues(producer.redis) == {"default"}
 
 
 async def test_floor_names_a_key_that_is_not_ours(producer: Producer, redis: Any) -> None:

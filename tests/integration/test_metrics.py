@@ -96,13 +96,19 @@ async def test_no_counter_goes_down_when_a_process_is_killed(producer: Producer,
     await scraped(worker, "straggler_jobs_total", 57)
 
 
-async def test_job_for_which_a_process_was_killed_is_counted(producer: Producer, worker_process: StartProcess) -> None:
+async def test_job_for_which_a_process_was_killed_is_counted_and_what_ended_right_before(
+    producer: Producer, worker_process: StartProcess
+) -> None:
     worker = await start(worker_process, kill_floor=0.3)
+    told = await asyncio.to_thread(scrape, worker)
+    assert value(told, "straggler_jobs_total", function="square") == 0, "a job is told of before it has run"
+    await (await producer.submit(square.map(range(50)))).results()
     batch: Batch[Any] = await producer.submit([JobSpec(function="hold_in_c", args=())], timeout=0.5)
     [result] = await batch.results()
     assert (result.status, getattr(result, "stopped", "")) == ("timeout", "killed")
     found = await scraped(worker, "straggler_jobs_total", 1, function="hold_in_c", result="timeout")
     assert value(found, "straggler_worker_deaths_total", cause="killed") == 1
+    assert value(found, "straggler_jobs_total", function="square", result="success") == 50
 
 
 async def test_leases_and_what_is_in_progress_are_told(producer: Producer, worker_process: StartProcess) -> None:

@@ -15,6 +15,7 @@ from producer.redrives.origins import Selection, write_selection
 from producer.redrives.redrive import Redrive
 from producer.submission import submit_call
 from protocol import keys
+from protocol.attempts import encode_attempt
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, connect, encode_payload
@@ -83,7 +84,8 @@ class Hand:
         return int(await self.scripts.run(*call))
 
     async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
-        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay)])
+        attempt = encode_attempt(attempt=failures, status="failure", worker=self.name, finished_at=5.0, message="no")
+        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay, attempt)])
 
 
 @pytest.fixture
@@ -212,12 +214,12 @@ async def _alive(_: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     return hand.leases.beat
 
 
-def _release(outcome: str) -> Case:
+def _release(outcome: str, handed_back: dict[int, bytes] | None = None) -> Case:
     async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
         await producer.submit(streamed(square.map(range(6))), batch_id="b")
         claimed, *_ = await hand.claim()
         await hand.leases.say_at_work("b:0", "b", 1)
-        return lambda: hand.leases.release(claimed, outcome)
+        return lambda: hand.leases.release(claimed, outcome, handed_back)
 
     return prepare
 
@@ -324,6 +326,10 @@ async def _record_a_failure_too_many(producer: Producer, hand: Hand) -> Callable
 
 CANCEL_KEYS = tuple(make("b") for make in (keys.batch, keys.cancelled, keys.done, keys.chunks))
 CRASH = Crash(worker="a", start=0, stop=2, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
+HARMLESS = Crash(
+    worker="a", start=0, stop=5, ending="killed", ended_at=5.0, doubtful=True, harmless=True
+).model_dump_json()
+HANDED_BACK = encode_attempt(attempt=1, status="handed back", worker="a", started_at=4.0, finished_at=5.0)
 CASES: dict[str, Case] = {
     "submit": _submit,
     "submit more": _submit_more,
@@ -343,7 +349,9 @@ CASES: dict[str, Case] = {
     "release succeeded": _release("succeeded"),
     "release ended": _release("ended"),
     "release again": _release("again"),
+    "release again with what was at work": _release("again", {1: HANDED_BACK, 4: HANDED_BACK}),
     "release crash": _release(CRASH),
+    "release a crash that was harmless": _release(HARMLESS),
     "alone": _alone,
     "alone no more": _alone_no_more,
     "retry": _retry,

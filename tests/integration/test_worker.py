@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel, field_validator
 
 from producer.batch import Batch
@@ -17,6 +18,7 @@ from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, 
 from tests.conftest import StartWorker, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.calling.context import CurrentJob
+from workers.worker import StragglerWorker
 
 
 def lines(path: Path) -> list[list[str]]:
@@ -84,17 +86,51 @@ async def test_two_workers_share_a_batch_and_run_each_job_once(
 
 
 async def test_a_worker_claims_no_more_than_it_has_slots_for(
-    producer: Producer, worker: StartWorker, door: Path, redis: Any
+    producer: Producer, worker: StartWorker, door: Path, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits: list[int] = []
+    wait_spare = StragglerWorker._wait_spare
+
+    async def noted(worker: StragglerWorker, count: int) -> None:
+        waits.append(count)
+        await wait_spare(worker, count)
+
+    monkeypatch.setattr(StragglerWorker, "_wait_spare", noted)
     batches = [await producer.submit([wait_for_file.spec(door)]) for _ in range(8)]
     async with worker(concurrency=2) as running:
         await until(lambda: running.crew.slots.free == 0)
         # It has claimed again by now if it ever will: the next look at the queue waits for a free slot.
-        await until(lambda: any("_wait_spare" in repr(task) for task in asyncio.all_tasks()))
+        await until(lambda: waits)
         assert len(redis.keys(f"{keys.ARQ_IN_PROGRESS}*")) == 2
         door.touch()
         for batch in batches:
             await batch.wait()
+
+
+async def test_a_lone_job_costs_redis_three_scripts_and_a_read(
+    producer: Producer, worker: StartWorker, redis: Any
+) -> None:
+    async with worker(lease=100.0):
+        assert await (await producer.submit([square.spec(3)])).gather() == [9]  # scripts and slots are known now
+        redis.config_resetstat()
+        assert await (await producer.submit([square.spec(3)])).gather() == [9]
+        # The worker's next wait for a token has begun, or is about to.
+        counts = {name: redis.info("commandstats").get(f"cmdstat_{name}", {}) for name in ("evalsha", "xread")}
+        assert counts["evalsha"]["calls"] == 3, "submit, claim, record"
+        assert counts["xread"]["calls"] == 1
+        assert "cmdstat_hgetall" not in redis.info("commandstats")
+
+
+async def test_a_worker_that_waits_takes_nothing_once_it_was_told_to_stop(
+    producer: Producer, worker: StartWorker, redis: Any
+) -> None:
+    async with worker() as first:
+        await until(lambda: first.crew.claims._awaited)
+        first.stop()
+        batch = await producer.submit([square.spec(3)])
+        async with worker():
+            assert await batch.gather() == [9]
+    assert not redis.exists(keys.crashes(batch.id))
 
 
 async def test_queues_are_apart(redis_url: str, producer: Producer, worker: StartWorker) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic_core import from_json
 
 from protocol.clock import RedisClock
+from protocol.entries import decode_entry
 from protocol.jobs import JobSpec
 from protocol.recording import Success, encode_common, record_rows, record_successes
 from protocol.results import (
@@ -16,7 +17,6 @@ from protocol.results import (
     Result,
     SuccessResult,
     TimeoutResult,
-    decode_entry,
 )
 from straggler import job
 from tests.entries import entry_of

@@ -20,7 +20,8 @@ from straggler import job
 
 @job
 async def look(word: str) -> dict:
-    return {"folder": os.getcwd(), "seen": os.environ["SEEN"], "words": sys.argv, "is_fresh": "tests" not in sys.modules}
+    is_fresh = "tests" not in sys.modules
+    return {"folder": os.getcwd(), "seen": os.environ["SEEN"], "words": sys.argv, "is_fresh": is_fresh}
 
 @job
 async def wait(word: str) -> None:

@@ -43,6 +43,20 @@ def test_sync_is_loaded_when_it_is_used_and_hides_nothing() -> None:
     assert done.stdout.strip() == "embedded"
 
 
+@pytest.mark.parametrize(
+    ("module", "dead_weight"),
+    [
+        ("straggler.cli", {"redis", "pydantic", "rich.console", "producer", "workers"}),
+        ("straggler.commands.worker", {"rich", "producer.producer", "workers.worker", "workers.crew"}),
+        ("straggler.commands.workerprocess", {"typer", "rich", "producer", "fakeredis", "aiohttp"}),
+    ],
+)
+def test_what_people_wait_for_loads_no_more_than_it_needs(module: str, dead_weight: set[str]) -> None:
+    code = f"import {module}, sys; print(sorted({dead_weight} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_script_that_shadows_one_of_our_packages_is_told_to_take_another_name(tmp_path: Path) -> None:
     script = tmp_path / "producer.py"
     script.write_text("from straggler import Producer\n")

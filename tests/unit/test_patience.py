@@ -26,8 +26,7 @@ from redis.exceptions import (
 )
 
 from protocol.connection import ArqRedis, Scripts, connect
-from protocol.patience import Outage, Patience, is_passing, pauses
-from protocol.patience import _in_time as in_time
+from protocol.patience import Outage, Patience, in_time, is_passing, pauses
 from tests.conftest import until
 from tests.redis_server import RedisServer
 
@@ -181,7 +180,7 @@ async def test_a_call_without_a_reply_is_made_again_and_given_more_time(
         limits.append(limit)
         return await in_time(attempt, limit)
 
-    monkeypatch.setattr("protocol.patience._in_time", noted)
+    monkeypatch.setattr("protocol.patience.in_time", noted)
 
     async def slow() -> str:
         if len(limits) < 3:

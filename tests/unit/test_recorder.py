@@ -14,8 +14,8 @@ from redis.exceptions import AuthenticationError
 from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Call, Scripts, connected
+from protocol.entries import decode_entry
 from protocol.recording import encode_common, encode_row
-from protocol.results import decode_entry
 from tests.conftest import until
 from workers.ending.rows import Row
 from workers.recorder import Recorder

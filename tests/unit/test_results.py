@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from protocol.entries import decode_entry
 from protocol.errors import (
     JobCancelledError,
     JobFailedError,
@@ -27,7 +28,6 @@ from protocol.results import (
     Result,
     SuccessResult,
     TimeoutResult,
-    decode_entry,
 )
 from straggler import job
 from tests.entries import entry_of

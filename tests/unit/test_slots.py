@@ -94,6 +94,15 @@ def test_jobs_that_wait_here_take_spare_slots() -> None:
     assert (slots.free, slots.spare) == (9, 5)
 
 
+def test_who_is_alone_takes_jobs_on_ahead_of_its_slots() -> None:
+    slots = Slots(10, 500)
+    assert slots.spare == 510
+    slots.waiting += 1000
+    assert slots.spare < 0, "more come once half of the last have started"
+    slots.waiting -= 500
+    assert slots.spare == 10
+
+
 def test_slots_that_will_soon_be_free_are_spare() -> None:
     slots = Slots(100)
     assert all(slots.try_take() for _ in range(100))

@@ -198,4 +198,4 @@ async def test_a_supervisor_that_is_cancelled_leaves_no_process() -> None:
 
 
 def test_a_worker_is_the_command_line_itself() -> None:
-    assert worker_words(["--queue", "q"]) == [sys.executable, "-m", "straggler.cli", "worker", "--queue", "q"]
+    assert worker_words(["--queue", "q"]) == [sys.executable, "-m", "straggler.commands.workerprocess", "--queue", "q"]

@@ -93,6 +93,7 @@ class Deferred(NamedTuple):
         job: Its index.
         failures: How often it has failed by now.
         delay: When it runs again, s from now.
+        attempt: How this attempt has ended, from `protocol.attempts`.
     """
 
     chunk_id: str
@@ -100,6 +101,7 @@ class Deferred(NamedTuple):
     job: int
     failures: int
     delay: float
+    attempt: bytes
 
 
 class Retries:
@@ -150,8 +152,8 @@ class Retries:
     async def write(self, some: Sequence[Deferred]) -> None:
         """Bring jobs back, at most 100 of them."""
         args: list[Any] = [self._worker_id, int(keys.OPEN_BATCH_LIFETIME * 1000)]
-        for chunk_id, payload, index, failures, delay in some:
+        for chunk_id, payload, index, failures, delay, attempt in some:
             batch_id, first = payload.batch_id, payload.first
             args += [batch_id, chunk_id, index, failures, int(delay * 1000), keys.retry_id(batch_id, first, index)]
-            args.append(encode_payload(batch_id, first, payload.count, payload.enqueued_at, index))
+            args += [encode_payload(batch_id, first, payload.count, payload.enqueued_at, index), attempt]
         await self._scripts.run("retry", (keys.queue(self._queue), keys.wake(self._queue)), args)

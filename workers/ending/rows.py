@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+from protocol.attempts import encode_attempt
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
 from protocol.recording import Success, encode_row
 from protocol.results import Phase
 from workers.calling.calls import Encoded
 from workers.claims import Crash
-from workers.ending.failures import describe
+from workers.ending.failures import asks_again, describe
 from workers.ending.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.registry import Job, UnusableValueError
 from workers.timeouts import Run
+
+logger = logging.getLogger(__name__)
 
 Row = tuple[int, str, bytes] | Success
 """A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
@@ -56,6 +60,19 @@ class Rows:
                 return self._row(index, job, "cancelled", run, attempt, reason=reason)
             case _:
                 return None
+
+    def attempt(self, run: Run, number: int, worker_id: str) -> bytes:
+        """Write down how a run ended that becomes no result, as the job runs again."""
+        own: dict[str, Any] = {"status": "handed back"}
+        match run.outcome:
+            case Raised(error):
+                own = {"status": "failure", **describe(error)}
+                if asks_again(error) is not None:
+                    own["message"] = "it asked to run again"
+            case TimedOut(limit, phase, stopped):
+                own = {"status": "timeout", "limit": limit, "phase": phase, "stopped": stopped}
+        started_at, finished_at = round(self._clock.at(run.started), 6), round(self._clock.at(run.finished), 6)
+        return encode_attempt(attempt=number, worker=worker_id, started_at=started_at, finished_at=finished_at, **own)
 
     def failed(
         self, index: int, job: JobSpec[Any], error: BaseException, run: Run | None = None, attempt: int = 1
@@ -112,3 +129,12 @@ class Rows:
         else:
             fields["finished_at"] = round(self._clock.now(), 6)
         return index, status, encode_row(**{**fields, **own})
+
+
+def say_done(batch_id: str, rows: Sequence[Row]) -> None:
+    """Log what jobs have ended in."""
+    for index, status, *_ in rows:
+        name = f"{batch_id}:{index}"
+        logger.debug(
+            "job %s %s", name, status, extra={"event": "job.done", "batch": batch_id, "job": name, "result": status}
+        )

@@ -16,13 +16,15 @@ class Slots:
 
     Args:
         total: How many there are.
+        ahead: How many more jobs are taken on, in any case, than there are free slots.
 
     Attributes:
         waiting: Jobs that are here and have not started.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, ahead: int = 0) -> None:
         self.total = total
+        self._least_ahead = ahead
         self.free = total
         self.waiting = 0
         self._ahead = 0
@@ -39,7 +41,7 @@ class Slots:
     def spare(self) -> int:
         """How many more jobs may be taken on: as many as can start at once, or will be over within milliseconds."""
         soon_free = int(self.used * min(1.0, _AHEAD / self._typical)) if self._typical else 0
-        return self.free - self.waiting + max(self._ahead, soon_free)
+        return self.free - self.waiting + max(self._least_ahead, self._ahead, soon_free)
 
     def took(self, seconds: float) -> None:
         """Take note of how long a job has held its slot: of short ones a chunk is there before all its slots are."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 from protocol.chunks import Calls
@@ -24,6 +24,9 @@ from workers.starting.lanes import Lane
 from workers.starting.suspects import is_suspicious
 from workers.timing.clocks import ChunkClocks
 from workers.timing.silence import Silence
+
+# A timer may come a little early; what is late by then has its result at once, s.
+_AFTER_A_CLOCK = 0.001
 
 
 class StartsJobs(ConcludesRuns, Protocol):
@@ -74,6 +77,7 @@ class Starts:
         # Jobs that have not started, the next one last, and the one that only waits for its process.
         self._left = chunk.claimed.open_jobs()[::-1]
         self._at_door: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._runner.slots.waiting += len(self._left)
         self._alike = Alike.of(chunk, chunk.claimed, clocks, jobs)
 
@@ -88,23 +92,24 @@ class Starts:
 
     def refuse(self, orders: Orders) -> dict[int, str]:
         """Take out the jobs that shall not start any more; returns why of each."""
-        waiting = self._left if self._at_door is None else [*self._left, self._at_door]
-        refused = {index: why for index in waiting if (why := orders.why_not_to_start(index)) is not None}
-        self._keep([index for index in self._left if index not in refused])
-        self._at_door = None if self._at_door in refused else self._at_door
+        refused = {index: why for index in self._waiting() if (why := orders.why_not_to_start(index)) is not None}
+        self._take_out(refused)
         return refused
 
     def look_again(self) -> None:
         """Look at each job's clocks from now on, as the batch's deadline has moved."""
         self._alike = None
+        self._watch_clocks()
 
     def close(self) -> None:
         """Let go of what has not started."""
         self._keep([])
+        self._unwatch_clocks()
 
     async def run(self) -> None:
         """Start all jobs."""
         slots, recorder = self._runner.slots, self._runner.recorder
+        self._watch_clocks()
         if self._claimed.crashes:
             await self._sift()
         while self._left:
@@ -168,6 +173,36 @@ class Starts:
         jobs = self._jobs
         job = jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]
         return registry.isolation_of(job.function) == "process"
+
+    def _watch_clocks(self) -> None:
+        """See to it that a job whose clock runs out while it waits for a slot gets its result then."""
+        self._unwatch_clocks()
+        jobs, waiting = self._jobs, self._waiting()
+        specs = [jobs.alike][: len(waiting)] if isinstance(jobs, Calls) else [self.job(index) for index in waiting]
+        moment = self._clocks.first_to_run_out(specs) if specs else None
+        if moment is not None:
+            delay = max(0.0, moment - self._runner.clock.now()) + _AFTER_A_CLOCK
+            self._timer = asyncio.get_running_loop().call_later(delay, self._end_late)
+
+    def _unwatch_clocks(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end_late(self) -> None:
+        late = {index: why for index in self._waiting() if (why := self._clocks.late(self.job(index))) is not None}
+        self._take_out(late)
+        for index, (limit, phase) in late.items():
+            attempt = self._claimed.attempt(index)
+            self._chunk.put(self._chunk.rows.not_started(index, self.job(index), limit, phase, attempt))
+        self._watch_clocks()
+
+    def _waiting(self) -> list[int]:
+        return self._left if self._at_door is None else [*self._left, self._at_door]
+
+    def _take_out(self, indexes: Container[int]) -> None:
+        self._keep([index for index in self._left if index not in indexes])
+        if self._at_door is not None and self._at_door in indexes:
+            self._at_door = None
 
     def _pop(self) -> int:
         self._runner.slots.waiting -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from protocol.clock import RedisClock
 from workers.claims import SUSPICIOUS_CRASHES, Crash
 from workers.ending.outcomes import Outcome, Raised
 from workers.processes import ProcessDiedError
+
+logger = logging.getLogger(__name__)
 
 
 class Ended(Protocol):
@@ -44,3 +47,11 @@ def crash_of(run: Ended, before: Sequence[Crash], clock: RedisClock, worker_id: 
             )
         case _:
             return None
+
+
+def say_lost(batch_id: str, index: int, crashes: Sequence[Crash]) -> None:
+    """Log that a job is lost."""
+    logger.warning(
+        "job %s:%d is lost: its process ended under it %d times", batch_id, index, len(crashes),
+        extra={"event": "job.lost", "batch": batch_id, "job": f"{batch_id}:{index}"},
+    )  # fmt: skip

@@ -6,6 +6,7 @@ A deadline bounds whatever the others allow, so of a job's own and its batch's t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from protocol.batches import DEFAULT_TIMEOUT, BatchOptions
@@ -78,6 +79,17 @@ class ChunkClocks:
         if longest is not None and payload.index is None and now - payload.enqueued_at > longest:
             return longest, "queued"
         return None
+
+    def first_to_run_out(self, jobs: Iterable[JobSpec[Any]]) -> float | None:
+        """Say when the first of some jobs could start no more, Unix s; None if none has such a clock."""
+        moments = [] if self._deadline is None else [self._deadline]
+        payload, longest = self._payload, self.options.queue_timeout
+        for job in jobs:
+            if job.deadline is not None:
+                moments.append(payload.enqueued_at + job.deadline)
+            if payload.index is None and (wait := job.queue_timeout or longest) is not None:
+                moments.append(payload.enqueued_at + wait)
+        return min(moments, default=None)
 
     def of(self, job: JobSpec[Any], function: Job[..., Any, Any], start: float | None = None) -> Clocks:
         """Say what bounds a job that starts now, or has started at a time on Redis' clock."""

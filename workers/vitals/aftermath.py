@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
 from protocol import keys
+from protocol.attempts import encode_attempt
 from protocol.batches import BatchOptions
 from protocol.chunks import decode_chunk
 from protocol.connection import Payload, Scripts, decode_payload
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Leases that are looked through for those of a dead worker: more than are held at a time, but by very many workers.
 _CHUNKS_A_LOOK = 1000
+# The script looks at each job that a chunk has.
+_JOBS_A_RELEASE = 1000
 _LIFETIME_MS = int(keys.OPEN_BATCH_LIFETIME * 1000)
 
 
@@ -150,24 +153,24 @@ class Aftermath:
         options = _options(batch_id, encoded)
         limit = whole_limit(current.phase, current.limit, job, options.deadline)
         outcome = TimedOut(limit, current.phase, "killed")
-        delay = delay_before_retry(outcome, options, None, failed)
-        if delay is not None:
-            again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay)
-            await Retries(self._scripts, self._queue, worker_id).write([again])
-            return
         died = [crash for crash in read_crashes(crashes) if crash.is_under(current.index)]
         now = seconds + microseconds / 1e6
-        row = encode_row(
-            index=current.index,
-            status="timeout",
-            key=job.key,
-            attempt=1 + failed + sum(not crash.doubtful for crash in died),
-            started_at=round(now - (time.monotonic() - current.started), 6),
-            finished_at=round(now, 6),
-            limit=outcome.limit,
-            phase=outcome.phase,
-            stopped=outcome.stopped,
-        )
+        ended = {
+            "status": "timeout",
+            "attempt": 1 + failed + sum(not crash.doubtful for crash in died),
+            "started_at": round(now - (time.monotonic() - current.started), 6),
+            "finished_at": round(now, 6),
+            "limit": outcome.limit,
+            "phase": outcome.phase,
+            "stopped": outcome.stopped,
+        }
+        delay = delay_before_retry(outcome, options, None, failed)
+        if delay is not None:
+            attempt = encode_attempt(worker=worker_id, **ended)
+            again = Deferred(current.chunk_id, payload, current.index, failed + 1, delay, attempt)
+            await Retries(self._scripts, self._queue, worker_id).write([again])
+            return
+        row = encode_row(index=current.index, key=job.key, **ended)
         common = encode_common(job.function, worker_id, payload.enqueued_at)
         if await self._scripts.run(*record_rows(batch_id, common, [current.index], ["timeout"], [row])) > 0:
             self.recorded[job.function, "timeout"] += 1
@@ -177,13 +180,22 @@ class Aftermath:
     ) -> None:
         seconds, microseconds = await self._redis.time()
         now = seconds + microseconds / 1e6
-        args: list[Any] = [worker_id, _LIFETIME_MS]
+        args: list[Any] = []
+        jobs = 0
         for chunk_id, payload in payloads.items():
             crash = _crash(worker_id, death, now, chunk_id, payload, begun[chunk_id])
             outcome = "again" if crash is None else crash.model_dump_json()
+            if args and jobs + payload.jobs > _JOBS_A_RELEASE:
+                await self._release(worker_id, args)
+                args, jobs = [], 0
             args += [chunk_id, payload.batch_id, payload.first, payload.jobs, outcome]
-        if payloads:
-            await self._scripts.run("release", (keys.queue(self._queue), keys.wake(self._queue)), args)
+            jobs += payload.jobs
+        if args:
+            await self._release(worker_id, args)
+
+    async def _release(self, worker_id: str, args: list[Any]) -> None:
+        names = (keys.queue(self._queue), keys.wake(self._queue))
+        await self._scripts.run("release", names, (worker_id, _LIFETIME_MS, *args))
 
     async def _claimed_by(self, worker_id: str) -> list[str]:
         # A leased chunk is due at the end of its lease, so those of all workers stand next behind the present.
@@ -200,11 +212,13 @@ class Aftermath:
 def _crash(worker_id: str, death: Death, now: float, chunk_id: str, payload: Payload, begun: int) -> Crash | None:
     """Say under which jobs of a chunk the worker has died, if it was any."""
     current = death.current
-    if death.killed or death.in_order:
+    if death.in_order:
         return None
-    if current is None:  # it may have been the doing of any that had started
+    if current is None or death.killed:  # it may have been the doing of any that had started, or of none
         start = payload.first if payload.index is None else payload.index
-        return Crash(worker=worker_id, start=start, stop=begun, ending=death.ending, ended_at=now)
+        crash = Crash(worker=worker_id, start=start, stop=begun, ending=death.ending, ended_at=now)
+        harmless = {"ending": "killed, as another job held its loop", "doubtful": True, "harmless": True}
+        return crash.model_copy(update=harmless) if death.killed else crash
     if current.chunk_id != chunk_id:
         return None
     name = f"{payload.batch_id}:{current.index}"

@@ -11,16 +11,20 @@ from __future__ import annotations
 import fcntl
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import accumulate
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from protocol.errors import OptionError
-from workers.vitals.metrics import BUCKETS, Counts, Times
+from workers.vitals.metrics import Signs
+from workers.vitals.tally import BUCKETS, Row, read_tally
 
 # The processes' gauges that are added up.
 _SUMS = {
@@ -42,6 +46,20 @@ def require() -> None:
         raise OptionError("metrics need prometheus_client: pip install 'straggler[metrics]'")
 
 
+@dataclass(slots=True)
+class Counts:
+    """What processes have counted, added up: of each function, and beside jobs."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    beside: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: Iterable[Row], beside: Mapping[str, int]) -> None:
+        """Add what another process has counted."""
+        for row in rows:
+            self.rows[row.function] = _sum(self.rows[row.function], row) if row.function in self.rows else row
+        self.beside.update(beside)
+
+
 class Ledger:
     """Add up what processes have counted: those that live, and those that are gone.
 
@@ -54,24 +72,27 @@ class Ledger:
         self._gone = Counts()
         self._lock = threading.Lock()
 
-    def read(self) -> tuple[Counts, list[Counts]]:
-        """Return what has been counted in all, and by each process that lives."""
+    def read(self) -> tuple[Counts, list[Signs]]:
+        """Return what has been counted in all, and how each process is that lives."""
         with self._lock:
-            total = Counts()
             living = []
-            total.merge(self._gone)
             for path in sorted(self._folder.glob("*.alive")):
-                counts = _read(path.with_suffix(".json"))
-                total.merge(counts)
-                if _lives(path):
-                    living.append(counts)
+                # Asked first: what is read of one that is gone by then is all that there will be.
+                is_alive = _lives(path)
+                rows, signs = _read(path)
+                if is_alive:
+                    living.append((rows, signs))
                 else:
-                    self._gone.merge(_read(path.with_suffix(".json")))
+                    self._gone.add(rows, signs.counted)
                     self._forget(path)
-            return total, living
+            total = Counts()
+            total.add(self._gone.rows.values(), self._gone.beside)
+            for rows, signs in living:
+                total.add(rows, signs.counted)
+            return total, [signs for _, signs in living]
 
     def _forget(self, path: Path) -> None:
-        for suffix in (".json", ".new", ".alive"):
+        for suffix in (".json", ".new", ".jobs", ".alive"):
             path.with_suffix(suffix).unlink(missing_ok=True)
 
 
@@ -94,20 +115,22 @@ class Collector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         counts, living = self._ledger.read()
-        for (function, status), number in dict(self._recorded).items():
-            counts.count(function, {status: number})
+        counts.add((Row.of(function, {status: number}) for (function, status), number in [*self._recorded.items()]), {})
+        rows = [row for _, row in sorted(counts.rows.items())]
         jobs = CounterMetricFamily("straggler_jobs", "Jobs that have their result.", labels=("function", "result"))
-        for function, statuses in sorted(counts.jobs.items()):
-            for status, number in sorted(statuses.items()):
-                jobs.add_metric((function, status), number)
+        for row in rows:
+            for status, number in sorted(row.results.items()):
+                jobs.add_metric((row.function, status), number)
         yield jobs
-        yield _histogram("straggler_job_run_seconds", "How long jobs ran.", counts.run)
-        yield _histogram("straggler_job_wait_seconds", "How long jobs waited before they started.", counts.wait)
+        runs, waits = [(row.function, row.run) for row in rows], [(row.function, row.wait) for row in rows]
+        yield _histogram("straggler_job_run_seconds", "How long jobs ran.", runs)
+        yield _histogram("straggler_job_wait_seconds", "How long jobs waited before they started.", waits)
         leases = CounterMetricFamily("straggler_lease_renewals", "Leases that were to be renewed.", labels=("outcome",))
-        leases.add_metric(("renewed",), counts.leases_renewed)
-        leases.add_metric(("lost",), counts.leases_lost)
+        for outcome in ("renewed", "lost"):
+            leases.add_metric((outcome,), counts.beside[f"leases_{outcome}"])
         yield leases
-        yield CounterMetricFamily("straggler_redis_retries", "Calls of Redis made again.", value=counts.redis_retries)
+        retries = counts.beside["redis_retries"]
+        yield CounterMetricFamily("straggler_redis_retries", "Calls of Redis made again.", value=retries)
         deaths = CounterMetricFamily(
             "straggler_worker_deaths", "Worker processes that ended otherwise than in order.", labels=("cause",)
         )
@@ -149,24 +172,29 @@ def serving(host: str, port: int, collector: Collector) -> Iterator[int]:
         server.server_close()
 
 
-def _histogram(name: str, told: str, found: Mapping[str, Times]) -> Any:
+def _histogram(name: str, told: str, found: Sequence[tuple[str, list[float]]]) -> Any:
     from prometheus_client.core import HistogramMetricFamily
 
     family = HistogramMetricFamily(name, told, labels=("function",))
-    for function, times in sorted(found.items()):
-        seen, buckets = 0, []
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), times.counts, strict=True):
-            seen += count
-            buckets.append((bound, float(seen)))
-        family.add_metric((function,), buckets, times.total)
+    for function, (*counts, total) in found:
+        bounds = (*map(str, BUCKETS), "+Inf")
+        family.add_metric((function,), list(zip(bounds, accumulate(counts), strict=True)), total)
     return family
 
 
-def _read(path: Path) -> Counts:
-    try:
-        return Counts.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):  # it has just begun
-        return Counts()
+def _sum(one: Row, other: Row) -> Row:
+    """Add up what two processes have counted of the same function."""
+    results = {status: one.results[status] + other.results[status] for status in one.results}
+    return Row(one.function, results, list(map(add, one.run, other.run)), list(map(add, one.wait, other.wait)))
+
+
+def _read(path: Path) -> tuple[list[Row], Signs]:
+    rows, signs = [], Signs()
+    with suppress(OSError):
+        rows = list(read_tally(path.with_suffix(".jobs")))
+    with suppress(OSError, ValidationError):  # it has just begun
+        signs = Signs.model_validate_json(path.with_suffix(".json").read_bytes())
+    return rows, signs
 
 
 def _lives(path: Path) -> bool:

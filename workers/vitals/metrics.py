@@ -1,8 +1,8 @@
 """What a worker process counts, for its supervisor to serve: jobs, their times, leases, how full it is.
 
-Counted in plain numbers each time that a group of results has been written, so it costs a job a fraction of a
-microsecond, and nothing where nobody asks for it. Twice a second all of it is written to a file; what a killed process
-counted in its last half second is not told.
+Jobs are counted in memory that is shared (`workers.vitals.tally`), each time that a group of results has been written,
+so it costs a job a fraction of a microsecond, and nothing where nobody asks for it; what is counted is told even if the
+process is killed the moment after. All else is written to a file twice a second.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import asyncio
 import fcntl
 import os
 import re
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import sub
 from pathlib import Path
@@ -23,12 +22,9 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from protocol.clock import RedisClock
+from workers import registry
 from workers.recorder import Group
-
-BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
-)  # fmt: skip
-"""Upper bounds of the histograms' buckets, s."""
+from workers.vitals.tally import Tally
 
 _INTERVAL = 0.5
 # What is asked of a row, and where it stands (see `workers.ending.rows`): read so, a long value costs nothing.
@@ -39,57 +35,12 @@ _ROW = re.compile(
 )
 
 
-class Times(BaseModel):
-    """A histogram: how many lie in each bucket, the last one without a bound, and their sum, s."""
+class Signs(BaseModel):
+    """How a process is, of which batches it holds chunks, and what it has counted beside jobs."""
 
-    counts: list[int] = [0] * (len(BUCKETS) + 1)
-    total: float = 0.0
-
-    def add(self, times: list[float]) -> None:
-        """Count times, s; they are sorted in place."""
-        times.sort()
-        counts, seen, bucket = self.counts, 0, 0
-        while seen < len(times):
-            bucket = bisect_left(BUCKETS, times[seen], bucket)
-            stop = bisect_right(times, BUCKETS[bucket], seen) if bucket < len(BUCKETS) else len(times)
-            counts[bucket] += stop - seen
-            seen = stop
-        self.total += sum(times)
-
-    def merge(self, other: Times) -> None:
-        """Add what another has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
-
-
-class Counts(BaseModel):
-    """All that a process has counted since its start, how it is now, and of which batches it holds chunks."""
-
-    jobs: dict[str, dict[str, int]] = {}
-    run: dict[str, Times] = {}
-    wait: dict[str, Times] = {}
-    leases_renewed: int = 0
-    leases_lost: int = 0
-    redis_retries: int = 0
+    counted: dict[str, int] = {}
     now: dict[str, float] = {}
     batches: list[str] = []
-
-    def count(self, function: str, statuses: Mapping[str, int]) -> None:
-        """Count results of a function."""
-        found = self.jobs.setdefault(function, {})
-        for status, number in statuses.items():
-            found[status] = found.get(status, 0) + number
-
-    def merge(self, other: Counts) -> None:
-        """Add what another process has counted; how it is now is left out."""
-        for function, statuses in other.jobs.items():
-            self.count(function, statuses)
-        for ours, theirs in ((self.run, other.run), (self.wait, other.wait)):
-            for function, times in theirs.items():
-                ours.setdefault(function, Times()).merge(times)
-        self.leases_renewed += other.leases_renewed
-        self.leases_lost += other.leases_lost
-        self.redis_retries += other.redis_retries
 
 
 class Metrics:
@@ -98,18 +49,22 @@ class Metrics:
     Args:
         folder: Where: a file of this process's own.
         clock: Redis' clock.
-        observe: Brings `Counts` up to date with what others count.
+        observe: Brings `Signs` up to date.
     """
 
-    def __init__(self, folder: Path, clock: RedisClock, observe: Callable[[Counts], None]) -> None:
-        self.counts = Counts()
+    def __init__(self, folder: Path, clock: RedisClock, observe: Callable[[Signs], None]) -> None:
+        self._signs = Signs()
+        # Jobs that have not run yet are told of, too: a counter that begins with its first results has not risen.
+        self._tally = Tally(folder / f"{os.getpid()}.jobs", registry.names())
         self._path = folder / f"{os.getpid()}.json"
         self._clock = clock
         self._observe = observe
         self._task: asyncio.Task[None] | None = None
-        # Held as long as this process lives, however it ends.
-        self._life = (folder / f"{os.getpid()}.alive").open("w")
+        # Held as long as this process lives, however it ends; and from the moment that it can be seen.
+        lock = folder / f"{os.getpid()}.lock"
+        self._life = lock.open("w")
         fcntl.flock(self._life, fcntl.LOCK_EX)
+        lock.rename(lock.with_suffix(".alive"))
 
     def start(self) -> None:
         """Start to write."""
@@ -121,6 +76,7 @@ class Metrics:
             self._task.cancel()
             await asyncio.wait({self._task})
         self.write()
+        self._tally.close()
         self._life.close()
 
     def count(self, groups: Sequence[Group]) -> None:
@@ -133,11 +89,11 @@ class Metrics:
                 self._count_successes(common, group.rows)
 
     def write(self) -> None:
-        """Write down what has been counted; a full disk is nobody's business here."""
-        self._observe(self.counts)
+        """Write down how the process is; a full disk is nobody's business here."""
+        self._observe(self._signs)
         fresh = self._path.with_suffix(".new")
         with suppress(OSError):
-            fresh.write_text(self.counts.model_dump_json())
+            fresh.write_text(self._signs.model_dump_json())
             fresh.replace(self._path)
 
     def _count_successes(self, common: dict[str, Any], rows: Sequence[Any]) -> None:
@@ -145,7 +101,7 @@ class Metrics:
         # No step of Python's for each job: this is half of what counting costs.
         _, _, _, started, ended = zip(*rows, strict=True)
         run, wait = list(map(sub, ended, started)), list(map(ahead.__add__, started))
-        self._add(common["function"], {"success": len(rows)}, run, wait)
+        self._tally.add(common["function"], {"success": len(rows)}, run, wait)
 
     def _count_rows(self, common: dict[str, Any], rows: Sequence[Any]) -> None:
         usual: str = common["function"]
@@ -161,15 +117,7 @@ class Metrics:
                 run.append(float(finished) - began)
                 wait.append(began - common["enqueued_at"])
         for function, (statuses, run, wait) in found.items():
-            self._add(function, Counter(statuses), run, wait)
-
-    def _add(self, function: str, statuses: Mapping[str, int], run: list[float], wait: list[float]) -> None:
-        counts = self.counts
-        counts.count(function, statuses)
-        for found, times in ((counts.run, run), (counts.wait, wait)):
-            if function not in found:
-                found[function] = Times()
-            found[function].add(times)
+            self._tally.add(function, Counter(statuses), run, wait)
 
     async def _write_for_ever(self) -> None:
         while True:

@@ -1,0 +1,67 @@
+"""Our connections do what redis-py's do, with less work: the same bytes, and none that is not fit for a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio.connection import Connection
+from redis.exceptions import DataError
+
+from protocol.connection import ArqRedis, connect
+from protocol.pool import QuickPool
+from tests.conftest import until
+
+pytestmark = pytest.mark.redis
+
+
+def idle(client: ArqRedis) -> list[Any]:
+    return client.connection_pool._available_connections
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("SET", "key", "ü"),
+        ("SET", b"key", b"\x00\r\n"),
+        ("ZADD", "key", 1764000000.123456, "a", -0.0, "b", 1e-5, "c", 10**20, "d"),
+        ("SCRIPT LOAD", "return 1"),
+        ("EVALSHA", "a" * 40, 1, "key", *range(300), b"x" * 100_000),
+    ],
+)
+def test_commands_are_packed_as_redis_py_packs_them(words: tuple[Any, ...]) -> None:
+    pack: Any = QuickPool().make_connection().pack_command
+    assert b"".join(pack(*words)) == b"".join(Connection().pack_command(*words))
+
+
+async def test_what_redis_does_not_take_is_refused(redis_url: str) -> None:
+    client = connect(redis_url)
+    with pytest.raises(DataError):
+        await client.set("key", None)  # type: ignore[arg-type]  # on purpose
+    assert await client.ping()
+    await client.aclose(close_connection_pool=True)
+
+
+async def test_connection_that_the_server_has_closed_is_made_anew(redis_url: str, redis: Any) -> None:
+    client = connect(redis_url, patient=False)
+    number = await client.client_id()
+    [connection] = idle(client)
+    redis.client_kill_filter(_id=number)
+    await until(connection._reader.at_eof)
+    assert await client.client_id() != number
+    await client.aclose(close_connection_pool=True)
+
+
+async def test_connection_with_something_left_to_read_is_made_anew(redis_url: str) -> None:
+    client = connect(redis_url, patient=False)
+    number = await client.client_id()
+    [connection] = idle(client)
+    connection._reader.feed_data(b"$5\r\nstray\r\n")
+    assert await client.client_id() != number
+    await client.aclose(close_connection_pool=True)
+
+
+async def test_connection_is_used_again(redis_url: str) -> None:
+    client = connect(redis_url, patient=False)
+    assert len({await client.client_id() for _ in range(3)}) == 1
+    await client.aclose(close_connection_pool=True)
