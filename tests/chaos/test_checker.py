@@ -323,6 +323,14 @@ def cancelled_while_it_waited_for_its_retry(found: Evidence) -> None:
     tell(found, FAIL, status="cancelled", reason="", started_at=None, attempt=2)
 
 
+def cancelled_after_its_worker_died_before_its_end_was_recorded(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, is_cancelled=True)]
+    runs_of(found, NAP, run(NAP, name="first", worker=9))
+    found.runs.append(replace(crashed(DIE, 100.5, "killed beside it"), worker=9))
+    found.runs.sort(key=lambda run: run.started)
+    tell(found, NAP, status="cancelled", reason="", started_at=None, attempt=2, finished_at=105.0)
+
+
 def cancelled_while_it_ran(found: Evidence) -> None:
     found.planned = [Planned(BATCH, LETTERS, is_cancelled=True)]
     found.cancelled = {BATCH: 101.0}
@@ -355,6 +363,7 @@ def ran_on_while_cut_off(found: Evidence) -> None:
         really_took_too_long,
         cancelled_by_request,
         cancelled_while_it_waited_for_its_retry,
+        cancelled_after_its_worker_died_before_its_end_was_recorded,
         cancelled_while_it_ran,
         cancelled_before_all_of_it_came,
         started_by_a_worker_that_was_cut_off_when_it_was_cancelled,
