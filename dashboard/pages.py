@@ -28,7 +28,7 @@ from protocol.running import RunningJob
 
 _LONGEST_QUERY = 200
 # A page waits so long, s, for the results of a small batch to be read; those of a large one come to it live.
-_CATCH_UP = 0.3
+_CATCH_UP = 0.6
 
 
 def state_of(request: Request) -> State:
@@ -105,7 +105,7 @@ async def find_job(request: Request) -> Response:
     if found:
         return RedirectResponse(f"{at}?show={quote(KEY + wanted)}#results", 303)
     text = f"No job has the number “{wanted}”, and no key holds it. Searched: {searched(follower)}."
-    return page(request, "message.html", 404, title="No such job", text=text)
+    return page(request, "message.html", 404, title="No such job", text=text, back=at)
 
 
 async def floor(request: Request) -> Response:

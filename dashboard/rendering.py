@@ -15,6 +15,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     auto_reload=False,
+    finalize=words.visible,
 )
 _environment.filters.update(
     number=words.number,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from markupsafe import Markup
 from pydantic_core import to_json
 
 from producer.pictures.durations import seconds
@@ -26,6 +27,9 @@ LABELS = {
 NONE = "\N{EN DASH}"
 
 _SECRET = re.compile(r"passw|secret|token|api[-_]?key|authorization|cookie|credential|private[-_]?key", re.IGNORECASE)
+_CONTROLS = (*range(9), 11, 12, *range(14, 32), *range(127, 160))
+_TURNING = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_INVISIBLE = dict.fromkeys((*_CONTROLS, *_TURNING), "\N{REPLACEMENT CHARACTER}")
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
 _HIDDEN = "•••"
 _LONGEST_VALUE = 20_000
@@ -102,6 +106,13 @@ def glimpse(anything: Any) -> str:
     if isinstance(anything, str):
         return line(_hide_userinfo(anything[: 2 * _LINE]))
     return line(to_json(_top(anything, 3), inf_nan_mode="constants", fallback=repr).decode())
+
+
+def visible(anything: Any) -> Any:
+    """Show letters that nobody sees, and those that turn a line around: a key may pass for another by them."""
+    if not isinstance(anything, str) or isinstance(anything, Markup) or anything.isprintable():
+        return anything
+    return anything.translate(_INVISIBLE)
 
 
 def cut(text: str, longest: int) -> str:

@@ -95,9 +95,10 @@ class Life:
             found.append(Event(last.started_at, _started(last)))
         if result is not None and result.finished_at is not None:
             found.append(Event(result.finished_at, f"attempt {result.attempt} ended"))
-        if self.recorded_at is not None:
-            found.append(Event(self.recorded_at, "result recorded"))
-        return sorted(found, key=lambda event: event.at)
+        found.sort(key=lambda event: event.at)
+        if self.recorded_at is not None:  # told in whole milliseconds, so it may seem to be before its end
+            found.append(Event(max(self.recorded_at, *(event.at for event in found[-1:])), "result recorded"))
+        return found
 
 
 _ENDED = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from dashboard import words
 from dashboard.digest import Digest
 from dashboard.pace import Paces
+from dashboard.rendering import render
 from dashboard.stragglers import stragglers
 from dashboard.table import details
 from protocol.running import RunningJob
@@ -128,3 +130,17 @@ def test_a_straggler_past_its_limit_has_used_it_up() -> None:
     [one] = stragglers([at_work(1, 50.0)], Digest(0.0))
     assert one.used == 1.0
     assert stragglers([at_work(1, 1.0, limit=0.0)], Digest(0.0))[0].used == 1.0
+
+
+# ---- letters that deceive
+
+
+def test_letters_that_turn_a_line_around_or_are_not_seen_are_shown_as_missing() -> None:
+    page = {"path": "/", "notices": [], "allows_actions": False, "session": None, "csrf": ""}
+    html = render("message.html", title="t", text="a\u202eb\u2066c\x1b[31m\x00\td", **page)
+    assert "a\ufffdb\ufffdc\ufffd[31m\ufffd\td" in html
+    assert words.visible("長 é\n") == "長 é\n"
+    assert words.visible(3) == 3
+    assert words.visible(Markup("<b>\u202e</b>")) == "<b>\u202e</b>", (
+        "what is drawn is drawn from what was made visible"
+    )
