@@ -147,7 +147,7 @@ def _burns_an_attempt(job: Job, at: int) -> bool:
     run = job.runs[at]
     if run.ended is None or (run.how == "raised" and not run.was_cancelled):
         return True
-    # It had ended, and its worker died before that was recorded; so it ran again, or was cancelled as it waited for that.
+    # It had ended, and its worker died before that was recorded; so it ran again, or was cancelled before it did.
     again = job.runs[at + 1].started if at + 1 < len(job.runs) else 0.0
     if job.result is not None and not again and _never_began(job.result):
         again = job.result["finished_at"]
