@@ -21,7 +21,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from producer.pace import Pace
-from producer.pictures.durations import seconds
+from producer.pictures.durations import rate_words, seconds
 from producer.pictures.summary import LABELS, Tally
 from protocol.batches import STATUSES
 from protocol.errors import shorten
@@ -214,15 +214,10 @@ def left_words(left: float) -> str:
     return f"{left:.0f} s" if left < 59.5 else seconds(left)
 
 
-def rate_words(rate: float) -> str:
-    """Write a rate for people: `1,240 a second`, `0.3 a second`."""
-    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
-
-
 def at_work(job: RunningJob) -> str:
     """Say in a few words which job is at work, for how long, and how far it says it is."""
     name = shorten(job.key, _LONGEST_KEY) if job.key else f"job {job.index}"
-    progress = f", {job.progress:.0%}" if job.progress is not None else ""
+    progress = f", {100 * job.progress:.0f} %" if job.progress is not None else ""
     note = f", {job.note}" if job.note else ""
     return f"{name} {seconds(job.elapsed)} of {seconds(job.limit)}{progress}{note}"
 

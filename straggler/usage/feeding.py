@@ -122,7 +122,7 @@ def collect(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect a batch's results as they come, until its last job has one.
+    """Collect a batch's results as they come, to the last.
 
     Ctrl-C leaves the batch running and says how to go on; a second one cancels it.
     """

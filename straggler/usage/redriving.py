@@ -47,9 +47,9 @@ def retry(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run those of a batch's jobs again that timed out or were lost, as a new batch, and print its id.
+    """Run what timed out or was lost again, as a new batch.
 
-    Arguments and options are as they were, but for those that are given here.
+    Its id is printed. Arguments and options are as they were, but for those that are given here.
     """
     check_output(out, as_json=as_json, waits=wait)
 

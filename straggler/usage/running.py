@@ -53,7 +53,7 @@ def run(
     verbose: Verbose = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Run a batch in this process, from start to end: no Redis, no set-up.
+    """Run a batch in this process: no Redis, no set-up.
 
     Ctrl-C stops it; what was collected so far is in the --out file.
     """

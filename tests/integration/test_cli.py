@@ -122,6 +122,7 @@ def test_help_names_the_commands_and_is_fast() -> None:
         times.append(cpu_of_children() - began)
     for name in ("run", "worker", "submit", "collect", "status", "top", "workers", "timeline"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    assert done.stdout.count("...") == 1, "each command is told whole in a line of 80 letters"
     assert min(times) < 0.5  # 0.1 s of CPU, or more where it is measured; with redis or pydantic imported 0.4 s
 
 
@@ -469,6 +470,14 @@ class TestWithRedis:
         assert done.returncode == 0
         assert "no worker is alive on queue 'other'" in done.stderr
         assert "straggler worker --jobs MODULE --queue other" in done.stderr
+        told = straggler("status", done.stdout.strip())
+        assert "none is alive: start one with 'straggler worker --jobs MODULE --queue other'" in told.stdout
+
+    def test_job_that_is_not_where_it_is_said_to_be_is_refused(self) -> None:
+        assert straggler("submit", "unheard.of", "ids.txt").returncode == 0, "the workers may know it"
+        done = straggler("submit", "unheard.of", "ids.txt", "--jobs", "jobs.py")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "unheard.of" in done.stderr
 
     def test_status_as_json_counts_where_jobs_are(self) -> None:
         batch_id = straggler("submit", "fetch", "ids.txt", "--batch-id", "my.batch").stdout.strip()

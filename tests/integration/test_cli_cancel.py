@@ -72,7 +72,9 @@ async def test_a_batch_is_cancelled(producer: Producer, command_line: CommandLin
 
 
 async def test_some_jobs_are_cancelled(producer: Producer, command_line: CommandLine) -> None:
-    batch = await producer.submit(square.map(range(10)), batch_id="b")
+    batch = await producer.submit(square.map(range(11)), batch_id="b")
+    _, _, said = await command_line.run("cancel", "b", "--index", "10")
+    assert said == "batch b: 1 job is cancelled\n"
     code, out, _ = await command_line.run("cancel", "b", "--index", "3,5", "--index", "7", "--json")
     assert (code, json.loads(out)) == (0, {"batch": "b", "cancelled": 3})
     assert (await batch.status()).queued == 7

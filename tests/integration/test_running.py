@@ -243,9 +243,9 @@ async def test_the_command_line_tells_the_slowest(
         await told(batch, 2)
         printed = await straggler(redis_url, "status", batch.id)
         assert re.search(
-            r"^slowest +0 four tell: [0-9.]+ m?s of 5 min 0 s, 40%, page 4 of 10 *$", printed, re.MULTILINE
+            r"^slowest +job 0 \(four\), tell: [0-9.]+ m?s of 5 min 0 s, 40 %, page 4 of 10 *$", printed, re.MULTILINE
         )
-        assert re.search(r"^ +1 tell: [0-9.]+ m?s of 5 min 0 s, 10% *$", printed, re.MULTILINE)
+        assert re.search(r"^ +job 1, tell: [0-9.]+ m?s of 5 min 0 s, 10 % *$", printed, re.MULTILINE)
         as_json = json.loads(await straggler(redis_url, "status", batch.id, "--json"))
         assert [job["progress"] for job in as_json["slowest"]] == [0.4, 0.1]
         door.touch()
