@@ -56,8 +56,8 @@ BUGS = {
     ),
     "records each result of a job": Bug(
         "protocol/scripts/record.lua",
-        r"local before = redis\.call\('BITFIELD', .*\)\n",
-        r"\g<0>for at = 1, #before do before[at] = 0 end\n",
+        r"was_set\[#was_set \+ 1\] = .*\n",
+        "was_set[#was_set + 1] = false\n",
         "one result",
         ("--faults", "worker-stop,cut-hold", *_SHORT_LEASE, "12"),
     ),
