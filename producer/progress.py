@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from producer.overview.running import SLOWEST_TOLD
 from producer.pace import Pace
 from producer.pictures.durations import rate_words, seconds
 from producer.pictures.summary import LABELS, Tally
@@ -202,7 +203,8 @@ def speed_words(pace: Pace, tally: Tally, scene: Scene) -> list[str]:
         return told
     open_jobs = scene.total - tally.total
     left = pace.left(open_jobs)
-    if open_jobs and open_jobs == scene.running and scene.slowest:
+    # One that is with a worker, and waits there for a process, is not told of: then nobody knows.
+    if open_jobs and open_jobs == scene.running and len(scene.slowest) >= min(open_jobs, SLOWEST_TOLD):
         longest = max(job.limit - job.elapsed for job in scene.slowest)
         if left is None or longest > left:
             return [*told, f"{left_words(max(0.0, longest))} left at most"]

@@ -140,7 +140,9 @@ def _edge(bucket: int) -> float:
 
 
 def rate_words(rate: float) -> str:
-    """Write a rate, 1/s, for people: `1,240 a second`, `2.5 a second`, `19 a minute`, `0.6 a minute`."""
+    """Write a rate, 1/s, for people: `1,240 a second`, `2.5 a second`, `19 a minute`."""
+    if not rate:
+        return "0 a second"
     unit = "a second" if rate >= 1 else "a minute"
     rate = rate if rate >= 1 else 60 * rate
     return f"{rate:,.0f} {unit}" if rate >= 10 else f"{rate:.1f} {unit}"

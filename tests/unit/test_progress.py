@@ -132,7 +132,13 @@ def test_log_and_bar_tell_the_rate_and_the_time_left(tally: Tally, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("rate", "words"),
-    [(1240.2, "1,240 a second"), (2.54, "2.5 a second"), (0.33, "20 a minute"), (0.01, "0.6 a minute")],
+    [
+        (1240.2, "1,240 a second"),
+        (2.54, "2.5 a second"),
+        (0.33, "20 a minute"),
+        (0.01, "0.6 a minute"),
+        (0, "0 a second"),
+    ],
 )
 def test_rates_read_well(rate: float, words: str) -> None:
     assert rate_words(rate) == words
