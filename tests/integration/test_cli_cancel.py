@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from producer.producer import Producer
 from straggler import CancelledResult
+from tests.commands import Command
 from tests.conftest import ROOT, StartProcess, until
 from tests.jobs import nap, square
 
@@ -33,12 +33,10 @@ class CommandLine:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("STRAGGLER_")}
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "straggler.cli", *words],
+        process = Command(
+            *words,
             cwd=self._folder, env={**own, "PYTHONPATH": str(ROOT), "STRAGGLER_REDIS_URL": self._redis_url},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # Tests that a shell has put into the background inherit its deaf ear.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads yet
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._started.append(process)
         return process
