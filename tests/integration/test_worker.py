@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, 
 from tests.conftest import StartWorker, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.calling.context import CurrentJob
-from workers.claims import Claimed
+from workers.claims import Claimed, Claims, Found
 from workers.leases import Leases
+from workers.starting.slots import Slots
 from workers.worker import StragglerWorker
 
 
@@ -183,6 +185,27 @@ async def alternate(jobs: list[JobSpec[Any]]) -> AsyncIterator[JobSpec[Any]]:
     """Yield jobs as a stream, which travels in one chunk."""
     for spec in jobs:
         yield spec
+
+
+async def test_a_chunk_whose_lease_is_over_as_its_claim_is_answered_is_not_run(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when_woken = Claims.when_woken
+    late: list[str] = []
+
+    async def too_late(claims: Claims, slots: Slots, timeout: float) -> Found:
+        found = await when_woken(claims, slots, timeout)
+        late.extend(chunk.chunk_id for chunk in found.chunks)
+        return found._replace(until=time.monotonic())
+
+    monkeypatch.setattr(Claims, "when_woken", too_late)
+    async with worker() as working:
+        await until(lambda: working.crew.claims._awaited)
+        batch = await producer.submit([square.spec(3)])
+        await until(lambda: late)
+        await until(lambda: working.crew.claims._awaited)
+        assert not working.crew.chunks
+        assert (await batch.status()).done == 0
 
 
 async def test_queues_are_apart(redis_url: str, producer: Producer, worker: StartWorker) -> None:
