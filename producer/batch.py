@@ -9,7 +9,7 @@ from producer.collect import Cursor, read, read_groups
 from producer.control.deletion import Deletion
 from producer.control.steering import Steering
 from producer.overview.attempts import read_attempts
-from producer.overview.running import read_running
+from producer.overview.running import SLOWEST_TOLD, read_running
 from producer.redrives.lineage import read_lineage
 from producer.redrives.origins import Selection
 from producer.redrives.redrive import Redrive
@@ -26,10 +26,6 @@ from protocol.results import Result
 from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
 
 R = TypeVar("R")
-
-
-# How many of the slowest jobs a batch's status names.
-_SLOWEST = 5
 
 
 class _Raise:
@@ -257,7 +253,7 @@ class Batch(Steering, Generic[R]):
         if not found.running:
             return found
         slowest = await read_running(self._redis, found.queue, self.id)
-        return found.model_copy(update={"slowest": tuple(slowest[:_SLOWEST])})
+        return found.model_copy(update={"slowest": tuple(slowest[:SLOWEST_TOLD])})
 
     async def attempts(self, index: int) -> list[Attempt]:
         """Return a job's attempts that did not become its result, oldest first; that one is told by the result.

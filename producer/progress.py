@@ -20,8 +20,9 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from producer.overview.running import SLOWEST_TOLD
 from producer.pace import Pace
-from producer.pictures.durations import seconds
+from producer.pictures.durations import rate_words, seconds
 from producer.pictures.summary import LABELS, Tally
 from protocol.batches import STATUSES
 from protocol.errors import shorten
@@ -202,7 +203,8 @@ def speed_words(pace: Pace, tally: Tally, scene: Scene) -> list[str]:
         return told
     open_jobs = scene.total - tally.total
     left = pace.left(open_jobs)
-    if open_jobs and open_jobs == scene.running and scene.slowest:
+    # One that is with a worker, and waits there for a process, is not told of: then nobody knows.
+    if open_jobs and open_jobs == scene.running and len(scene.slowest) >= min(open_jobs, SLOWEST_TOLD):
         longest = max(job.limit - job.elapsed for job in scene.slowest)
         if left is None or longest > left:
             return [*told, f"{left_words(max(0.0, longest))} left at most"]
@@ -214,15 +216,10 @@ def left_words(left: float) -> str:
     return f"{left:.0f} s" if left < 59.5 else seconds(left)
 
 
-def rate_words(rate: float) -> str:
-    """Write a rate for people: `1,240 a second`, `0.3 a second`."""
-    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
-
-
 def at_work(job: RunningJob) -> str:
     """Say in a few words which job is at work, for how long, and how far it says it is."""
     name = shorten(job.key, _LONGEST_KEY) if job.key else f"job {job.index}"
-    progress = f", {job.progress:.0%}" if job.progress is not None else ""
+    progress = f", {100 * job.progress:.0f} %" if job.progress is not None else ""
     note = f", {job.note}" if job.note else ""
     return f"{name} {seconds(job.elapsed)} of {seconds(job.limit)}{progress}{note}"
 

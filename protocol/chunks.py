@@ -12,7 +12,7 @@ cuts a chunk in two without reading it (splitting.lua).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -146,10 +146,15 @@ def decode_chunk(first: int, data: bytes, key: str) -> Sequence[JobSpec[Any]]:
     return jobs
 
 
+@lru_cache(64)  # all chunks of a batch begin alike
+def _read_head(head: bytes) -> _Head:
+    return _Head.model_validate(from_json(head + b"}"))
+
+
 def _decode(data: bytes) -> Sequence[JobSpec[Any]]:
     if not data.startswith(b"{"):
         return _jobs.validate_json(data)
     # Inside a JSON string there is no bare quotation mark, so this stands nowhere but where we have put it.
     head, _, rows = data.partition(_ROWS)
-    about = _Head.model_validate(from_json(head + b"}"))
+    about = _read_head(head)
     return Calls(about.function, about.names, rows[:-1])

@@ -50,10 +50,10 @@ class JobResult(BaseModel):
 
     @property
     def duration(self) -> float | None:
-        """Seconds from the job's start to its end; None for a job that never started."""
+        """Seconds from the job's start to its end, to the microsecond; None for a job that never started."""
         if self.started_at is None or self.finished_at is None:
             return None
-        return self.finished_at - self.started_at
+        return round(self.finished_at - self.started_at, 6)
 
     @property
     def is_timeout(self) -> bool:

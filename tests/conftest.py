@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -26,6 +25,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import connection, keys, memory
 from protocol.settings import Settings
+from tests.commands import Command, unmeasured
 from tests.redis_server import BINARY, RedisServer
 from workers.crew import WorkerOptions
 from workers.worker import StragglerWorker
@@ -155,16 +155,18 @@ class WorkerProcess:
     """A worker in a process of its own.
 
     Args:
-        command: What starts it.
-        environment: Besides ours.
+        command: What starts it; a command of `straggler` is one of `tests.commands`.
+        environment: Its environment.
         log: Where its output goes.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
+            start: Any = Command if command[0] == "straggler" else subprocess.Popen
+            words = command[1:] if start is Command else [command]
+            self.process: subprocess.Popen[Any] = start(
+                *words, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
             )
 
     @property
@@ -199,14 +201,15 @@ class WorkerProcess:
 
 StartProcess = Callable[..., WorkerProcess]
 
-_WORKER = [sys.executable, "-c", "from straggler.cli import main; main()", "worker"]
+_WORKER = ["straggler", "worker"]
 
 
 @pytest.fixture
 def worker_process(redis_url: str, tmp_path: Path) -> Iterator[StartProcess]:
     """Start workers as processes: `worker_process("tests.jobs", concurrency=10)`, options as the settings' names.
 
-    Returns once the worker takes jobs. `command` starts another program with the same settings.
+    Returns once the worker takes jobs. `command` starts another program with the same settings, and is measured; what a
+    worker does otherwise, tests see that run it in this process.
     """
     started: list[WorkerProcess] = []
 
@@ -216,7 +219,8 @@ def worker_process(redis_url: str, tmp_path: Path) -> Iterator[StartProcess]:
         given = {"redis_url": redis_url, "jobs": jobs, **settings}
         environment = {f"STRAGGLER_{name.upper()}": str(value) for name, value in given.items()}
         log = tmp_path / f"worker-{len(started)}.log"
-        process = WorkerProcess(command or _WORKER, environment, log)
+        inherited = os.environ if command else unmeasured()
+        process = WorkerProcess(command or _WORKER, {**inherited, **environment}, log)
         started.append(process)
         if ready:
             process.wait_for_output(ready)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from straggler import job
+from tests.jobs import stubborn
 
 
 @dataclass
@@ -163,20 +164,9 @@ async def crash_worker(how: str, path: Path | None = None) -> None:
 
 
 @job
-async def swallow(seconds: float) -> None:
-    """Ignore every cancellation for this long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            await asyncio.sleep(end - time.monotonic())
-        except asyncio.CancelledError:
-            continue
-
-
-@job
 async def swallow_then_hold(seconds: float) -> None:
     """Ignore every cancellation for this long, then hold the loop in C code."""
-    await swallow(seconds)
+    await stubborn(seconds)
     sum(itertools.repeat(1, 10**12))
 
 

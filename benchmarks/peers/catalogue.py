@@ -15,31 +15,37 @@ class Peer:
 
     Args:
         name: As it is called; its requirements are `requirements/<name>.txt`, in small letters.
-        adapter: The module beside this one that speaks to it.
-        versions: The packages whose versions are told.
         workers: The commands that start two worker processes.
         way: Its bulk call and settings, for people.
         stops: What its timeout stops.
         records: What it does when a job runs twice.
         recovers: When a job of a worker that was killed (-9) runs again.
+        packages: What its version is told by; by default the package of its name.
     """
 
     name: str
-    adapter: str
-    versions: tuple[str, ...]
     workers: tuple[str, ...]
     way: str
     stops: str
     records: str
     recovers: str
+    packages: tuple[str, ...] = ()
+
+    @property
+    def adapter(self) -> str:
+        """The module beside this one that speaks to it."""
+        return f"on_{self.name.lower()}"
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The packages whose versions are told."""
+        return self.packages or (self.name.lower(),)
 
 
 _QUIET_CELERY = "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
 
 STRAGGLER = Peer(
     name="straggler",
-    adapter="on_straggler",
-    versions=("straggler",),
     workers=("{python} -m straggler.cli worker --jobs benchmarks/jobs.py --processes 2 --concurrency 32",),
     way="`submit`, `gather`; `--processes 2 --concurrency 32`",
     stops="all code: cancelled, interrupted or its process killed",
@@ -50,8 +56,6 @@ STRAGGLER = Peer(
 PEERS = (
     Peer(
         name="dramatiq",
-        adapter="on_dramatiq",
-        versions=("dramatiq",),
         workers=("{bin}/dramatiq benchmarks.peers.on_dramatiq --processes 2 --threads 8 --skip-logging",),
         way="`group.run`, `get_results(block=True)`; `--processes 2 --threads 8`",
         # middleware/time_limit.py: an exception set in the thread, "can't cancel system calls"; looked for every second
@@ -63,8 +67,6 @@ PEERS = (
     ),
     Peer(
         name="huey",
-        adapter="on_huey",
-        versions=("huey",),
         workers=("{bin}/huey_consumer benchmarks.peers.on_huey.app --workers 2 --worker-type process --quiet",),
         way="`task.map`, `get(blocking=True)`; two processes, `notify_result=True`",
         # consumer.py, ProcessEnvironment.timeout: SIGALRM raises in the task
@@ -76,8 +78,6 @@ PEERS = (
     ),
     Peer(
         name="SAQ",
-        adapter="on_saq",
-        versions=("saq",),
         workers=("{bin}/saq benchmarks.peers.on_saq.settings --workers 2 --quiet",),
         way="`queue.map(poll_interval=0.01)`; two processes, concurrency 100",
         # worker.py, process: wait_for around the task
@@ -89,8 +89,6 @@ PEERS = (
     ),
     Peer(
         name="streaQ",
-        adapter="on_streaq",
-        versions=("streaq",),
         workers=("{bin}/streaq run benchmarks.peers.on_streaq:worker --workers 2",),
         way="`enqueue_many`, `get_tasks_by_status(DONE)`; two processes, concurrency 32, uvloop",
         # worker.py, run_task: move_on_after around the task
@@ -102,8 +100,6 @@ PEERS = (
     ),
     Peer(
         name="arq",
-        adapter="on_arq",
-        versions=("arq",),
         workers=("{bin}/arq benchmarks.peers.on_arq.WorkerSettings",) * 2,
         way="`gather` of `enqueue_job`, of `result`; two workers, `max_jobs=50`, `poll_delay=0.005`",
         # worker.py, run_job: wait_for around the task
@@ -115,8 +111,6 @@ PEERS = (
     ),
     Peer(
         name="taskiq",
-        adapter="on_taskiq",
-        versions=("taskiq", "taskiq-redis"),
         workers=("{bin}/taskiq worker benchmarks.peers.on_taskiq:broker --workers 2 --max-async-tasks 64 --no-parse",),
         way="`gather` of `kiq`, `taskiq.gather`; `ListQueueBroker`, `--workers 2 --max-async-tasks 64`, uvloop",
         # receiver.py, run_task: fail_after around the task
@@ -125,11 +119,10 @@ PEERS = (
         records="the last result stays",
         # redis_broker.py, ListQueueBroker: a bare BRPOP; RedisStreamBroker has an idle_timeout of 10 minutes
         recovers="never: it is lost (`RedisStreamBroker`: after 10 minutes)",
+        packages=("taskiq", "taskiq-redis"),
     ),
     Peer(
         name="celery",
-        adapter="on_celery",
-        versions=("celery",),
         workers=("{bin}/celery -A benchmarks.peers.on_celery worker --concurrency 2 " + _QUIET_CELERY,),
         way="`group.apply_async`, `join_native`; prefork, two processes, prefetch 64",
         # concurrency/asynpool.py: a hard time limit kills the process
@@ -141,8 +134,6 @@ PEERS = (
     ),
     Peer(
         name="RQ",
-        adapter="on_rq",
-        versions=("rq",),
         workers=("{bin}/rq worker-pool --worker-class rq.worker.SimpleWorker --num-workers 2 --quiet --url {url}",),
         way="`enqueue_many`, `latest_result`; two `SimpleWorker`s, which do not fork",
         # timeouts.py: signal.alarm, whole seconds, an Exception like others

@@ -94,7 +94,7 @@ def _texts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _row(result: dict[str, Any], columns: Mapping[str, Kind]) -> dict[str, Any]:
     row = {name: cell for name, cell in result.items() if name in COLUMNS and name != "value"}
     started, finished = row.get("started_at"), row.get("finished_at")
-    row["duration"] = None if started is None or finished is None else finished - started
+    row["duration"] = None if started is None or finished is None else round(finished - started, 6)
     row |= {name: round(row[name] * 1_000_000) for name in _MOMENTS if row.get(name) is not None}
     if result["status"] == "success":
         row |= _fields(result["value"], columns)

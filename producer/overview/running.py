@@ -12,6 +12,8 @@ from protocol.running import RunningJob, decode_running
 
 logger = logging.getLogger(__name__)
 
+# How many of the slowest jobs a batch's status names.
+SLOWEST_TOLD = 5
 # Workers asked in one read: each tells some 10 KB at most.
 _WORKERS_A_READ = 100
 

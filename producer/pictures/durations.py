@@ -139,6 +139,15 @@ def _edge(bucket: int) -> float:
     return _SHORTEST * math.exp((bucket - 0.5) * _LOG_STEP)
 
 
+def rate_words(rate: float) -> str:
+    """Write a rate, 1/s, for people: `1,240 a second`, `2.5 a second`, `19 a minute`."""
+    if not rate:
+        return "0 a second"
+    unit = "a second" if rate >= 1 else "a minute"
+    rate = rate if rate >= 1 else 60 * rate
+    return f"{rate:,.0f} {unit}" if rate >= 10 else f"{rate:.1f} {unit}"
+
+
 def seconds(duration: float) -> str:
     """Write a duration for people: `12 us`, `3.2 ms`, `1.25 s`, `4 min 10 s`, `2 h 5 min`."""
     if 0 < duration < 0.0009995:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from html import escape
 
-from producer.pictures.durations import Bar, Histogram, seconds
+from producer.pictures.durations import Bar, Histogram, rate_words, seconds
 from producer.pictures.portrait import Portrait
 from producer.pictures.summary import LABELS
 from producer.pictures.taskstream import Cell, Picture, Row
@@ -75,7 +75,7 @@ def _header(portrait: Portrait, picture: Picture) -> Iterator[str]:
     slots = sum(row.slots for row in picture.rows)
     told = [f"{portrait.tally.total:,} jobs in {seconds(portrait.elapsed)}"]
     if portrait.elapsed:
-        told.append(f"{portrait.tally.total / portrait.elapsed:,.0f} a second")
+        told.append(rate_words(portrait.tally.total / portrait.elapsed))
     told.append(f"{workers:,} worker{'' if workers == 1 else 's'}, {slots:,} slots used")
     yield _text(24, 36, shorten(portrait.title, 90), "title")
     yield _text(24, 58, " · ".join(told), "dim")

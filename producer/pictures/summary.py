@@ -18,7 +18,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from producer.pictures.durations import Durations, seconds
+from producer.pictures.durations import Durations, rate_words, seconds
 from protocol.batches import STATUSES
 from protocol.errors import shorten
 from protocol.results import PHASES, FailureResult, Phase, Result, TimeoutResult
@@ -118,8 +118,12 @@ def facts(tally: Tally, total: int, elapsed: float) -> dict[str, Any]:
         "results": tally.total,
         **{status: tally.counts[status] for status in STATUSES},
         "timeouts": dict(tally.phases),
-        "elapsed": elapsed,
-        "run_time": {"p50": times.percentile(0.5), "p95": times.percentile(0.95), "max": times.longest},
+        "elapsed": round(elapsed, 6),
+        "run_time": {
+            "p50": round(times.percentile(0.5), 6),
+            "p95": round(times.percentile(0.95), 6),
+            "max": round(times.longest, 6),
+        },
         "failures": [
             {"error_type": kind.error_type, "message": kind.message, "count": kind.count} for kind in tally.failures()
         ],
@@ -154,7 +158,7 @@ def _outcomes(tally: Tally, total: int, elapsed: float) -> Table:
     if tally.total < total:
         table.add_row(Text("no result yet", "dim"), f"{total - tally.total:,}", _share(total - tally.total, total), "")
     table.add_section()
-    rate = f", {tally.total / elapsed:,.0f} a second" if elapsed >= 1 and tally.total else ""
+    rate = f", {rate_words(tally.total / elapsed)}" if elapsed >= 1 and tally.total else ""
     table.add_row("all", f"{total:,}", "", f"in {seconds(elapsed)}{rate}")
     return table
 

@@ -36,33 +36,50 @@ end
 -- Fails where no stream stands there, before a bit is set that would keep the result out for ever.
 redis.call('XLEN', KEYS[3])
 
--- One BITFIELD sets the bits of the whole group and tells which were set before. A range is set 48 bits at a time, as
--- many as a Lua number can hold; a SETBIT a job was most of the cost, a bit for each index still half of it.
-local set, widths, jobs = {}, {}, 0
-local function add(offset, width)
-  local at = #set
-  set[at + 1], set[at + 2], set[at + 3], set[at + 4] = 'SET', 'u' .. width, offset, string.format('%.0f', 2 ^ width - 1)
-  widths[#widths + 1] = width
-  jobs = jobs + width
-end
-for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
-  local offset, stop = tonumber(first), tonumber(last) or tonumber(first)
+-- Bits are set a piece at a time, and what was set before is kept: whole bytes, where there are eight or more, as such; all
+-- others by one BITFIELD, 48 of them in each piece, as many as a Lua number can hold. A SETBIT a job was most of the cost,
+-- and fakeredis copies all bits of the batch for each bit that BITFIELD sets.
+local pieces, jobs, set, is_any_set = {}, 0, {}, false
+local function set_bits(offset, stop)
   while offset <= stop do
-    local width = math.min(48, stop - offset + 1)
-    add(string.format('%.0f', offset), width)
+    local width, at = math.min(48, stop - offset + 1), #set
+    set[at + 1], set[at + 2], set[at + 3], set[at + 4] = 'SET', 'u' .. width, offset, string.format('%.0f', 2 ^ width - 1)
+    pieces[#pieces + 1] = {width = width, field = #set / 4}
     offset = offset + width
   end
 end
-local before = redis.call('BITFIELD', KEYS[2], unpack(set))
-
-local is_any_set = false
-for _, bits in ipairs(before) do is_any_set = is_any_set or bits ~= 0 end
+local function set_bytes(first, last)
+  local before = redis.call('GETRANGE', KEYS[2], first, last)
+  redis.call('SETRANGE', KEYS[2], first, string.rep('\255', last - first + 1))
+  pieces[#pieces + 1] = {width = 8 * (last - first + 1), before = before}
+  is_any_set = is_any_set or string.find(before, '[^%z]') ~= nil
+end
+for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
+  local offset, stop = tonumber(first), tonumber(last) or tonumber(first)
+  local byte, end_byte = math.ceil(offset / 8), math.floor((stop + 1) / 8)
+  if end_byte - byte < 8 then
+    set_bits(offset, stop)
+  else
+    set_bits(offset, 8 * byte - 1)
+    set_bytes(byte, end_byte - 1)
+    set_bits(8 * end_byte, stop)
+  end
+  jobs = jobs + stop - offset + 1
+end
+local fields = #set > 0 and redis.call('BITFIELD', KEYS[2], unpack(set)) or {}
+for _, bits in ipairs(fields) do is_any_set = is_any_set or bits ~= 0 end
 
 -- For each job whether it had its result; looked at bit by bit only where one had.
 local was_set = {}
 if is_any_set then
-  for at, bits in ipairs(before) do
-    for place = widths[at] - 1, 0, -1 do was_set[#was_set + 1] = math.floor(bits / 2 ^ place) % 2 == 1 end
+  for _, piece in ipairs(pieces) do
+    for place = 0, piece.width - 1 do
+      local bits, width = fields[piece.field], piece.width
+      if piece.before then
+        bits, width = string.byte(piece.before, math.floor(place / 8) + 1) or 0, 8
+      end
+      was_set[#was_set + 1] = math.floor(bits / 2 ^ (width - 1 - place % width)) % 2 == 1
+    end
   end
 end
 

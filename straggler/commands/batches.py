@@ -49,7 +49,7 @@ def submit(
     make_options(**options)  # a bad option is said before a large file is read
     load_modules(jobs or place.settings.jobs)
     set_up_logs(place.settings, live=True)
-    feed = source.open(_name(function), place.settings.max_arguments_bytes, out.path)
+    feed = source.open(_name(function, must_be_known=jobs is not None), place.settings.max_arguments_bytes, out.path)
     order = Order(feed, batch_id or uuid4().hex[:16], options)
     return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order, out))
 
@@ -154,11 +154,11 @@ def _queue_words(place: Place) -> tuple[str, ...]:
     return ("--queue", place.queue) if place.queue else ()
 
 
-def _name(function: str) -> str:
+def _name(function: str, *, must_be_known: bool) -> str:
     """Name the job as the workers know it; its rows are checked only if we know it too."""
     try:
         return find_function(function)
     except UnknownFunctionError:
-        if ":" in function:
+        if must_be_known or ":" in function:
             raise
         return function

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from producer.overview.floor import QueueState, WorkerState
 from producer.pace import Pace
-from producer.pictures.durations import seconds
+from producer.pictures.durations import rate_words, seconds
 from producer.pictures.summary import LABELS
-from producer.progress import left_words, rate_words
+from producer.progress import left_words
 from protocol.batches import STATUSES, BatchStatus
 from protocol.errors import shorten
 

@@ -30,6 +30,6 @@ async def _cancel(place: Place, batch_id: str, indexes: list[int] | None, reason
 
 def _told(batch_id: str, indexes: list[int] | None, count: int) -> str:
     if count:
-        return f"batch {batch_id}: {count:,} jobs are cancelled"
+        return f"batch {batch_id}: {count:,} {'job is' if count == 1 else 'jobs are'} cancelled"
     which = "its jobs" if indexes is None else "these jobs"
     return f"batch {batch_id}: nothing to cancel, all of {which} have their results"

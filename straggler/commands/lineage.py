@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from producer.pictures.summary import Tally, facts, summarize
 from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
@@ -21,10 +19,11 @@ def collect_lineage(place: Place, batch_id: str, *, out: Output, jobs: str | Non
 
 
 async def _collect(place: Place, batch_id: str, out: Output) -> int:
-    tally, began = Tally(), time.monotonic()
+    tally = Tally()
     async with place.producer() as producer:
         batch = await producer.attach(batch_id)  # before a file is made for one that is not there
         results = await batch.results(lineage=True)
+        began = (await batch.status()).created_at
     with out.export() as export:
         if export is not None:
             export.begin()
@@ -34,7 +33,7 @@ async def _collect(place: Place, batch_id: str, out: Output) -> int:
                 export.write(result)
         if export is not None:
             export.complete()
-    elapsed = time.monotonic() - began
+    elapsed = max((result.finished_at or began for result in results), default=began) - began
     if out.as_json:
         print_json({"batch": batch_id, **facts(tally, tally.total, elapsed)})
     elif tally.total:

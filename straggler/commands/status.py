@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producer.batch import Batch
 from producer.pictures.durations import seconds
 from producer.pictures.summary import LABELS
 from protocol.batches import STATUSES, BatchStatus
@@ -33,20 +34,24 @@ def status(place: Place, batch_id: str | None, *, as_json: bool, limit: int) -> 
 async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: int) -> int:
     async with place.producer() as producer:
         if batch_id is not None:
-            found = [await (await producer.attach(batch_id)).status()]
-        else:
-            found = await producer.batches(limit)
-    if as_json:
-        rows = [as_json_of(batch) for batch in found]
-        print_json(rows if batch_id is None else rows[0])
-        return SUCCEEDED
+            return await _one(await producer.attach(batch_id), as_json=as_json)
+        found = await producer.batches(limit)
     console = Console(highlight=False, width=_WIDTH)
-    if batch_id is not None:
-        console.print(_card(found[0]))
+    if as_json:
+        print_json([as_json_of(batch) for batch in found])
     elif found:
         console.print(_table(found))
     else:
         console.print("no batches in this Redis")
+    return SUCCEEDED
+
+
+async def _one(batch: Batch[Any], *, as_json: bool) -> int:
+    found, workers = await batch.status(), await batch.workers()
+    if as_json:
+        print_json({**as_json_of(found), "workers": workers})
+    else:
+        Console(highlight=False, width=_WIDTH).print(_card(found, workers))
     return SUCCEEDED
 
 
@@ -56,18 +61,27 @@ def as_json_of(batch: BatchStatus) -> dict[str, Any]:
     return {**batch.model_dump(mode="json"), **counted}
 
 
-def _card(batch: BatchStatus) -> Table:
+def _card(batch: BatchStatus, workers: int) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     for name, text in _about(batch).items():
         table.add_row(name, Text(text))
     table.add_row("queue", batch.queue)
+    if not batch.complete:
+        table.add_row("workers", f"{workers:,}" if workers else _missed(batch))
     table.add_row("state", state(batch))
     if batch.stopped is not None:
         table.add_row("stopped", Text(batch.stopped or "cancelled"))
     for name, moment in _times(batch).items():
         table.add_row(name, _when(moment))
+    _add_counts(table, batch)
+    for number, job in enumerate(batch.slowest):
+        table.add_row("" if number else "slowest", Text(_at_work(job)))
+    return table
+
+
+def _add_counts(table: Table, batch: BatchStatus) -> None:
     table.add_row("jobs", f"{batch.total:,}")
     for name, count in (("queued", batch.queued), ("running", batch.running)):
         if count:
@@ -77,23 +91,21 @@ def _card(batch: BatchStatus) -> Table:
         count = getattr(batch, name)
         if count:
             table.add_row(f"  {label}", Text(f"{count:,}", colour))
-    _add_slowest(table, batch)
-    return table
 
 
-def _add_slowest(table: Table, batch: BatchStatus) -> None:
-    for number, job in enumerate(batch.slowest):
-        table.add_row("" if number else "slowest", Text(_at_work(job)))
+def _missed(batch: BatchStatus) -> Text:
+    """Say that no worker is there, and how to start one."""
+    return Text(f"none is alive: start one with 'straggler worker --jobs MODULE --queue {batch.queue}'", "bold red")
 
 
 def _at_work(job: RunningJob) -> str:
     """Say in a line which job is at work, for how long, and how far it says it is."""
-    key = f" {shorten(job.key, _LONGEST_NAME)}" if job.key else ""
+    key = f" ({shorten(job.key, _LONGEST_NAME)})" if job.key else ""
     attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
-    progress = f", {job.progress:.0%}" if job.progress is not None else ""
+    progress = f", {100 * job.progress:.0f} %" if job.progress is not None else ""
     note = f", {job.note}" if job.note else ""
     time = f"{seconds(job.elapsed)} of {seconds(job.limit)}"
-    return f"{job.index}{key} {job.function}: {time}{attempt}{progress}{note}"
+    return f"job {job.index}{key}, {job.function}: {time}{attempt}{progress}{note}"
 
 
 def _about(batch: BatchStatus) -> dict[str, str]:

@@ -90,7 +90,7 @@ def draw_running(jobs: tuple[RunningJob, ...]) -> Table:
     table.add_column("worker", no_wrap=True, overflow="ellipsis")
     table.add_column("says", ratio=1, no_wrap=True, overflow="ellipsis")
     for job in jobs:
-        said = [f"{job.progress:.0%}"] if job.progress is not None else []
+        said = [f"{100 * job.progress:.0f} %"] if job.progress is not None else []
         table.add_row(
             Text(shorten(job.key, 60) if job.key else f"job {job.index}"),
             _bar(min(1.0, job.elapsed / job.limit), "red" if job.elapsed > 0.8 * job.limit else "cyan", _BAR // 2),

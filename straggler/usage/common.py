@@ -34,12 +34,15 @@ def split(words: list[str] | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for word in words for part in word.split(",")) if words else None
 
 
-def check_output(out: str | None, *, as_json: bool) -> None:
-    """Make sure that stdout is asked for once.
+def check_output(out: str | None, *, as_json: bool, waits: bool = True) -> None:
+    """Make sure that there are results for where they are to go, and that stdout is asked for once.
 
     Raises:
-        typer.BadParameter: If both results and the summary are to go there.
+        typer.BadParameter: If a command that does not wait for them is to write results; or both these and the summary
+            are to go to stdout.
     """
+    if out is not None and not waits:
+        raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
     if as_json and out == "-":
         raise typer.BadParameter("the results go to stdout: give them a file, or leave --json out", param_hint="--out")
 

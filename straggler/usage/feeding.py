@@ -10,28 +10,21 @@ import typer
 
 from straggler.options import (
     AsJson,
-    Backoff,
-    Deadline,
-    Grace,
-    HeartbeatTimeout,
     InputFormat,
     Key,
-    MaxFailures,
-    Name,
     Out,
     Queue,
-    QueueTimeout,
     Redis,
-    Retries,
-    RetryOn,
     Rows,
     SkipBadRows,
-    Timeout,
+    Wait,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split, tolerance
+from straggler.usage.choices import Choices, takes_choices
+from straggler.usage.common import check_output, finish, place
 
 
+@takes_choices
 def submit(
     function: Annotated[
         str,
@@ -41,16 +34,8 @@ def submit(
     ],
     rows: Rows,
     *,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    deadline: Deadline = None,
-    heartbeat_timeout: HeartbeatTimeout = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    retry_on: RetryOn = None,
-    max_failures: MaxFailures = None,
-    grace: Grace = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
+    choices: Choices,
+    wait: Wait = False,
     out: Out = None,
     jobs: Annotated[
         str | None,
@@ -67,7 +52,6 @@ def submit(
     input_format: InputFormat = None,
     key: Key = None,
     skip_bad_rows: SkipBadRows = False,
-    name: Name = None,
     queue: Queue = None,
     redis: Redis = None,
     watch: Watch = False,
@@ -77,12 +61,7 @@ def submit(
 
     With --wait, Ctrl-C leaves the batch running and says how to collect it later; a second one cancels it.
     """
-    if out is not None and not wait:
-        raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
-    check_output(out, as_json=as_json)
-    options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
-    options |= given(heartbeat_timeout=heartbeat_timeout)
+    check_output(out, as_json=as_json, waits=wait)
 
     def command() -> int:
         from straggler.commands.batches import submit
@@ -97,7 +76,7 @@ def submit(
             batch_id=batch_id,
             wait=wait,
             out=Output(out, as_json, watch),
-            **options,
+            **choices,
         )
 
     finish(command)
@@ -143,7 +122,7 @@ def collect(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect a batch's results as they come, until its last job has one.
+    """Collect a batch's results as they come, to the last.
 
     Ctrl-C leaves the batch running and says how to go on; a second one cancels it.
     """

@@ -23,7 +23,7 @@ def status(
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many batches to list.")] = 20,
     redis: Redis = None,
 ) -> None:
-    """Say how far a batch is, what became of one job of it, or list the newest batches."""
+    """Say how far a batch is, or one job; or list batches."""
 
     def command() -> int:
         if job is not None:
@@ -50,7 +50,10 @@ def top(
     queue: Queue = None,
     redis: Redis = None,
 ) -> None:
-    """Show queues, workers, batches and the slowest jobs, live. Ctrl-C leaves."""
+    """Show queues, workers, batches, the slowest jobs, live.
+
+    Ctrl-C leaves.
+    """
 
     def command() -> int:
         from straggler.commands.top import top
@@ -61,7 +64,10 @@ def top(
 
 
 def workers(*, as_json: AsJson = False, queue: Queue = None, redis: Redis = None) -> None:
-    """List the workers of a queue: how full they are, what they have left behind, how far their loops lag."""
+    """List a queue's workers, and how they are.
+
+    How full they are, what they have left behind, how far their loops lag, their memory.
+    """
 
     def command() -> int:
         from straggler.commands.top import workers
@@ -81,9 +87,10 @@ def timeline(
     as_json: AsJson = False,
     redis: Redis = None,
 ) -> None:
-    """Draw a batch: a row for each worker slot over time, coloured by result, and how long jobs waited and ran.
+    """Draw a batch as one file, for a report.
 
-    The file needs no other, and is for a report. Of a batch that goes on it shows what there is so far.
+    A row for each worker slot over time, coloured by result, and how long jobs waited and ran. The file needs no
+    other. Of a batch that goes on it shows what there is so far.
     """
 
     def command() -> int:

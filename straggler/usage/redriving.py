@@ -10,22 +10,16 @@ import typer
 
 from straggler.options import (
     AsJson,
-    Backoff,
-    Deadline,
-    Grace,
-    MaxFailures,
-    Name,
     Out,
-    QueueTimeout,
     Redis,
-    Retries,
-    RetryOn,
-    Timeout,
+    Wait,
     Watch,
 )
-from straggler.usage.common import check_output, finish, given, place, split, tolerance
+from straggler.usage.choices import Choices, takes_choices
+from straggler.usage.common import check_output, finish, place, split
 
 
+@takes_choices
 def retry(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
     *,
@@ -42,40 +36,28 @@ def retry(
         list[str] | None,
         typer.Option("--index", metavar="N", help="Only jobs with these indexes; repeated, or separated by commas."),
     ] = None,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    deadline: Deadline = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    retry_on: RetryOn = None,
-    max_failures: MaxFailures = None,
-    grace: Grace = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Go on like collect.")] = False,
+    choices: Choices,
+    wait: Wait = False,
     out: Out = None,
     batch_id: Annotated[
         str | None,
         typer.Option("--batch-id", metavar="ID", help="The new batch's; the same again adds nothing. Default: random."),
     ] = None,
-    name: Name = None,
     redis: Redis = None,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run those of a batch's jobs again that timed out or were lost, as a new batch, and print its id.
+    """Run what timed out or was lost again, as a new batch.
 
-    Arguments and options are as they were, but for those that are given here.
+    Its id is printed. Arguments and options are as they were, but for those that are given here.
     """
-    if out is not None and not wait:
-        raise typer.BadParameter("results come only with --wait (or later: straggler collect)", param_hint="--out")
-    check_output(out, as_json=as_json)
-    overrides = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    overrides |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
+    check_output(out, as_json=as_json, waits=wait)
 
     def command() -> int:
         from straggler.commands.output import Output
         from straggler.commands.redrive import Choice, retry
 
         choice = Choice(batch, split(only), split(index))
-        return retry(place(redis), choice, batch_id=batch_id, wait=wait, out=Output(out, as_json, watch), **overrides)
+        return retry(place(redis), choice, batch_id=batch_id, wait=wait, out=Output(out, as_json, watch), **choices)
 
     finish(command)

@@ -10,32 +10,24 @@ import typer
 
 from straggler.options import (
     AsJson,
-    Backoff,
     Concurrency,
-    Deadline,
-    Grace,
-    HeartbeatTimeout,
     InputFormat,
     Jobs,
     Key,
     LogFormat,
-    MaxFailures,
-    Name,
     Out,
     Queue,
-    QueueTimeout,
     Redis,
-    Retries,
-    RetryOn,
     Rows,
     SkipBadRows,
-    Timeout,
     Verbose,
     Watch,
 )  # fmt: skip
-from straggler.usage.common import check_output, finish, given, place, split, tolerance
+from straggler.usage.choices import Choices, takes_choices
+from straggler.usage.common import check_output, finish, place
 
 
+@takes_choices
 def run(
     function: Annotated[
         str,
@@ -46,21 +38,12 @@ def run(
     ],
     rows: Rows,
     *,
-    timeout: Timeout = None,
-    queue_timeout: QueueTimeout = None,
-    deadline: Deadline = None,
-    heartbeat_timeout: HeartbeatTimeout = None,
-    retries: Retries = None,
-    backoff: Backoff = None,
-    retry_on: RetryOn = None,
-    max_failures: MaxFailures = None,
-    grace: Grace = None,
+    choices: Choices,
     concurrency: Concurrency = None,
     out: Out = None,
     input_format: InputFormat = None,
     key: Key = None,
     skip_bad_rows: SkipBadRows = False,
-    name: Name = None,
     jobs: Jobs = None,
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Keep the batch in this Redis; default: in memory.")
@@ -70,14 +53,11 @@ def run(
     verbose: Verbose = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Run a batch in this process, from start to end: no Redis, no set-up.
+    """Run a batch in this process: no Redis, no set-up.
 
     Ctrl-C stops it; what was collected so far is in the --out file.
     """
     check_output(out, as_json=as_json)
-    options = given(timeout=timeout, queue_timeout=queue_timeout, deadline=deadline, grace=grace, name=name)
-    options |= given(retries=retries, backoff=backoff, retry_on=split(retry_on), max_failures=tolerance(max_failures))
-    options |= given(heartbeat_timeout=heartbeat_timeout)
 
     def command() -> int:
         from straggler.commands.feed import Input
@@ -92,7 +72,7 @@ def run(
             concurrency=concurrency,
             out=Output(out, as_json, watch),
             verbose=verbose,
-            **options,
+            **choices,
         )
 
     finish(command)

@@ -40,7 +40,7 @@ def dashboard(
     verbose: Verbose = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Show batches, jobs and workers in a browser, until told to stop.
+    """Show batches, jobs and workers in a browser.
 
     Everybody who reaches the address may read; nobody may change anything, unless actions are allowed.
     """

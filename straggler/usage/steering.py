@@ -23,9 +23,10 @@ def cancel(
     as_json: AsJson = False,
     redis: Redis = None,
 ) -> None:
-    """Cancel a batch, or some of its jobs: what waits never starts, what runs is stopped, with cleanup.
+    """Cancel a batch, or some of its jobs.
 
-    Results that are there stay. A batch that is cancelled as a whole takes no more jobs, and ends.
+    What waits never starts, what runs is stopped, with cleanup; results that are there stay. A batch that is cancelled
+    as a whole takes no more jobs, and ends.
     """
 
     def command() -> int:
@@ -46,7 +47,7 @@ def extend(
     as_json: AsJson = False,
     redis: Redis = None,
 ) -> None:
-    """Give a batch more time: its jobs that run have it, too."""
+    """Give a batch more time, and its jobs that run."""
 
     def command() -> int:
         from straggler.commands.extend import extend

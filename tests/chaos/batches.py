@@ -7,10 +7,9 @@ import math
 import random
 from pathlib import Path
 
-from tests.chaos import plan
+from tests.chaos import cancel, plan, produce
 from tests.chaos.findings import Findings
 from tests.chaos.plan import Planned
-from tests.chaos.produce import BEGINS
 from tests.chaos.programs import Program
 from tests.chaos.store import Store
 
@@ -22,7 +21,7 @@ _MOST_DEATHS = 30
 
 
 class Pair:
-    """A batch's producer and collector.
+    """A batch's producer and collector, and who cancels jobs of it, if anybody does.
 
     Args:
         planned: The batch.
@@ -36,8 +35,14 @@ class Pair:
         self.planned = planned
         self.producer = self._program("produce", url, folder)
         self.collector = self._program("collect", url, folder)
+        self.canceller = self._program("cancel", url, folder)
         self._store = store
         self._findings = findings
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """All of them."""
+        return self.producer, self.collector, self.canceller
 
     def _program(self, module: str, url: str, folder: Path) -> Program:
         batch_id = self.planned.batch_id
@@ -47,11 +52,17 @@ class Pair:
     @property
     def submits(self) -> bool:
         """Whether its producer is in the middle of submitting."""
-        return self.producer.is_running and BEGINS in self.producer.output()
+        return self.producer.is_running and produce.BEGINS in self.producer.output()
+
+    @property
+    def cancels(self) -> bool:
+        """Whether somebody is in the middle of cancelling."""
+        return self.canceller.is_running and cancel.BEGINS in self.canceller.output()
 
     async def run(self) -> None:
         """Submit and collect the batch, to its end."""
-        await asyncio.gather(self._persist(self.producer), self._persist(self.collector))
+        programs = [self.producer, self.collector] + [self.canceller] * self.planned.cancels
+        await asyncio.gather(*map(self._persist, programs))
 
     async def _persist(self, program: Program) -> None:
         deaths = 0
@@ -68,8 +79,8 @@ class Pair:
 
     async def end(self) -> None:
         """Leave nothing behind."""
-        await self.producer.end()
-        await self.collector.end()
+        for program in self.programs:
+            await program.end()
 
 
 class Batches:
@@ -143,7 +154,7 @@ class Batches:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=longest)
         for pair in self.open:
-            alive = [program.name for program in (pair.producer, pair.collector) if program.is_running]
+            alive = [program.name for program in pair.programs if program.is_running]
             self._findings.add(
                 "open", f"batch {pair.planned.batch_id} not closed {longest:g} s after the last fault; runs: {alive}"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from tests.chaos.evidence import Disturbance, Evidence, Job
+from tests.chaos.evidence import Disturbance, Evidence, Job, Result
 from tests.chaos.findings import Finding
 from tests.chaos.journal import Run
 from tests.chaos.plan import CRASHES
@@ -26,12 +26,26 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """Yield all that must not be."""
     for batch_id, index in evidence.strangers():
         yield Finding("submitted", f"batch {batch_id}, job {index}: has runs or results, and was never submitted")
+    yield from _counts(evidence)
     for job in evidence.jobs():
         for rule, judge in RULES.items():
             for seen in judge(job):
                 yield Finding(rule, f"{job}: {seen}")
         for seen in ran_on_beside(job, evidence):
             yield Finding("ran on", f"{job}: {seen}")
+        for seen in started_though_cancelled(job, evidence):
+            yield Finding("started", f"{job}: {seen}")
+
+
+def _counts(evidence: Evidence) -> Iterator[Finding]:
+    """A batch has the jobs that were planned, each where it was added; one that was cancelled has what it had taken."""
+    for planned in evidence.planned:
+        name, total = planned.batch_id, evidence.totals.get(planned.batch_id)
+        if total is not None and total != evidence.total(planned):
+            yield Finding("submitted", f"batch {name}: has {total} jobs in place of {evidence.total(planned)}")
+        for place, index in evidence.added.get(name, {}).items():
+            if index != place or (total is not None and index >= total):
+                yield Finding("added", f"batch {name}: job {place} was added as number {index} of {total}")
 
 
 def has_one_result(job: Job) -> Iterator[str]:
@@ -116,7 +130,7 @@ def stays_within_its_attempts(job: Job) -> Iterator[str]:
     attempt, bound = result["attempt"], 1 + job.planned.retries + CRASHES
     if attempt > bound:
         yield f"attempt {attempt}, {bound} at most"
-    elif attempt > max(1, len(job.runs)):
+    elif attempt > max(1, len(job.runs) + _never_began(result)):
         yield f"attempt {attempt}, and {len(job.runs)} runs have started"
     else:
         burnt = sum(_burns_an_attempt(job, at) for at in range(len(job.runs)))
@@ -124,23 +138,39 @@ def stays_within_its_attempts(job: Job) -> Iterator[str]:
             yield f"attempt {attempt}, and {burnt} of {len(job.runs)} runs crashed or failed"
 
 
+def _never_began(result: Result) -> bool:
+    """Whether the attempt that a result names was cancelled while it waited."""
+    return bool(result["status"] == "cancelled" and result["started_at"] is None)
+
+
 def _burns_an_attempt(job: Job, at: int) -> bool:
     run = job.runs[at]
     if run.ended is None or (run.how == "raised" and not run.was_cancelled):
         return True
-    # It had ended, and its worker died before that was recorded; so it ran again.
-    return at + 1 < len(job.runs) and job.deaths.get(run.worker, math.inf) < job.runs[at + 1].started
+    # It had ended, and its worker died before that was recorded; so it ran again, or was cancelled before it did.
+    again = job.runs[at + 1].started if at + 1 < len(job.runs) else 0.0
+    if job.result is not None and not again and _never_began(job.result):
+        again = job.result["finished_at"]
+    return job.deaths.get(run.worker, math.inf) < again
+
+
+def is_known_by_its_key(job: Job) -> Iterator[str]:
+    """A job's result names the job that was planned in its place."""
+    if job.result is not None and job.result["key"] != f"k{job.index}":
+        yield f"it is another job, of key {job.result['key']}"
 
 
 def was_cancelled_by_request(job: Job) -> Iterator[str]:
-    """Only who was asked to be cancelled is; who then never started has no run."""
+    """Only who was asked to be cancelled is; and once that has been done nothing else comes of it."""
     result = job.result
-    if result is None or result["status"] != "cancelled":
+    if result is None:
         return
-    if job.index not in job.planned.cancelled:
-        yield "cancelled, and nobody has asked for it"
-    if result["started_at"] is None and job.runs:
-        yield f"cancelled before it started, and it has {len(job.runs)} runs"
+    if result["status"] == "cancelled":
+        if not job.planned.is_cancelled_by_request(job.index):
+            yield "cancelled, and nobody has asked for it"
+    elif job.cancelled is not None and result["finished_at"] > job.cancelled + _FINENESS:
+        late = result["finished_at"] - job.cancelled
+        yield f"{result['status']} {late:.3f} s after it had been cancelled"
 
 
 def ran_on_beside(job: Job, evidence: Evidence) -> Iterator[str]:
@@ -157,6 +187,17 @@ def ran_on_beside(job: Job, evidence: Evidence) -> Iterator[str]:
                 f"worker {earlier.worker} of {earlier.node} ran it for {seconds:.1f} s beside worker {later.worker} "
                 f"of {later.node}, which had it by then"
             )
+
+
+def started_though_cancelled(job: Job, evidence: Evidence) -> Iterator[str]:
+    """A job that has been cancelled never starts; but by a worker that a fault keeps from knowing."""
+    if job.cancelled is None:
+        return
+    for run in job.runs:
+        if run.started > job.cancelled:
+            seconds = _free_to_know(run, job.cancelled, run.started, evidence.disturbances)
+            if seconds > evidence.lease * 0.3 + _SLACK:
+                yield f"worker {run.worker} of {run.node} has started it {seconds:.1f} s after it had been cancelled"
 
 
 def _free_to_know(run: Run, since: float, until: float, disturbances: Sequence[Disturbance]) -> float:
@@ -183,4 +224,5 @@ RULES: dict[str, Callable[[Job], Iterator[str]]] = {
     "lost": is_lost_for_a_reason,
     "attempts": stays_within_its_attempts,
     "cancelled": was_cancelled_by_request,
+    "key": is_known_by_its_key,
 }

@@ -28,20 +28,21 @@ async def collect(url: str, folder: Path, batch_id: str) -> None:
     path.touch()
     cursor = _mend(path)
     async with Producer(url) as producer:
-        batch = await _attach(producer, batch_id, cursor)
+        batch = await attach(producer, batch_id, cursor)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         async for result in batch.as_completed():
             _write(descriptor, {"seen": time.time(), "cursor": batch.cursor, "result": result.model_dump(mode="json")})
 
 
 async def read_again(url: str, folder: Path, batch_ids: Iterable[str]) -> None:
-    """Read batches from their beginnings, when all is over."""
+    """Read batches from their beginnings, when all is over: how many jobs each has, and all results."""
     async with Producer(url) as producer:
         for batch_id in batch_ids:
             path = folder / "again" / f"{batch_id}.jsonl"
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 batch = await producer.attach(batch_id)
+                _write(descriptor, {"total": (await batch.status()).total})
                 async for result in batch.as_completed(timeout=_LONGEST_READ):
                     _write(descriptor, {"result": result.model_dump(mode="json")})
             except (BatchNotFoundError, TimeoutError):  # the checker misses them
@@ -50,7 +51,8 @@ async def read_again(url: str, folder: Path, batch_ids: Iterable[str]) -> None:
                 os.close(descriptor)
 
 
-async def _attach(producer: Producer, batch_id: str, cursor: str | None) -> Batch[Any]:
+async def attach(producer: Producer, batch_id: str, cursor: str | None = None) -> Batch[Any]:
+    """Find a batch, as soon as it is there."""
     deadline = time.monotonic() + _LONGEST_WAIT
     while True:
         try:

@@ -55,7 +55,7 @@ class Disturbance:
 
 @dataclass(slots=True)
 class Job:
-    """All that is known of one job; `deaths` are of the workers of all jobs."""
+    """All that is known of one job; `deaths` are of the workers of all jobs, `cancelled` is when it certainly was."""
 
     planned: Planned
     index: int
@@ -63,6 +63,7 @@ class Job:
     deliveries: Sequence[Delivery] = ()
     again: Sequence[Result] = ()
     deaths: Mapping[int, float] = field(default_factory=dict)
+    cancelled: float | None = None
 
     def __str__(self) -> str:
         return f"batch {self.planned.batch_id}, job {self.index} ({self.kind.function})"
@@ -87,6 +88,9 @@ class Evidence:
         runs: The journal.
         deliveries: What collectors got, in the order in which they did.
         again: What was read at the very end, from the beginning.
+        totals: How many jobs each batch said that it has, at the very end.
+        added: Of each batch that was added to, which places its jobs were given, by their places in the plan.
+        cancelled: When who cancelled jobs of a batch was first told that it is done.
         disturbances: Faults, by the time when they began.
         lease: The workers' setting, s.
     """
@@ -95,6 +99,9 @@ class Evidence:
     runs: list[Run] = field(default_factory=list)
     deliveries: dict[JobName, list[Delivery]] = field(default_factory=dict)
     again: dict[JobName, list[Result]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    added: dict[str, dict[int, int]] = field(default_factory=dict)
+    cancelled: dict[str, float] = field(default_factory=dict)
     disturbances: list[Disturbance] = field(default_factory=list)
     lease: float = 10.0
 
@@ -117,14 +124,21 @@ class Evidence:
         """Put together what is known of each job."""
         runs, deaths = self.runs_by_job(), self.deaths()
         for planned in self.planned:
-            for index in range(len(planned.kinds)):
+            for index in range(self.total(planned)):
                 name = (planned.batch_id, index)
                 deliveries, again = self.deliveries.get(name, ()), self.again.get(name, ())
-                yield Job(planned, index, runs.get(name, ()), deliveries, again, deaths)
+                cancelled = self.cancelled.get(planned.batch_id) if planned.is_cancelled_by_request(index) else None
+                yield Job(planned, index, runs.get(name, ()), deliveries, again, deaths, cancelled)
+
+    def total(self, planned: Planned) -> int:
+        """Tell how many jobs a batch must have: all that were planned, unless it was cancelled while they came."""
+        if not planned.is_cancelled:
+            return len(planned.kinds)
+        return min(len(planned.kinds), self.totals.get(planned.batch_id, len(planned.kinds)))
 
     def strangers(self) -> list[JobName]:
         """Name what has runs or results and was never submitted."""
-        known = {(planned.batch_id, index) for planned in self.planned for index in range(len(planned.kinds))}
+        known = {(planned.batch_id, index) for planned in self.planned for index in range(self.total(planned))}
         return sorted({*self.runs_by_job(), *self.deliveries, *self.again} - known)
 
 
@@ -136,18 +150,34 @@ def read(folder: Path, disturbances: list[Disturbance], lease: float) -> Evidenc
         result = line["result"]
         deliveries[_name(result)].append(Delivery(line["seen"], result))
     again: dict[JobName, list[Result]] = defaultdict(list)
-    for line in _lines(folder / "again"):
-        again[_name(line["result"])].append(line["result"])
-    return Evidence(plan.read(folder / "plan.jsonl"), runs, deliveries, again, disturbances, lease)
+    totals: dict[str, int] = {}
+    for batch_id, line in _named_lines(folder / "again"):
+        if "total" in line:
+            totals[batch_id] = line["total"]
+        else:
+            again[_name(line["result"])].append(line["result"])
+    added: dict[str, dict[int, int]] = defaultdict(dict)
+    for batch_id, line in _named_lines(folder / "added"):
+        added[batch_id] |= dict(enumerate(line["indexes"], line["from"]))
+    cancelled: dict[str, float] = {}
+    for line in _lines(folder, "cancelled.jsonl"):
+        cancelled.setdefault(line["batch_id"], line["returned"])
+    planned = plan.read(folder / "plan.jsonl")
+    return Evidence(planned, runs, deliveries, again, totals, added, cancelled, disturbances, lease)
 
 
 def _name(result: Result) -> JobName:
     return str(result["job_id"]).rpartition(":")[0], int(result["index"])
 
 
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.jsonl")):
+def _lines(folder: Path, names: str = "*.jsonl") -> Iterator[dict[str, Any]]:
+    for _, line in _named_lines(folder, names):
+        yield line
+
+
+def _named_lines(folder: Path, names: str = "*.jsonl") -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.glob(names)):
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):  # else a kill has torn it, and nobody has gone on from it
-                    yield json.loads(line)
+                    yield path.stem, json.loads(line)

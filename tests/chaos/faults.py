@@ -11,9 +11,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from tests.chaos.batches import Pair
 from tests.chaos.programs import Program
 from tests.chaos.proxy import Cut
 from tests.chaos.scene import Scene
@@ -110,30 +111,30 @@ class Faults:
     # ---- workers and their supervisors
 
     async def _kill_worker(self, fault: Fault, rng: random.Random) -> None:
+        async with self._worker(fault, rng) as (name, pid):
+            if pid:
+                self._tell(fault, f"{name}: kill -9 of worker {pid}")
+                _send(pid, signal.SIGKILL)
+
+    async def _stop_worker(self, fault: Fault, rng: random.Random) -> None:
+        duration = self._duration(rng, 1, 15)
+        async with self._worker(fault, rng) as (name, pid):
+            if pid:
+                self._tell(fault, f"{name}: SIGSTOP of worker {pid} for {duration} s")
+                _send(pid, signal.SIGSTOP)
+                await asyncio.sleep(duration)
+                _send(pid, signal.SIGCONT)
+
+    @contextlib.asynccontextmanager
+    async def _worker(self, fault: Fault, rng: random.Random) -> AsyncIterator[tuple[str, int]]:
+        """Draw a worker for a fault, beside which its node has no other; yields node and process id, 0 if none."""
         node = rng.choice(self._scene.nodes)
         async with node.lock:
             await node.ready()
             pids = node.workers()
-            if not pids:
-                return
-            pid = rng.choice(pids)
+            pid = rng.choice(pids) if pids else 0
             fault.nodes, fault.workers = (node.name,), (pid,)
-            self._tell(fault, f"{node.name}: kill -9 of worker {pid}")
-            _send(pid, signal.SIGKILL)
-
-    async def _stop_worker(self, fault: Fault, rng: random.Random) -> None:
-        node, duration = rng.choice(self._scene.nodes), self._duration(rng, 1, 15)
-        async with node.lock:
-            await node.ready()
-            pids = node.workers()
-            if not pids:
-                return
-            pid = rng.choice(pids)
-            fault.nodes, fault.workers = (node.name,), (pid,)
-            self._tell(fault, f"{node.name}: SIGSTOP of worker {pid} for {duration} s")
-            _send(pid, signal.SIGSTOP)
-            await asyncio.sleep(duration)
-            _send(pid, signal.SIGCONT)
+            yield node.name, pid
 
     async def _kill_node(self, fault: Fault, rng: random.Random) -> None:
         node, pause = rng.choice(self._scene.nodes), self._duration(rng, 0, 3)
@@ -230,27 +231,29 @@ class Faults:
     # ---- producers and collectors
 
     async def _kill_producer(self, fault: Fault, rng: random.Random) -> None:
-        submits = await self._await_one(lambda: [pair.producer for pair in self._scene.batches.open if pair.submits])
-        if submits:
-            await asyncio.sleep(rng.uniform(0, 0.5))
-            self._kill(fault, rng.choice(submits))
+        # One without keys would not know how far it had come.
+        await self._kill_one(
+            fault, rng, 0.5, lambda pair: pair.producer if pair.submits and pair.planned.adding != "plain" else None
+        )
 
     async def _kill_collector(self, fault: Fault, rng: random.Random) -> None:
-        collects = await self._await_one(
-            lambda: [pair.collector for pair in self._scene.batches.open if pair.collector.is_running]
-        )
-        if collects:
-            await asyncio.sleep(rng.uniform(0, 1.5))  # it may just have been started
-            self._kill(fault, rng.choice(collects))
+        # It may just have been started.
+        await self._kill_one(fault, rng, 1.5, lambda pair: pair.collector if pair.collector.is_running else None)
 
-    @staticmethod
-    async def _await_one(find: Callable[[], list[Program]]) -> list[Program]:
+    async def _kill_canceller(self, fault: Fault, rng: random.Random) -> None:
+        await self._kill_one(fault, rng, 0.1, lambda pair: pair.canceller if pair.cancels else None)
+
+    async def _kill_one(
+        self, fault: Fault, rng: random.Random, longest: float, find: Callable[[Pair], Program | None]
+    ) -> None:
+        """Wait for a program to kill, and kill it within a time, s."""
         deadline = time.monotonic() + _LONGEST_WAIT
-        while not (found := find()) and time.monotonic() < deadline:  # noqa: ASYNC110  # nobody tells us
-            await asyncio.sleep(0.05)
-        return found
-
-    def _kill(self, fault: Fault, program: Program) -> None:
+        while not (found := [program for pair in self._scene.batches.open if (program := find(pair))]):
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.02)
+        program = rng.choice(found)
+        await asyncio.sleep(rng.uniform(0, longest))
         if program.is_running:
             self._tell(fault, f"kill -9 of {program.name}")
             program.kill()
@@ -272,6 +275,7 @@ KINDS: dict[str, Callable[[Faults, Fault, random.Random], Awaitable[None]]] = {
     "cut-reset": Faults._cut_reset,
     "producer-kill": Faults._kill_producer,
     "collector-kill": Faults._kill_collector,
+    "canceller-kill": Faults._kill_canceller,
 }
 
 

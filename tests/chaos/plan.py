@@ -9,10 +9,9 @@ import json
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-# Batch options `retries`, `backoff` and `retry_on` do not exist yet: with this on, some batches are submitted with them
-# and hold jobs that fail their first or second run.
-HAS_RETRIES = True
+# Some batches are submitted with retries, and hold jobs that fail their first or second run.
 RETRIES = 2
 BACKOFF = 0.2
 # Worker deaths that a job may survive before it is lost.
@@ -67,6 +66,15 @@ KINDS = {
 FLAKY = "r"
 _FLAKY_SHARE = 3.0
 _TRICKLING_SHARE = 0.6
+# Of all batches: those that are opened and added to, and those of which some jobs are cancelled, or all.
+_OPENED_SHARE = 0.4
+_SOME_CANCELLED_SHARE, _ALL_CANCELLED_SHARE = 0.3, 0.15
+# So many are cancelled of a batch, half of them of the kinds that take a while or do not heed a cancellation.
+_CANCELLED = 20
+_UNWILLING = "mlvhwpkbr"
+
+
+Adding = Literal["", "keyed", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +86,58 @@ class Planned:
         kinds: A letter of `KINDS` for each job.
         retries: Further runs of a job that failed.
         seconds: How long its producer takes to make the jobs, one after another; 0: they are all at hand.
-        cancelled: Indexes of jobs that somebody asked to cancel.
+        adding: Empty: it is submitted. Else it is opened, and added to until it is closed: `keyed`, each job known by
+            its key, so that a producer that was killed begins anew; or `plain`, by a producer that is not killed.
+        cancelled: Indexes of jobs that somebody asks to cancel.
+        is_cancelled: Whether somebody asks to cancel the whole batch; then fewer jobs than planned may be in it.
+        cancelled_at: Of its jobs so many, as a share, are done when somebody asks.
     """
 
     batch_id: str
     kinds: str
     retries: int = 0
     seconds: float = 0.0
+    adding: Adding = ""
     cancelled: tuple[int, ...] = ()
+    is_cancelled: bool = False
+    cancelled_at: float = 0.0
+
+    @property
+    def cancels(self) -> bool:
+        """Whether somebody asks to cancel any of its jobs."""
+        return self.is_cancelled or bool(self.cancelled)
+
+    def is_cancelled_by_request(self, index: int) -> bool:
+        """Whether somebody asks to cancel this job."""
+        return self.is_cancelled or index in self.cancelled
 
 
 def draw(rng: random.Random, batch_id: str, size: int, seconds: float) -> Planned:
     """Draw a batch: one that takes its producer so long, or one whose jobs are all at hand."""
-    has_retries = HAS_RETRIES and rng.random() < 0.25
+    has_retries = rng.random() < 0.25
     shares = [_FLAKY_SHARE if letter == FLAKY and has_retries else kind.share for letter, kind in KINDS.items()]
     kinds = "".join(rng.choices(list(KINDS), shares, k=size))
-    return Planned(batch_id, kinds, RETRIES if has_retries else 0, seconds if rng.random() < _TRICKLING_SHARE else 0.0)
+    trickles = rng.random() < _TRICKLING_SHARE
+    adding: Adding = rng.choice(("keyed", "plain")) if rng.random() < _OPENED_SHARE else ""
+    cancels = rng.random()
+    is_cancelled = cancels < _ALL_CANCELLED_SHARE
+    some = not is_cancelled and cancels < _ALL_CANCELLED_SHARE + _SOME_CANCELLED_SHARE
+    return Planned(
+        batch_id,
+        kinds,
+        RETRIES if has_retries else 0,
+        seconds if trickles else 0.0,
+        adding,
+        _draw_some(rng, kinds) if some else (),
+        is_cancelled,
+        round(rng.uniform(0.0, 0.8), 3),
+    )
+
+
+def _draw_some(rng: random.Random, kinds: str) -> tuple[int, ...]:
+    unwilling = [index for index, letter in enumerate(kinds) if letter in _UNWILLING]
+    half = rng.sample(unwilling, min(len(unwilling), _CANCELLED // 2))
+    return tuple(sorted({*half, *rng.sample(range(len(kinds)), min(len(kinds), _CANCELLED // 2))}))
 
 
 def append(path: Path, planned: Planned) -> None:

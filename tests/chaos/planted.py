@@ -56,10 +56,24 @@ BUGS = {
     ),
     "records each result of a job": Bug(
         "protocol/scripts/record.lua",
-        r"local before = redis\.call\('BITFIELD', .*\)\n",
-        r"\g<0>for at = 1, #before do before[at] = 0 end\n",
+        r"was_set\[#was_set \+ 1\] = .*\n",
+        "was_set[#was_set + 1] = false\n",
         "one result",
         ("--faults", "worker-stop,cut-hold", *_SHORT_LEASE, "12"),
+    ),
+    "adds again what its producer had added": Bug(
+        "protocol/scripts/add.lua",
+        r"local index = name ~= '' and \(known\[number\] or new\[name\]\)",
+        "local index",
+        "added",
+        ("--faults", "producer-kill", "--gap", "2"),
+    ),
+    "gives a cancelled job that waits another chance": Bug(
+        "protocol/scripts/cancel.lua",
+        r"changed = redis\.call\('HSETNX', KEYS\[2\], '\*', ARGV\[2\]\)",
+        "changed = 1",
+        "cancelled",
+        ("--faults", "canceller-kill,worker-kill", "--gap", "4"),
     ),
     "keeps its chunks when it is told to stop": Bug(
         "workers/crew.py",

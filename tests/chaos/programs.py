@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.commands import unmeasured
 from workers.vitals.endings import die_with_parent
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,7 +34,9 @@ class Program:
         self.was_killed = False
         self._words = words
         self._log = log
-        self._environment = {**_unmeasured(), **environment}
+        # Coverage would write its data in the middle of a kill.
+        inherited = {name: value for name, value in unmeasured().items() if not name.startswith("STRAGGLER_")}
+        self._environment = {**inherited, **environment}
         self._process: asyncio.subprocess.Process | None = None
         self._log_began = 0
 
@@ -113,8 +116,3 @@ def children(pid: int, marker: str) -> list[int]:
             pids = task.read_text().split()
             found += [int(pid) for pid in pids if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return sorted(found)
-
-
-def _unmeasured() -> dict[str, str]:
-    # Coverage would write its data in the middle of a kill.
-    return {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "STRAGGLER_"))}

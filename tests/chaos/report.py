@@ -44,7 +44,15 @@ def _jobs(evidence: Evidence) -> Iterator[str]:
     yield f"jobs {submitted:,} in {len(evidence.planned)} batches, with a result {sum(statuses.values()):,}"
     yield f"runs {len(evidence.runs):,}, duplicates run {len(evidence.runs) - started:,}"
     yield "results " + ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
+    yield _steered(evidence)
     yield "attempts " + ", ".join(f"{attempt}: {count:,}" for attempt, count in sorted(attempts.items()))
+
+
+def _steered(evidence: Evidence) -> str:
+    added = sum(planned.adding != "" for planned in evidence.planned)
+    whole = sum(planned.is_cancelled for planned in evidence.planned)
+    some = sum(bool(planned.cancelled) for planned in evidence.planned)
+    return f"batches added to {added}, with cancelled jobs {some}, cancelled {whole}"
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -79,7 +79,7 @@ async def run(options: Options, say: Callable[[str], None]) -> Report:
     """Run chaos once."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="straggler-chaos-"))
-    for name in ("logs", "results", "again", "tmp"):
+    for name in ("logs", "results", "again", "added", "tmp"):
         (folder / name).mkdir()
     say(f"seed {options.seed}; journal, results and logs in {folder}")
     findings = Findings(say)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import checker, evidence, journal, recovery
+from tests.chaos import checker, evidence, journal, plan, recovery
 from tests.chaos.evidence import Delivery, Disturbance, Evidence
 from tests.chaos.journal import Run
 from tests.chaos.plan import KINDS, Planned
@@ -21,8 +21,8 @@ BATCH = "b1"
 
 
 def result(index: int, status: str, **fields: Any) -> dict[str, Any]:
-    common = {"job_id": f"{BATCH}:{index}", "index": index, "status": status, "attempt": 1, "started_at": 100.0}
-    return {**common, **fields}
+    common = {"job_id": f"{BATCH}:{index}", "index": index, "key": f"k{index}", "status": status, "attempt": 1}
+    return {**common, "started_at": 100.0, "finished_at": 101.0, **fields}
 
 
 def run(index: int, at: float = 100.0, *, name: str | None = None, **fields: Any) -> Run:
@@ -185,9 +185,46 @@ def cancelled_by_nobody(found: Evidence) -> None:
     tell(found, NAP, status="cancelled", reason="", started_at=None)
 
 
-def cancelled_before_it_started_but_ran(found: Evidence) -> None:
+def another_job_of_a_batch_is_cancelled(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, cancelled=(HANG,))]
+    tell(found, NAP, status="cancelled", reason="")
+
+
+def succeeded_though_cancelled(found: Evidence) -> None:
     found.planned = [Planned(BATCH, LETTERS, cancelled=(NAP,))]
-    tell(found, NAP, status="cancelled", reason="", started_at=None)
+    found.cancelled = {BATCH: 100.5}
+
+
+def started_though_cancelled(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, cancelled=(NAP,))]
+    found.cancelled = {BATCH: 90.0}
+    tell(found, NAP, status="cancelled", reason="")
+
+
+def another_job_in_its_place(found: Evidence) -> None:
+    tell(found, NAP, key=f"k{HANG}")
+
+
+def fewer_jobs_than_planned(found: Evidence) -> None:
+    found.totals = {BATCH: len(LETTERS) - 1}
+
+
+def more_jobs_than_planned(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, is_cancelled=True)]
+    found.totals = {BATCH: len(LETTERS) + 1}
+
+
+def added_twice(found: Evidence) -> None:
+    found.added = {BATCH: {0: 0, 1: 2}}
+
+
+def added_and_gone(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS[:-1], is_cancelled=True)]
+    found.totals = {BATCH: len(LETTERS) - 1}
+    index = len(LETTERS) - 1
+    found.added = {BATCH: {index: index}}
+    runs_of(found, index)
+    del found.deliveries[BATCH, index], found.again[BATCH, index]
 
 
 def ran_on_after_its_lease_was_lost(found: Evidence) -> None:
@@ -223,7 +260,14 @@ def ran_on_past_further_losses(found: Evidence) -> None:
         (more_attempts_than_runs, ["attempts"]),
         (attempt_burnt_by_a_shutdown, ["attempts"]),
         (cancelled_by_nobody, ["cancelled"]),
-        (cancelled_before_it_started_but_ran, ["cancelled"]),
+        (another_job_of_a_batch_is_cancelled, ["cancelled"]),
+        (succeeded_though_cancelled, ["cancelled"]),
+        (started_though_cancelled, ["started"]),
+        (another_job_in_its_place, ["key"]),
+        (fewer_jobs_than_planned, ["submitted"]),
+        (more_jobs_than_planned, ["submitted"]),
+        (added_twice, ["added"]),
+        (added_and_gone, ["added"]),
         (ran_on_after_its_lease_was_lost, ["ran on"]),
         (ran_on_past_further_losses, ["ran on"]),
     ],
@@ -274,6 +318,35 @@ def cancelled_by_request(found: Evidence) -> None:
     tell(found, NAP, status="cancelled", reason="", started_at=None)
 
 
+def cancelled_while_it_waited_for_its_retry(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, retries=2, cancelled=(FAIL,))]
+    tell(found, FAIL, status="cancelled", reason="", started_at=None, attempt=2)
+
+
+def cancelled_after_its_worker_died_before_its_end_was_recorded(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, is_cancelled=True)]
+    runs_of(found, NAP, run(NAP, name="first", worker=9))
+    found.runs.append(replace(crashed(DIE, 100.5, "killed beside it"), worker=9))
+    found.runs.sort(key=lambda run: run.started)
+    tell(found, NAP, status="cancelled", reason="", started_at=None, attempt=2, finished_at=105.0)
+
+
+def cancelled_while_it_ran(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS, is_cancelled=True)]
+    found.cancelled = {BATCH: 101.0}
+    tell(found, NAP, status="cancelled", reason="", started_at=None)
+
+
+def cancelled_before_all_of_it_came(found: Evidence) -> None:
+    found.planned = [Planned(BATCH, LETTERS + "s", is_cancelled=True)]
+    found.totals = {BATCH: len(LETTERS)}
+
+
+def started_by_a_worker_that_was_cut_off_when_it_was_cancelled(found: Evidence) -> None:
+    started_though_cancelled(found)
+    found.disturbances = [Disturbance(89.0, 102.0, ("n1",), "cut-drop")]
+
+
 def ran_on_while_cut_off(found: Evidence) -> None:
     ran_on_after_its_lease_was_lost(found)
     found.disturbances = [Disturbance(101.0, 122.0, ("n1",), "cut-drop")]
@@ -289,6 +362,11 @@ def ran_on_while_cut_off(found: Evidence) -> None:
         ran_twice,
         really_took_too_long,
         cancelled_by_request,
+        cancelled_while_it_waited_for_its_retry,
+        cancelled_after_its_worker_died_before_its_end_was_recorded,
+        cancelled_while_it_ran,
+        cancelled_before_all_of_it_came,
+        started_by_a_worker_that_was_cut_off_when_it_was_cancelled,
         ran_on_while_cut_off,
     ],
 )
@@ -363,21 +441,26 @@ def test_a_node_that_is_cut_off_when_it_is_told_to_stop_lets_its_leases_lapse() 
 
 
 def test_evidence_is_read_whole_but_for_torn_lines(tmp_path: Path) -> None:
-    for name in ("results", "again"):
+    for name in ("results", "again", "added"):
         (tmp_path / name).mkdir()
-    plan_line = {"batch_id": BATCH, "kinds": "s", "retries": 0, "seconds": 0.0, "cancelled": []}
-    (tmp_path / "plan.jsonl").write_text(json.dumps(plan_line) + "\n")
+    planned = Planned(BATCH, "s", adding="keyed", cancelled=(0,))
+    plan.append(tmp_path / "plan.jsonl", planned)
     start = json.dumps(["start", "run0", BATCH, 0, 1, 7, "n1", 100.0])
     end = json.dumps(["end", "run0", 101.0, "returned", "run0"])
     (tmp_path / journal.NAME).write_text(f"\n{start}\n\n{start[:20]}\n{end}\n")
     told = result(0, "success", value="run0")
     line = json.dumps({"seen": 103.0, "cursor": "1-0", "result": told})
     (tmp_path / "results" / "b1.jsonl").write_text(f"{line}\n{line[:30]}")
-    (tmp_path / "again" / "b1.jsonl").write_text(json.dumps({"result": told}) + "\n")
+    (tmp_path / "again" / "b1.jsonl").write_text(json.dumps({"total": 1}) + "\n" + json.dumps({"result": told}) + "\n")
+    (tmp_path / "added" / "b1.jsonl").write_text(json.dumps({"from": 0, "indexes": [0]}) + "\n")
+    times = [json.dumps({"batch_id": BATCH, "returned": at, "count": 1}) + "\n" for at in (102.0, 104.0)]
+    (tmp_path / "cancelled.jsonl").write_text("".join(times))
 
     found = evidence.read(tmp_path, [], 10.0)
 
     assert found.runs == [run(0)]
     assert found.deliveries == {(BATCH, 0): [Delivery(103.0, told)]}
     assert found.again == {(BATCH, 0): [told]}
+    assert (found.planned, found.totals, found.added) == ([planned], {BATCH: 1}, {BATCH: {0: 0}})
+    assert found.cancelled == {BATCH: 102.0}
     assert rules_broken(found) == []

@@ -15,9 +15,15 @@ from tests.chaos.programs import Program, children
 
 
 def test_a_plan_is_drawn_from_its_seed_and_read_as_it_was_written(tmp_path: Path) -> None:
-    drawn = [plan.draw(random.Random(3), "b1", 500, 2.5) for _ in range(2)]
-    assert drawn[0] == drawn[1]
+    drawn, again = ([plan.draw(rng, "b1", 500, 2.5) for _ in range(40)] for rng in (random.Random(3), random.Random(3)))
+    assert drawn == again
     assert drawn[0].kinds.count("s") > 350
+    assert {planned.adding for planned in drawn} == {"", "keyed", "plain"}
+    assert {(planned.is_cancelled, planned.cancels) for planned in drawn} == {
+        (True, True),
+        (False, True),
+        (False, False),
+    }
     for planned in drawn:
         plan.append(tmp_path / "plan.jsonl", planned)
     assert plan.read(tmp_path / "plan.jsonl") == drawn

@@ -20,18 +20,19 @@ from protocol.errors import UsageError
 from protocol.settings import Settings
 from straggler.commands import dashboard as command
 from straggler.commands.place import Place
+from tests.commands import Command
 
 pytestmark = pytest.mark.redis
 
 
 @contextmanager
-def dashboard(redis_url: str, log: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def dashboard(redis_url: str, log: Path, *words: str, **environment: str) -> Iterator[Command]:
     """Start a dashboard on a free port."""
-    line = [sys.executable, "-W", "error", "-m", "straggler.cli", "dashboard", "--port", "0", "--redis", redis_url]
+    line = ["dashboard", "--port", "0", "--redis", redis_url, *words]
     given = {name: value for name, value in os.environ.items() if not name.startswith("STRAGGLER_")} | environment
     with (
         log.open("wb") as output,
-        subprocess.Popen([*line, *words], stderr=output, stdout=output, env=given) as process,
+        Command(*line, stderr=output, stdout=output, env=given) as process,
     ):
         try:
             yield process

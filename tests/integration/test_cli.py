@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import Command, straggler
 from tests.conftest import ROOT
 
 JOBS = """
@@ -75,30 +76,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(*words: str) -> list[str]:
+    """Name what starts a command as users do, Python and all its imports with it."""
     return [sys.executable, "-W", "error", "-m", "straggler.cli", *words]
 
 
-def straggler(*words: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def _heed_ctrl_c() -> None:
-    # Tests that a shell has put into the background inherit its deaf ear.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
-def started(*words: str) -> Iterator[subprocess.Popen[str]]:
+def started(*words: str) -> Iterator[Command]:
     """Start a command with pipes for all three streams; kill it in the end, or when a test waits for it in vain."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command(*words),
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  # no threads yet
-    ) as process:
+    with Command(*words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         overdue = threading.Timer(60, process.kill)
         overdue.start()
         try:
@@ -132,10 +118,11 @@ def test_help_names_the_commands_and_is_fast() -> None:
     times = []
     for _ in range(5):
         began = cpu_of_children()
-        done = straggler("--help")
+        done = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
         times.append(cpu_of_children() - began)
     for name in ("run", "worker", "submit", "collect", "status", "top", "workers", "timeline"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    assert done.stdout.count("...") == 1, "each command is told whole in a line of 80 letters"
     assert min(times) < 0.5  # 0.1 s of CPU, or more where it is measured; with redis or pydantic imported 0.4 s
 
 
@@ -380,7 +367,7 @@ def on_a_terminal(*words: str) -> tuple[int, str]:
     """Run a command on a terminal of its own; returns its exit code and all that it wrote there."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
-    process = subprocess.Popen(command(*words), stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = Command(*words, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     written = b""
     deadline = time.monotonic() + 30
@@ -450,7 +437,7 @@ def on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def worker(*words: str) -> Iterator[subprocess.Popen[str]]:
+def worker(*words: str) -> Iterator[Command]:
     """Start a worker and wait until it takes jobs; SIGTERM ends it."""
     with started("worker", *words) as process:
         assert process.stderr is not None
@@ -483,6 +470,14 @@ class TestWithRedis:
         assert done.returncode == 0
         assert "no worker is alive on queue 'other'" in done.stderr
         assert "straggler worker --jobs MODULE --queue other" in done.stderr
+        told = straggler("status", done.stdout.strip())
+        assert "none is alive: start one with 'straggler worker --jobs MODULE --queue other'" in told.stdout
+
+    def test_job_that_is_not_where_it_is_said_to_be_is_refused(self) -> None:
+        assert straggler("submit", "unheard.of", "ids.txt").returncode == 0, "the workers may know it"
+        done = straggler("submit", "unheard.of", "ids.txt", "--jobs", "jobs.py")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "unheard.of" in done.stderr
 
     def test_status_as_json_counts_where_jobs_are(self) -> None:
         batch_id = straggler("submit", "fetch", "ids.txt", "--batch-id", "my.batch").stdout.strip()
@@ -675,10 +670,9 @@ class TestWithRedis:
     def test_top_is_live_on_a_terminal_until_ctrl_c(self) -> None:
         straggler("submit", "fetch", "ids.txt", "--batch-id", "b")
         leader, follower = pty.openpty()
-        process = subprocess.Popen(
-            command("top", "--interval", "0.1"), stdin=follower, stdout=follower, stderr=follower,
+        process = Command(
+            "top", "--interval", "0.1", stdin=follower, stdout=follower, stderr=follower,
             env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
-            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  # no threads yet
         )  # fmt: skip
         os.close(follower)
         written = b""

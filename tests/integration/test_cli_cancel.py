@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from producer.producer import Producer
 from straggler import CancelledResult
+from tests.commands import Command
 from tests.conftest import ROOT, StartProcess, until
 from tests.jobs import nap, square
 
@@ -33,12 +33,10 @@ class CommandLine:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("STRAGGLER_")}
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "straggler.cli", *words],
+        process = Command(
+            *words,
             cwd=self._folder, env={**own, "PYTHONPATH": str(ROOT), "STRAGGLER_REDIS_URL": self._redis_url},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # Tests that a shell has put into the background inherit its deaf ear.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads yet
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._started.append(process)
         return process
@@ -74,7 +72,9 @@ async def test_a_batch_is_cancelled(producer: Producer, command_line: CommandLin
 
 
 async def test_some_jobs_are_cancelled(producer: Producer, command_line: CommandLine) -> None:
-    batch = await producer.submit(square.map(range(10)), batch_id="b")
+    batch = await producer.submit(square.map(range(11)), batch_id="b")
+    _, _, said = await command_line.run("cancel", "b", "--index", "10")
+    assert said == "batch b: 1 job is cancelled\n"
     code, out, _ = await command_line.run("cancel", "b", "--index", "3,5", "--index", "7", "--json")
     assert (code, json.loads(out)) == (0, {"batch": "b", "cancelled": 3})
     assert (await batch.status()).queued == 7

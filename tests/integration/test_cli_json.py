@@ -23,7 +23,7 @@ WALK: dict[str, tuple[list[str], set[str]]] = {
     "run": (["tests.jobs:square", "numbers.txt"], {"success", "total"}),
     "submit": (["square", "numbers.txt", "--batch-id", "b"], {"batch", "jobs"}),
     "collect": (["b", "--out", "results.jsonl"], {"batch", "success"}),
-    "status": (["b"], {"batch_id", "total"}),
+    "status": (["b"], {"batch_id", "total", "workers"}),
     "top": ([], {"queues", "batches"}),
     "workers": ([], {"queue", "workers"}),
     "worker": (["--check"], {"healthy", "host", "queue", "says"}),

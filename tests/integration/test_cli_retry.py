@@ -7,13 +7,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from producer.producer import Producer
+from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess
 from tests.jobs import fail, square, wait_for_file
 
@@ -27,13 +27,8 @@ def say(redis_url: str, tmp_path: Path) -> Say:
     """Run a straggler command in a folder of the test's own."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("STRAGGLER_")}
 
-    def straggler(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "straggler.cli", *words, "--redis", redis_url],
-            cwd=tmp_path, env={**own, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    return lambda *words: asyncio.to_thread(straggler, *words)
+    environment = {**own, "PYTHONPATH": str(ROOT)}
+    return lambda *words: asyncio.to_thread(straggler, *words, "--redis", redis_url, cwd=tmp_path, env=environment)
 
 
 async def ended_batch(producer: Producer, door: Path) -> None:
@@ -88,8 +83,12 @@ async def test_retry_of_several_kinds_ends_as_collect_does(
     assert ran.returncode == 3
     assert ran.stdout == "again\n"
     assert (await (await producer.attach("again")).status()).failure == 2
-    ran = await say("retry", "b", "--index", "6", "--batch-id", "one", "--wait")
-    assert (await (await producer.attach("one")).status()).total == 1
+    words = ("--batch-id", "one", "--name", "x", "--heartbeat-timeout", "9", "--retry-on", "failure,timeout", "--wait")
+    ran = await say("retry", "b", "--index", "6", *words)
+    one = await producer.attach("one")
+    assert (await one.status()).total == 1
+    assert (one.options.name, one.options.heartbeat_timeout) == ("x", 9)
+    assert one.options.retry_on == ("failure", "timeout")
 
 
 async def test_retry_without_wait_prints_the_id_and_says_what_is_missing(

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from tests.commands import Command, straggler
 from tests.conftest import ROOT, StartProcess
 
 pytestmark = pytest.mark.redis
@@ -35,7 +35,7 @@ class User(BaseModel):
 async def fetch(user_id: int) -> User:
     # So that a collector can be killed in the middle.
     while user_id >= 40 and not Path(__file__).with_name("door").exists():
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
     return User(id=user_id, name=f"user {user_id}")
 """
 COUNT = 600
@@ -55,22 +55,14 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str, worke
     return "b"
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "straggler.cli", *words]
-
-
-def straggler(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=60, check=False)
-
-
 def collect(name: str) -> subprocess.CompletedProcess[str]:
     return straggler("collect", "b", "--out", name, "--jobs", "jobs.py")
 
 
 @contextmanager
-def collecting(name: str) -> Iterator[subprocess.Popen[bytes]]:
+def collecting(name: str) -> Iterator[Command]:
     """Start a collector; kill it in the end."""
-    with subprocess.Popen(command("collect", "b", "--out", name, "--jobs", "jobs.py"), stderr=-1) as process:
+    with Command("collect", "b", "--out", name, "--jobs", "jobs.py", stderr=subprocess.DEVNULL) as process:
         try:
             yield process
         finally:
@@ -150,7 +142,7 @@ def test_collector_that_is_stopped_goes_on_where_it_was() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.wait(40)
     first = Path("r.jsonl").read_text()
     Path("door").touch()
     assert collect("r.jsonl").returncode == 0
@@ -162,7 +154,7 @@ def test_file_of_another_batch_is_begun_anew() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.wait(40)
     Path("few.txt").write_text("1\n2\n")
     assert straggler("submit", "fetch", "few.txt", "--batch-id", "few").returncode == 0
     assert straggler("collect", "few", "--out", "r.jsonl").returncode == 0
@@ -174,7 +166,7 @@ def test_file_that_was_cut_since_is_begun_anew() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.wait(40)
     Path("r.jsonl").write_text("")
     Path("door").touch()
     assert collect("r.jsonl").returncode == 0

@@ -20,7 +20,7 @@ from producer.producer import Producer
 from tests.conftest import ROOT, StartProcess, until
 
 EXAMPLES = ROOT / "examples"
-WORKER = [sys.executable, "-m", "straggler.cli", "worker", "--jobs", "examples/crawl.py"]
+WORKER = ["straggler", "worker", "--jobs", "examples/crawl.py"]
 
 
 def load(name: str) -> ModuleType:

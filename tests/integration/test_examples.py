@@ -17,7 +17,7 @@ from tests.conftest import StartProcess
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
-WORKER = [sys.executable, "-m", "straggler.cli", "worker", "--jobs", "examples/jobs.py"]
+WORKER = ["straggler", "worker", "--jobs", "examples/jobs.py"]
 
 pytestmark = pytest.mark.redis
 

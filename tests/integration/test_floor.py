@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -198,7 +197,7 @@ async def test_a_worker_that_is_not_there_cannot_be_drained(producer: Producer, 
 async def test_nobody_takes_a_drained_workers_place_and_its_supervisor_leaves_with_the_last(
     producer: Producer, worker_process: StartProcess
 ) -> None:
-    words = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2"]
+    words = ["straggler", "worker", "--processes", "2"]
     process = worker_process(command=words, lease=1)
     async with asyncio.timeout(20):
         while len(workers := await producer.workers()) < 2:  # noqa: ASYNC110  # nobody tells us

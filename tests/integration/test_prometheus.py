@@ -12,7 +12,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -160,11 +159,10 @@ def filled_in(expression: str) -> str:
 @asynccontextmanager
 async def targets(producer: Producer, worker_process: StartProcess, redis_url: str) -> AsyncIterator[list[int]]:
     """Run a worker that has run jobs of each kind, and a dashboard, each of which serves metrics; gives the ports."""
-    words = [sys.executable, "-m", "straggler.cli"]
-    started = await asyncio.to_thread(worker_process, command=[*words, "worker", "--metrics-port", "0"])
+    started = await asyncio.to_thread(worker_process, command=["straggler", "worker", "--metrics-port", "0"])
     await (await producer.submit([square.spec(1), fail.spec("x"), hang.spec(timeout=0.05)])).results()
     board = await asyncio.to_thread(
-        worker_process, command=[*words, "dashboard", "--port", "0", "--redis", redis_url], ready="dashboard on"
+        worker_process, command=["straggler", "dashboard", "--port", "0", "--redis", redis_url], ready="dashboard on"
     )
     found = [re.search(rf"{said} http://127\.0\.0\.1:(\d+)", each.output) for said, each in
              (("metrics are served at", started), ("dashboard on", board))]  # fmt: skip

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
+from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess
 from tests.examples import blocks
 
@@ -28,10 +27,7 @@ def test_flat_model_becomes_columns(tmp_path: Path, redis_url: str, worker_proce
     worker_process(jobs=str(tmp_path / "jobs.py"))
     commands = [line.split("#")[0].split() for line in re.findall(r"^    (straggler .*)", PAGE, re.MULTILINE)]
     for _, *words in commands:
-        subprocess.run(
-            [sys.executable, "-m", "straggler.cli", *words], cwd=tmp_path, check=True, capture_output=True,
-            env={**os.environ, "STRAGGLER_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        assert straggler(*words, cwd=tmp_path, env={**os.environ, "STRAGGLER_REDIS_URL": redis_url}).returncode == 0
     assert [words[1] for words in commands] == ["submit", "collect", "collect"]
     rows = pyarrow.parquet.read_table(tmp_path / "pages.parquet").to_pylist()
     assert sorted((row["value.url"], row["value.links"]) for row in rows) == [("http://a", 3), ("http://b", 3)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from protocol import keys
 from protocol.errors import BatchNotFoundError, StragglerError
 from protocol.running import RunningJob
 from straggler import current_job, job
+from tests import commands
 from tests.conftest import ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, plain_tell, square, tell, thread_tell
 from tests.redis_server import RedisServer
@@ -230,11 +229,9 @@ async def test_the_wire_has_the_agreed_fields(producer: Producer, worker: StartW
 
 async def straggler(url: str, *words: str) -> str:
     """Run the command line; returns what it prints."""
-    command = (sys.executable, "-c", "from straggler.cli import main; main()", *words, "--redis", url)
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    return output.decode()
+    done = await asyncio.to_thread(commands.straggler, *words, "--redis", url, cwd=ROOT)
+    assert done.returncode == 0
+    return done.stdout
 
 
 @pytest.mark.redis
@@ -246,9 +243,9 @@ async def test_the_command_line_tells_the_slowest(
         await told(batch, 2)
         printed = await straggler(redis_url, "status", batch.id)
         assert re.search(
-            r"^slowest +0 four tell: [0-9.]+ m?s of 5 min 0 s, 40%, page 4 of 10 *$", printed, re.MULTILINE
+            r"^slowest +job 0 \(four\), tell: [0-9.]+ m?s of 5 min 0 s, 40 %, page 4 of 10 *$", printed, re.MULTILINE
         )
-        assert re.search(r"^ +1 tell: [0-9.]+ m?s of 5 min 0 s, 10% *$", printed, re.MULTILINE)
+        assert re.search(r"^ +job 1, tell: [0-9.]+ m?s of 5 min 0 s, 10 % *$", printed, re.MULTILINE)
         as_json = json.loads(await straggler(redis_url, "status", batch.id, "--json"))
         assert [job["progress"] for job in as_json["slowest"]] == [0.4, 0.1]
         door.touch()

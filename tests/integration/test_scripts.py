@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib.resources import files
+from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from redis.exceptions import ResponseError
@@ -14,7 +16,7 @@ from producer.producer import Producer
 from producer.redrives.origins import Selection, write_selection
 from producer.redrives.redrive import Redrive
 from producer.submission import submit_call
-from protocol import keys
+from protocol import keys, memory
 from protocol.attempts import encode_attempt
 from protocol.batches import BatchOptions
 from protocol.clock import RedisClock
@@ -22,6 +24,7 @@ from protocol.connection import Call, Scripts, connect, encode_payload
 from protocol.jobs import JobSpec
 from protocol.lua import source
 from protocol.recording import Over, encode_common, encode_row, record_rows
+from protocol.settings import Settings
 from tests.conftest import until
 from tests.jobs import fail, report, square
 from workers.claims import Claimed, Claims, Crash
@@ -493,6 +496,28 @@ async def test_retry_of_what_has_run_since_runs_nothing_again(
     await a.retry(claimed, 0)
     assert states == [snapshot(redis)]
     assert not redis.exists("arq:job:b:0+0")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("is_memory", [False, True])
+async def test_record_keeps_each_jobs_first_result_however_groups_overlap(
+    redis_url: str, is_memory: bool, seed: int
+) -> None:
+    url, random = f"memory://{uuid4().hex}" if is_memory else redis_url, Random(seed)
+    first: dict[int, str] = {}
+    async with Producer(url, settings=Settings()) as producer:
+        batch = await producer.submit(square.map(range(700)), batch_id="b")
+        for number in range(30):
+            hand = Hand(producer.redis, f"w{number}")
+            start = random.randrange(700)
+            group = {*range(start, min(700, start + random.choice([1, 5, 40, 64, 70, 300]))), random.randrange(700)}
+            new = {index: hand.name for index in group if index not in first}
+            assert await hand.record(batch, *sorted(group)) == len(new)
+            first |= new
+        await Hand(producer.redis, "last").record(batch, *range(700))
+        found = {result.index: result.worker for result in await batch.results()}
+    memory.forget(url)
+    assert found == {index: first.get(index, "last") for index in range(700)}
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

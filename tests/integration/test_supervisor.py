@@ -22,7 +22,7 @@ from protocol.settings import Settings
 from straggler import JobSpec, LostResult, TimeoutResult
 from tests import rough_jobs
 from tests.conftest import WorkerProcess, until
-from tests.jobs import append_line, hang, square
+from tests.jobs import append_line, hang, square, stubborn
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -36,7 +36,7 @@ def supervisor(worker_process: Callable[..., WorkerProcess]) -> StartSupervisor:
 
     def start(*words: str, **settings: Any) -> WorkerProcess:
         """Takes `ready` as `worker_process` does."""
-        command = [sys.executable, "-m", "straggler.cli", "worker", *words]
+        command = ["straggler", "worker", *words]
         settings = {"jobs": "tests.jobs,tests.rough_jobs", "job_processes": 2, **settings}
         return worker_process(command=command, **settings)
 
@@ -282,8 +282,8 @@ async def test_a_worker_that_bears_no_more_leaves_and_is_replaced(
 ) -> None:
     workers = supervisor("--concurrency", "8", max_abandoned=2, shutdown_wait=1)
     [first] = children_of(workers)
-    stubborn = await producer.submit([rough_jobs.swallow.spec(30, timeout=0.1) for _ in range(3)], grace=0.1)
-    results = await stubborn.results()
+    left = await producer.submit([stubborn.spec(30, timeout=0.1) for _ in range(3)], grace=0.1)
+    results = await left.results()
     assert {result.stopped for result in results if isinstance(result, TimeoutResult)} == {"abandoned"}
     await until(lambda: starts(workers) == 2)
     [second] = children_of(workers)

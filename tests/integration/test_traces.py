@@ -140,7 +140,7 @@ def test_spans_of_other_processes_are_linked_across_redis(
     tmp_path: Path, redis_url: str, worker_process: StartProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACES", str(tmp_path / "jobs"))
-    worker = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2"]
+    worker = ["straggler", "worker", "--processes", "2"]
     started = worker_process(command=worker, jobs="tests.traced_jobs", concurrency=3)
     monkeypatch.delenv("TRACES")
     environment = {**os.environ, "STRAGGLER_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}

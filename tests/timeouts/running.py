@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from straggler import JobSpec, Producer
+from tests.commands import unmeasured
 from tests.timeouts.rows import GRACE, LIMIT, ROWS, Row, outcome
 from tests.timeouts.zoo import ordinary
 
@@ -106,16 +106,12 @@ def bad_ones(results: Iterable[Any]) -> list[Any]:
     return [result for result in results if result.key == "ordinary" and result.status != "success"]
 
 
-def unmeasured() -> dict[str, str]:
-    """Give an environment in which coverage is not measured: it would save its data in the middle of an `os._exit`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-
-
 @contextlib.contextmanager
 def workers(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start two supervised worker processes, as users do; yields the supervisor."""
     words = [sys.executable, "-m", "straggler.cli", "worker", "--processes", "2", "--concurrency", "20"]
     words += ["--jobs", "tests.timeouts.zoo"]
+    # Coverage would save its data in the middle of an `os._exit`.
     environment = {**unmeasured(), "STRAGGLER_REDIS_URL": url, "STRAGGLER_SHUTDOWN_WAIT": "1"}
     with log.open("w") as output, subprocess.Popen(words, cwd=ROOT, env=environment, stderr=output) as supervisor:
         try:

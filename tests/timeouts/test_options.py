@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from protocol.settings import Settings
 from straggler import OptionError, TimeoutResult, embedded, job
+from tests.commands import straggler
 from tests.conftest import ROOT
 from tests.jobs import echo, hang
 
@@ -47,8 +46,7 @@ async def test_a_batch_refuses_it_and_submits_nothing(option: str, value: float)
 def test_the_command_line_refuses_it_in_one_line(option: str, value: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.txt"
     rows.write_text("1\n")
-    words = [sys.executable, "-m", "straggler.cli", "run", "tests.jobs:echo", str(rows), option, value]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = straggler("run", "tests.jobs:echo", str(rows), option, value, cwd=ROOT)
     assert done.returncode == 1, done.stderr
     assert "error: " in done.stderr
     assert option.strip("-").replace("-", "_") in done.stderr

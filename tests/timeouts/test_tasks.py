@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ async def test_a_task_of_a_job_that_exits_is_that_jobs_failure_and_the_worker_li
 async def test_a_worker_process_that_is_told_to_stop_is_replaced(
     worker_process: StartProcess, redis: Any, producer: Any
 ) -> None:
-    words = [sys.executable, "-m", "straggler.cli", "worker", "--jobs", "tests.jobs"]
+    words = ["straggler", "worker", "--jobs", "tests.jobs"]
     supervisor = worker_process(command=words)
     first = _child_of(supervisor.pid)
     os.kill(first, signal.SIGTERM)
@@ -173,7 +172,7 @@ async def test_what_a_plain_job_has_started_ends_with_its_worker_process(
     worker_process: StartProcess, producer: Any, tmp_path: Path
 ) -> None:
     pid = tmp_path / "pid"
-    words = [sys.executable, "-m", "straggler.cli", "worker", "--jobs", "tests.timeouts.test_tasks"]
+    words = ["straggler", "worker", "--jobs", "tests.timeouts.test_tasks"]
     supervisor = worker_process(command=words)
     await producer.submit([leave_a_program.spec(str(pid))], timeout=60)
     while not (pid.exists() and pid.read_text().endswith("\n")):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from producer.producer import Producer
+from tests.commands import unmeasured
 from tests.timeouts.rows import ROWS
-from tests.timeouts.running import ORDINARY, ROOT, TIMES, Verdict, bad_ones, judge, run, specs, unmeasured, workers
+from tests.timeouts.running import ORDINARY, ROOT, TIMES, Verdict, bad_ones, judge, run, specs, workers
 
 # Seconds that a test grants beyond the bound, as its machine has other things to do; `make zoo` grants none.
 MARGIN = 0.5

@@ -71,6 +71,8 @@ def test_screen_says_how_long_the_last_jobs_may_take() -> None:
     assert lines[-1].split() == ["job", "7", "━" * 3 + "─" * 12, "12.00", "s", "of", "1", "min", "0", "s", "f", "w"]
     lines = drawn(draw(tally, Scene(30, 1, None, (late,)), pace, 3.0))
     assert lines[0].endswith(" · 7 s left"), "others wait, too"
+    lines = drawn(draw(tally, Scene(11, 2, 1, (late,)), pace, 3.0))
+    assert lines[0].endswith(" · 1 s left"), "one is with a worker, and waits there for a process"
 
 
 def test_screen_of_a_batch_that_has_just_begun_is_short() -> None:

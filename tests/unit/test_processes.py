@@ -463,8 +463,8 @@ def test_a_plain_function_inside_another_is_refused_where_it_is_defined() -> Non
     ("options", "function", "told"),
     [
         ({"isolation": "loop"}, rough_jobs.sum_numbers.function, "use 'process' or 'thread'"),
-        ({"isolation": "process"}, rough_jobs.swallow.function, "runs on the event loop"),
-        ({"max_memory": 1}, rough_jobs.swallow.function, "runs on the event loop"),
+        ({"isolation": "process"}, rough_jobs.swallow_then_hold.function, "runs on the event loop"),
+        ({"max_memory": 1}, rough_jobs.swallow_then_hold.function, "runs on the event loop"),
         ({"isolation": "thread", "max_memory": 1}, rough_jobs.sum_numbers.function, "whose memory cannot be limited"),
         ({"max_memory": 0}, rough_jobs.sum_numbers.function, "a number of bytes above 0"),
     ],

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from producer.pace import Pace
+from producer.pictures.durations import rate_words
 from producer.pictures.summary import Tally
-from producer.progress import LiveProgress, PlainProgress, Scene, make_progress, rate_words
+from producer.progress import LiveProgress, PlainProgress, Scene, make_progress
 from protocol.running import RunningJob
 
 
@@ -85,7 +86,7 @@ def test_bar_is_left_as_it_is_by_results_that_come_too_fast_to_read(
         shown.update(tally, Scene(2000, 40, 3, (SLOW, OLD)))
         assert shown_lines(shown) == [
             "  1,201 succeeded · 3 timed out · 40 running · 3 workers",
-            "  at work  http://slow 2.50 s of 3.00 s, 40%, page 4",
+            "  at work  http://slow 2.50 s of 3.00 s, 40 %, page 4",
             "           job 7 1.50 s of 3.00 s",
         ]
         now += 0.2
@@ -126,10 +127,19 @@ def test_log_and_bar_tell_the_rate_and_the_time_left(tally: Tally, monkeypatch: 
     assert isinstance(console.file, io.StringIO)
     [line] = console.file.getvalue().splitlines()
     assert " · 33 a second · " in line
-    assert line.endswith(" left · slowest: http://slow 2.50 s of 3.00 s, 40%, page 4")
+    assert line.endswith(" left · slowest: http://slow 2.50 s of 3.00 s, 40 %, page 4")
 
 
-@pytest.mark.parametrize(("rate", "words"), [(1240.2, "1,240 a second"), (0.33, "0.3 a second")])
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (1240.2, "1,240 a second"),
+        (2.54, "2.5 a second"),
+        (0.33, "20 a minute"),
+        (0.01, "0.6 a minute"),
+        (0, "0 a second"),
+    ],
+)
 def test_rates_read_well(rate: float, words: str) -> None:
     assert rate_words(rate) == words
 
