@@ -310,6 +310,7 @@ async def test_large_arguments_travel_in_smaller_chunks(producer: Producer, redi
 @pytest.mark.redis
 async def test_a_submission_makes_no_round_trip_a_job(redis_url: str, redis: Any) -> None:
     async with Producer(redis_url, settings=Settings()) as producer:
+        await producer.submit(squares(1))  # teaches Redis the script
         redis.config_resetstat()
         await producer.submit(squares(30_000))
     stats: Any = redis.info("commandstats")
