@@ -192,8 +192,11 @@ class Crew:
         """Renew a claimed chunk's lease, which ends at `until`; returns whether it is to be run.
 
         One that is with us again while its earlier run, which had lost its lease, still cleans up, is let go of when
-        that ends, for whoever comes first.
+        that ends, for whoever comes first. One whose lease was over before this process heard of it (it stood still) is
+        others' to run.
         """
+        if until <= time.monotonic():
+            return False
         self.leases.hold(claimed.chunk_id, until)
         return claimed.chunk_id not in self.chunks
 

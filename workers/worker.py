@@ -193,7 +193,9 @@ class StragglerWorker(Worker):
         if self.burst:
             await asyncio.sleep(0.02)
             return
-        sleep = _LONGEST_SLEEP if next_due < 0 else min(_LONGEST_SLEEP, max(0.001, next_due / 1000))
+        # A claim that waits for a worker which stands still must not renew what it has: it ends before that lapses.
+        longest = min(_LONGEST_SLEEP, self.options.lease / 2)
+        sleep = longest if next_due < 0 else min(longest, max(0.001, next_due / 1000))
         if slots.free > slots.waiting:
             self._may_wait = sleep  # the next claim itself waits
         else:

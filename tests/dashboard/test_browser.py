@@ -76,6 +76,26 @@ async def test_results_are_filtered_and_paged(visitor: Visitor, producer: Produc
     await visitor.until_said("main", "Traceback")
 
 
+async def test_jobs_are_found_by_a_part_of_their_key_and_tell_their_attempts(
+    visitor: Visitor, producer: Producer, worker: StartWorker
+) -> None:
+    async with worker():
+        jobs = [fail_with.spec("no page", key=f"user/{number} <b>") for number in range(30)]
+        batch = await producer.submit(jobs, retries=1, backoff=0.01)
+        await batch.wait()
+        await visitor.go(f"/batches/{batch.id}")
+        page = visitor.page
+        await page.fill(".search input", "USER/2")
+        await page.press(".search input", "Enter")
+        await visitor.until_said("#results .filters [aria-current]", "USER/2")
+        assert await page.locator(".results tbody tr").count() == 11
+        await visitor.until_said("#results", "Searched: the keys of 30 of 30 results.")
+        await page.click(".results tbody tr >> nth=0 >> a")
+        await visitor.until_said("section[aria-label=Attempts]", "ValueError: no page")
+        assert await page.locator(".attempts .chip.failure").count() == 2
+    assert visitor.complaints == []
+
+
 async def test_open_details_stay_open_while_the_page_moves(
     visitor: Visitor, producer: Producer, worker: StartWorker, door: Path
 ) -> None:

@@ -141,6 +141,29 @@ async def test_a_killed_job_runs_again_where_timeouts_are_retried(
     assert [(result.status, result.attempt) for result in results] == [("success", 1), ("success", 2), ("success", 1)]
 
 
+async def test_neighbours_of_a_job_that_had_its_worker_killed_keep_that_among_their_attempts_and_it_does_not_count(
+    producer: Producer, worker: StartWorker, death: DeadWorker, redis: Any
+) -> None:
+    async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
+        for number in range(4):
+            yield square.spec(number)
+
+    batch = await producer.submit(stream(), retries=1, retry_on=("timeout",), backoff=0.01)
+    death.hold(f"{batch.id}:0", 1)
+    death.pulse.begun[-1] = 3
+    for _ in range(2):
+        await death.settle(killed=True)
+    assert not redis.exists(keys.crashes(batch.id)), "it makes none of them suspicious"
+    async with worker():
+        assert [result.attempt for result in await batch.results()] == [1, 2, 1, 1]
+    found = [await batch.attempts(index) for index in range(4)]
+    assert [[(attempt.status, attempt.doubtful) for attempt in attempts] for attempts in found] == [
+        [("died", True)], [("timeout", False)], [("died", True)], [],
+    ]  # fmt: skip
+    assert found[0][0].ending == "killed, as another job held its loop"
+    assert found[1][0].stopped == "killed"
+
+
 async def test_the_third_death_under_a_job_loses_it(producer: Producer, worker: StartWorker, death: DeadWorker) -> None:
     batch = await submit(producer)
     chunk_id = death.hold_chunk_of(batch, 1)

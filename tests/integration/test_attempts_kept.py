@@ -291,15 +291,23 @@ async def test_attempts_live_as_long_as_their_batch_and_go_with_it(
 
 
 async def test_a_job_that_the_batch_does_not_have_is_an_error_and_so_is_a_key_that_is_not_ours(
-    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+    producer: Producer, redis: Any
 ) -> None:
-    one, _ = hands
     batch = await producer.submit(streamed(fail.map("ab")), batch_id="b", retries=9)
     with pytest.raises(OptionError, match="jobs 0 to 1"):
         await batch.attempts(2)
     redis.hset(keys.attempts("b"), "0", "{}\n")
+    redis.expire(keys.attempts("b"), 60)
     with pytest.raises(ProtocolError, match=keys.attempts("b")):
         await batch.attempts(0)
+
+
+@pytest.mark.redis
+async def test_another_type_of_value_is_named_and_makes_way_for_the_next_attempt(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    one, _ = hands
+    batch = await producer.submit(streamed(fail.map("ab")), batch_id="b", retries=9)
     redis.set(keys.attempts("b"), "nonsense", ex=60)
     with pytest.raises(ProtocolError, match=keys.attempts("b")):
         await batch.attempts(0)

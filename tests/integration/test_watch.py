@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -101,6 +102,51 @@ async def test_collector_of_a_batch_that_is_worked_on_says_nothing(
         await batch.wait(timeout=0.5)
         assert await batch.workers() == 1
     assert events(log) == []
+
+
+async def looks(redis: Any, batch: Batch[Any]) -> int:
+    """Begin to collect; count the looks at the batch before Redis is asked for results."""
+    redis.config_resetstat()
+    collecting = asyncio.create_task(batch.results())
+    await until(lambda: redis.info("clients")["blocked_clients"])
+    stats: Any = redis.info("commandstats")
+    collecting.cancel()
+    await asyncio.wait({collecting})
+    await until(lambda: not redis.info("clients")["blocked_clients"])
+    return int(stats.get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+
+@pytest.mark.redis
+async def test_who_has_just_submitted_a_batch_knows_all_that_a_look_would_tell(producer: Producer, redis: Any) -> None:
+    batch = await producer.submit([hang.spec()])
+    assert await looks(redis, batch) == 0
+    assert await looks(redis, batch) == 1
+
+
+async def _cancel_one(batch: Batch[Any]) -> None:
+    await batch.cancel([0])
+
+
+async def _extend(batch: Batch[Any]) -> None:
+    await batch.extend(deadline=100)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("decide", [_cancel_one, _extend])
+async def test_batch_about_which_something_was_decided_is_looked_at_first(
+    producer: Producer, redis: Any, decide: Callable[[Batch[Any]], Awaitable[None]]
+) -> None:
+    batch = await producer.submit([hang.spec(), hang.spec()])
+    await decide(batch)
+    assert await looks(redis, batch) == 1
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("options", [{"batch_id": "b"}, {"deadline": 100.0}])
+async def test_batch_that_may_have_been_there_before_or_has_a_deadline_is_looked_at_first(
+    producer: Producer, redis: Any, options: dict[str, Any]
+) -> None:
+    assert await looks(redis, await producer.submit([hang.spec()], **options)) == 1
 
 
 @pytest.mark.redis

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.chunks import decode_chunk
+from protocol.connection import Scripts
 from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
 from tests.conftest import StartWorker, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.calling.context import CurrentJob
+from workers.claims import Claimed, Claims, Found
+from workers.leases import Leases
+from workers.starting.slots import Slots
 from workers.worker import StragglerWorker
 
 
@@ -131,6 +137,75 @@ async def test_a_worker_that_waits_takes_nothing_once_it_was_told_to_stop(
         async with worker():
             assert await batch.gather() == [9]
     assert not redis.exists(keys.crashes(batch.id))
+
+
+async def test_what_a_worker_has_leased_as_it_was_told_to_stop_runs_elsewhere_at_once(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_when_pushed = Scripts.run_when_pushed
+
+    async def never_answered(*args: Any) -> Any:
+        await run_when_pushed(*args)
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripts, "run_when_pushed", never_answered)
+        async with worker(lease=100.0) as first:
+            await until(lambda: first.crew.claims._awaited)
+            batch = await producer.submit([square.spec(3)])
+            await until(lambda: redis.exists(keys.ARQ_IN_PROGRESS + f"{batch.id}:0"))
+            first.stop()
+    async with worker():
+        assert await batch.gather() == [9]
+    assert not redis.exists(keys.crashes(batch.id))
+
+
+async def test_a_chunk_whose_results_do_not_travel_together_is_let_go_of_after_them(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[str] = []
+    release = Leases.release
+
+    async def noted(leases: Leases, claimed: Claimed, outcome: str, *more: Any) -> None:
+        # Successes are written as columns, what failed as rows: the first call must not let go of the chunk.
+        assert redis.exists(keys.ARQ_IN_PROGRESS + claimed.chunk_id)
+        await release(leases, claimed, outcome, *more)
+        released.append(outcome)
+
+    monkeypatch.setattr(Leases, "release", noted)
+    async with worker(concurrency=1):
+        batch = await producer.submit(alternate([square.spec(2), fail.spec("no"), square.spec(3)]))
+        assert [result.status for result in await batch.results()] == ["success", "failure", "success"]
+        await until(lambda: released)
+    assert released == ["ended"]
+    assert redis.keys("arq:*") == []
+
+
+async def alternate(jobs: list[JobSpec[Any]]) -> AsyncIterator[JobSpec[Any]]:
+    """Yield jobs as a stream, which travels in one chunk."""
+    for spec in jobs:
+        yield spec
+
+
+async def test_a_chunk_whose_lease_is_over_as_its_claim_is_answered_is_not_run(
+    producer: Producer, worker: StartWorker, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when_woken = Claims.when_woken
+    late: list[str] = []
+
+    async def too_late(claims: Claims, slots: Slots, timeout: float) -> Found:
+        found = await when_woken(claims, slots, timeout)
+        late.extend(chunk.chunk_id for chunk in found.chunks)
+        return found._replace(until=time.monotonic())
+
+    monkeypatch.setattr(Claims, "when_woken", too_late)
+    async with worker() as working:
+        await until(lambda: working.crew.claims._awaited)
+        batch = await producer.submit([square.spec(3)])
+        await until(lambda: late)
+        await until(lambda: working.crew.claims._awaited)
+        assert not working.crew.chunks
+        assert (await batch.status()).done == 0
 
 
 async def test_queues_are_apart(redis_url: str, producer: Producer, worker: StartWorker) -> None:

@@ -56,7 +56,7 @@ async def test_connection_with_something_left_to_read_is_made_anew(redis_url: st
     client = connect(redis_url, patient=False)
     number = await client.client_id()
     [connection] = idle(client)
-    connection._reader.feed_data(b"$5\r\nstray\r\n")
+    connection._reader.feed_data(b":%d\r\n" % number)
     assert await client.client_id() != number
     await client.aclose(close_connection_pool=True)
 
