@@ -20,7 +20,7 @@ async def pause(seconds: float) -> None:
 
 
 @job
-async def may_hang(number: int, *, hangs: bool = False) -> int:
+async def may_hang(number: int, hangs: bool) -> int:  # noqa: FBT001  # rows of arguments have no keywords
     """Return at once, or never."""
     if hangs:
         await asyncio.Event().wait()

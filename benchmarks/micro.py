@@ -86,7 +86,7 @@ async def run_chunks(runs: int, function: str, arguments: list[tuple[Any, ...]])
 
 
 async def drain(jobs: Any) -> None:
-    async for _ in cut(jobs, 1, LIMIT):
+    async for _ in cut(jobs, LIMIT):
         pass
 
 

@@ -59,11 +59,11 @@ async def run(producer: Producer, jobs: Iterable[JobSpec[Any]], timeout: float, 
 
 
 async def beside_plain(producer: Producer, count: int, runs: int) -> tuple[list[Run], list[Run]]:
-    """Run the batch without hanging jobs and with them, in turn."""
+    """Run the batch without hanging jobs and with them, in turn; both travel alike, as rows."""
     plain, stuck = [], []
     for _ in range(runs):
-        plain.append(await run(producer, (may_hang.spec(number) for number in range(count)), TIMEOUT))
-        jobs = (may_hang.spec(number, hangs=number % HANG_EVERY == 0) for number in range(count))
+        plain.append(await run(producer, may_hang.starmap((number, False) for number in range(count)), TIMEOUT))
+        jobs = may_hang.starmap((number, number % HANG_EVERY == 0) for number in range(count))
         stuck.append(await run(producer, jobs, TIMEOUT))
         assert stuck[-1].kinds == Counter(success=count - count // HANG_EVERY, timeout=count // HANG_EVERY)
     return plain, stuck
@@ -90,7 +90,7 @@ async def measure(effort: Effort) -> Answer:
     count = effort.pick(1_000, 10_000, 10_000)
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
-            await run(producer, (may_hang.spec(number) for number in range(count)), TIMEOUT)
+            await run(producer, may_hang.starmap((number, False) for number in range(count)), TIMEOUT)
             plain, stuck = await beside_plain(producer, count, effort.runs)
     series = {WITH_TIMEOUT: await picture(TIMEOUT), WITHOUT_TIMEOUT: await picture(NO_TIMEOUT)}
     rows = [

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from producer.batch import Batch
 from producer.control.callbacks import encode_callback
-from producer.overview.fleet import slots_alive, workers_alive
+from producer.cutting import LARGEST_AMONG_WORKERS
+from producer.overview.fleet import workers_alive
 from producer.overview.listing import newest, read_statuses
 from producer.overview.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-# Slots come and go with workers; the size of chunks needs no fresher count, s.
-_SLOTS_AGE = 5.0
-
 
 class Producer:
     """Submit batches to a Redis, and attach to batches that are there. An async context manager.
@@ -44,7 +42,7 @@ class Producer:
         settings: Read from the environment if not given.
 
     Attributes:
-        is_for_many: Whether a batch's chunks are cut so that they can be spread over many workers.
+        largest_chunk: Jobs that travel together at most.
 
     Raises:
         RedisUnavailableError: On entry, if Redis does not answer.
@@ -57,9 +55,7 @@ class Producer:
         self.redis = connect(self.url)
         self.scripts = Scripts(self.redis)
         self.clock = RedisClock()
-        self.is_for_many = True
-        self._slots = 0
-        self._slots_read_at = float("-inf")
+        self.largest_chunk = LARGEST_AMONG_WORKERS
 
     async def __aenter__(self) -> Self:
         await reach(self.url)
@@ -119,7 +115,7 @@ class Producer:
         with submitting(batch_id, self.queue, made) as made:
             fields = self._fields(batch_id, made, on_complete)
             submission = Submission(self.scripts, batch_id, self.queue, made, limit, self.clock, fields)
-            total = await submission.send(jobs, await self._live_slots() if self.is_for_many else None)
+            total = await submission.send(jobs, self.largest_chunk)
         logger.info(
             "batch %s is submitted to queue %r", batch_id, self.queue,
             extra={"event": "batch.submitted", "batch": batch_id, "queue": self.queue},
@@ -197,9 +193,3 @@ class Producer:
             return {}
         limit = self.settings.max_arguments_bytes
         return {"on_complete": encode_callback(on_complete, batch_id, self.queue, options, limit)}
-
-    async def _live_slots(self) -> int:
-        if time.monotonic() - self._slots_read_at > _SLOTS_AGE:
-            self._slots = await slots_alive(self.redis, self.queue, self.clock.now())
-            self._slots_read_at = time.monotonic()
-        return self._slots

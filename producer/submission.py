@@ -139,12 +139,12 @@ class Submission:
         """
         await self._send([], None)
 
-    async def send(self, jobs: Jobs, slots: int | None) -> int:
+    async def send(self, jobs: Jobs, largest_chunk: int) -> int:
         """Send all jobs and close the batch.
 
         Args:
             jobs: In the batch's order.
-            slots: Slots of the live workers, for the size of the chunks; None where one runs all.
+            largest_chunk: Jobs that travel together at most.
 
         Returns:
             How many jobs the batch has.
@@ -158,7 +158,7 @@ class Submission:
         """
         waiting: list[Chunk] = []
         count, due = 0, 0.0
-        async for chunk in cut(jobs, slots, self._limit_bytes):
+        async for chunk in cut(jobs, self._limit_bytes, largest_chunk):
             due = due if waiting else time.monotonic() + LONGEST_WAIT
             waiting.append(chunk)
             count += chunk.count

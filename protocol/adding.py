@@ -13,9 +13,10 @@ from redis.exceptions import ResponseError
 from protocol import keys
 from protocol.connection import Call, Scripts
 from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
-from protocol.newjobs import BYTES_A_CALL, NewJob
+from protocol.newjobs import NewJob
 
 _LARGEST_CHUNK = 256
+_CHUNK_BYTES = 1 << 18
 
 
 class Adder:
@@ -35,13 +36,12 @@ class Adder:
         self._adder_id = adder_id
         self._calls = 0
 
-    async def add(self, portion: Sequence[NewJob], name: Callable[[NewJob], str], slots: int) -> list[int]:
+    async def add(self, portion: Sequence[NewJob], name: Callable[[NewJob], str]) -> list[int]:
         """Add what one call may carry; returns the index of each job. Its calls must not overlap.
 
         Args:
             portion: The jobs.
             name: Names a job, so that it is not added again; "" for none.
-            slots: Slots of the workers, for the size of the chunks.
 
         Raises:
             BatchClosedError: If the batch takes no more jobs, and has not all of these already.
@@ -49,8 +49,6 @@ class Adder:
             ProtocolError: If one of its keys is not ours.
         """
         self._calls += 1
-        # At least two chunks for every slot, so that they are spread over all workers.
-        size = max(1, min(_LARGEST_CHUNK, -(-len(portion) // (2 * max(1, slots)))))
         named = [(name(new), new.text) for new in portion]
         number = "" if all(text for text, _ in named) else self._calls
         batch_id = self._batch_id
@@ -58,7 +56,7 @@ class Adder:
             keys.batch(batch_id), keys.chunks(batch_id), keys.queue(self._queue), keys.wake(self._queue),
             keys.names(batch_id),
         )  # fmt: skip
-        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), size, BYTES_A_CALL)
+        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), _LARGEST_CHUNK, _CHUNK_BYTES)
         jobs = [part for both in named for part in both]
         return self._read(await self._run(("add", names, (*about, self._adder_id, number, *jobs))))
 

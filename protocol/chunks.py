@@ -4,6 +4,9 @@ A chunk is a JSON array of jobs, each an object with the fields of `JobSpec` tha
 jobs differ in nothing but their positional arguments, it is one object instead: `{"function": ..., "names": the
 parameters, "args": a row for each job}`; without `names` where the producer does not have the function at hand. So a
 no-op job takes 10 bytes in place of 45, and all rows are checked and written at once.
+
+Jobs and rows are joined by a comma and a line break, which stands nowhere else, as JSON escapes line breaks: so a claim
+cuts a chunk in two without reading it (splitting.lua).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ LARGEST_CHUNK = 1000
 """Jobs in one chunk at most; scripts refuse one with more."""
 
 _ROWS = b',"args":'
+_JOINT = b",\n"
 
 _jobs: TypeAdapter[tuple[JobSpec[Any], ...]] = TypeAdapter(tuple[JobSpec[Any], ...])
 
@@ -98,6 +102,7 @@ def encode_calls(function: str, arguments: list[tuple[Any, ...]], limit_bytes: i
             names, rows = signature.positional[:count], columns.encode(arguments)
         else:
             return None
+        rows = _joined(rows, len(arguments))
     except Exception:  # noqa: BLE001  # the validators of a job's own types may raise anything
         return None
     if len(rows) > limit_bytes:
@@ -106,9 +111,18 @@ def encode_calls(function: str, arguments: list[tuple[Any, ...]], limit_bytes: i
     return b"%b%b%b}" % (to_json(head)[:-1], _ROWS, rows)
 
 
+def _joined(rows: bytes, count: int) -> bytes:
+    """Put a line break between rows, which pydantic writes without one."""
+    # Costs 2 us for 256 rows, where to write them one by one costs 100.
+    if rows.count(b"],[") == count - 1:
+        return rows.replace(b"],[", b"]" + _JOINT + b"[")
+    # The same bytes stand in an argument, too.
+    return encode_jobs(to_json(row) for row in from_json(rows))
+
+
 def encode_jobs(jobs: Iterable[bytes]) -> bytes:
     """Write a chunk of jobs that were encoded one by one."""
-    return b"[%b]" % b",".join(jobs)
+    return b"[%b]" % _JOINT.join(jobs)
 
 
 def decode_chunk(first: int, data: bytes, key: str) -> Sequence[JobSpec[Any]]:

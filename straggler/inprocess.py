@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from producer.producer import Producer
 from protocol import memory
+from protocol.chunks import LARGEST_CHUNK
 from protocol.connection import connect
 from protocol.settings import Settings
 from workers.crew import WorkerOptions
@@ -34,7 +35,8 @@ async def embedded(settings: Settings | None = None, *, url: str | None = None) 
     running = asyncio.create_task(worker.main(), name="straggler-worker")
     try:
         async with Producer(url, settings=settings) as producer:
-            producer.is_for_many = not options.is_alone
+            if options.is_alone:
+                producer.largest_chunk = LARGEST_CHUNK
             yield producer
     finally:
         worker.stop()

@@ -23,7 +23,7 @@ from redis import Redis
 
 from producer.batch import Batch
 from producer.producer import Producer
-from protocol import connection, memory
+from protocol import connection, keys, memory
 from protocol.settings import Settings
 from tests.commands import Command, unmeasured
 from tests.redis_server import BINARY, RedisServer
@@ -252,3 +252,9 @@ async def until_running(batch: Batch[Any], count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await batch.status()).running < count:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.005)
+
+
+def keep_whole(redis: Any, batch: Batch[Any]) -> None:
+    """Join a batch's jobs as no producer does, so that no claim cuts its chunks, however large."""
+    for first, jobs in redis.hgetall(keys.chunks(batch.id)).items():
+        redis.hset(keys.chunks(batch.id), first, jobs.replace(b",\n", b","))

@@ -154,7 +154,7 @@ class Found(NamedTuple):
     Args:
         chunks: Leased now.
         next_due: When the next chunk is due, ms from now; -1 if there is none.
-        did_not_fit: Jobs of a due chunk that needs more free slots.
+        did_not_fit: Jobs of a due chunk that needs more free slots, and that cannot be cut.
         until: When the leases end, on the monotonic clock.
     """
 
@@ -184,10 +184,10 @@ class Claims:
         self._awaited: Call | None = None
 
     async def due(self, slots: Slots) -> Found:
-        """Lease chunks that are due, as many as fit into the free slots."""
-        # A chunk may be larger than all slots, so half of them free is enough for any; fewer only for what fits.
-        may_exceed = slots.spare >= max(1, slots.total // 2)
-        return await self._run(self._call(slots.spare, may_exceed=may_exceed))
+        """Lease chunks that are due, as many of their jobs as there is room for."""
+        # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
+        may_exceed = slots.room >= max(1, slots.total // 2)
+        return await self._run(self._call(slots.room, slots.soon_over, slots.piece, may_exceed=may_exceed))
 
     async def when_woken(self, slots: Slots, timeout: float) -> Found:
         """Wait for a token, `timeout` s at most, then lease chunks that are due, in the same trip to Redis.
@@ -196,7 +196,9 @@ class Claims:
         """
         # What stands empty now still does then: a slot is taken by nothing but what is claimed here.
         empty = slots.free - slots.waiting
-        call = self._awaited = self._call(empty, may_exceed=empty >= max(1, slots.total // 2))
+        call = self._awaited = self._call(
+            empty + slots.ahead, slots.ahead, slots.piece, may_exceed=empty >= max(1, slots.total // 2)
+        )
         sent = time.monotonic()
         reply = await self._scripts.run_when_pushed(self._keys[1], timeout, call)
         # Of a claim that may have run the same chunks come again, at once.
@@ -209,20 +211,23 @@ class Claims:
         call, self._awaited = self._awaited, None
         if call is None:
             return Found([], -1, 0, 0.0)
-        return await self._run(self._call(0, may_exceed=False, token=call[2][-2]))
+        return await self._run(self._call(0, 0, 0, may_exceed=False, token=call[2][-2]))
 
-    async def named(self, chunk_id: str) -> tuple[Claimed | None, float]:
-        """Lease the chunk of this name, which arq's own worker has taken.
+    async def named(self, chunk_id: str, slots: Slots) -> tuple[Claimed | None, float]:
+        """Lease the chunk of this name, which arq's own worker has taken, or what there is room for of its jobs.
 
         Returns:
             The chunk, None if there is no such one, and when the lease ends, on the monotonic clock.
         """
-        found = await self._run(self._call(1, may_exceed=True, name=chunk_id))
+        room = max(1, slots.room)
+        found = await self._run(self._call(room, 0, room, may_exceed=True, name=chunk_id))
         return (found.chunks[0] if found.chunks else None), found.until
 
-    def _call(self, free: int, *, may_exceed: bool, name: str = "", token: str | None = None) -> Call:
+    def _call(
+        self, room: int, soon_over: int, piece: int, *, may_exceed: bool, name: str = "", token: str | None = None
+    ) -> Call:
         lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
-        limits = (free, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
+        limits = (room, soon_over, piece, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
         # A reply may be lost on its way: with the same token the same chunks come again.
         token = token or uuid4().hex
         return "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)

@@ -138,7 +138,7 @@ class Crew:
         self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency, self.deadlines.left_behind)
-        self.additions = Additions(self.scripts, options.queue, options.concurrency, options.max_arguments_bytes)
+        self.additions = Additions(self.scripts, options.queue, options.max_arguments_bytes)
         tracing = find_tracing()
         self.runner = Runner(
             self.worker_id, self.slots, self.recorder, self.retries, self.leases, self.clock,

@@ -50,7 +50,8 @@ class Job(Generic[P, C, R]):
         heartbeat_timeout: Longest time without a heartbeat, s, where neither the job nor its batch says another.
 
     Attributes:
-        awaits: Whether its last run in this process has awaited anything.
+        awaits: Whether its runs in this process await something: the last one did, and none had ended at once just
+            before it.
     """
 
     def __init__(

@@ -140,8 +140,8 @@ class StragglerWorker(Worker):
     async def _poll_iteration(self) -> None:
         """Claim what fits, start it, and wait until there may be more. While Redis is away, all of this waits."""
         await self.heart_beat()
-        if self.crew.slots.spare < 1:
-            await self._stopping.unless_set(self._wait_spare(1))
+        if not self.crew.slots.has_room:
+            await self._stopping.unless_set(self._wait_room(1))
             return
         found = await self._claim()
         for chunk in found.chunks:
@@ -162,11 +162,11 @@ class StragglerWorker(Worker):
             return await claims.due(slots)
         return await self._stopping.unless_set(claims.when_woken(slots, may_wait)) or await claims.recall()
 
-    async def _wait_spare(self, count: int) -> None:
-        """Wait for free slots, but no longer than arq's health key lives: a worker that is full is healthy."""
+    async def _wait_room(self, count: int) -> None:
+        """Wait for room for jobs, but no longer than arq's health key lives: a worker that is full is healthy."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.options.lease / 2):
-                await self.crew.slots.wait_spare(count)
+                await self.crew.slots.wait_room(count)
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
@@ -188,7 +188,7 @@ class StragglerWorker(Worker):
     async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
         slots = self.crew.slots
         if did_not_fit:
-            await self._stopping.unless_set(self._wait_spare(min(did_not_fit, max(1, slots.total // 2))))
+            await self._stopping.unless_set(self._wait_room(min(did_not_fit, max(1, slots.total // 2))))
             return
         if self.burst:
             await asyncio.sleep(0.02)
@@ -274,7 +274,7 @@ def _arq_options(options: WorkerOptions) -> dict[str, Any]:
 async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int, index: int | None = None) -> str:
     """Run a chunk that arq's own worker has taken: make its in-progress key a lease of ours, then as in our worker."""
     crew: Crew = ctx["crew"]
-    claimed, until = await crew.claims.named(ctx["job_id"])
+    claimed, until = await crew.claims.named(ctx["job_id"], crew.slots)
     if claimed is None:
         return "no such batch"
     if not crew.hold(claimed, until):

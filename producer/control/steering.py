@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from producer.control.cancel import Cancellation, checked_indexes, checked_reason
 from producer.control.extension import Extension
-from producer.overview.fleet import slots_alive
 from producer.watch import Watch
 from protocol import keys
 from protocol.adding import Adder
@@ -17,9 +16,6 @@ from protocol.connection import Scripts
 from protocol.errors import BatchLostError
 from protocol.newjobs import Jobs, name_by_key, portions
 from protocol.settings import DEFAULT_MAX_ARGUMENTS_BYTES
-
-# So few jobs travel one by one, however many slots there are.
-_FEW = 50
 
 
 class Steering:
@@ -78,7 +74,7 @@ class Steering:
         indexes: list[int] = []
         async with self._adding:
             async for portion in portions(jobs, self._limit_bytes, unique=unique):
-                indexes += await self._adder.add(portion, name_by_key, await self._slots(len(portion)))
+                indexes += await self._adder.add(portion, name_by_key)
         return indexes
 
     async def close(self, *, when_idle: bool = False) -> None:
@@ -142,9 +138,3 @@ class Steering:
         names = (keys.batch(self.id), keys.results(self.id))
         if await self._scripts.run("close", names, (int(keys.OPEN_BATCH_LIFETIME * 1000), how)) < 0:
             raise BatchLostError(self.id)
-
-    async def _slots(self, jobs: int) -> int:
-        if jobs <= _FEW:
-            return _FEW
-        seconds, _ = await self._redis.time()
-        return await slots_alive(self._redis, self.queue, seconds)

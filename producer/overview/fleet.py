@@ -11,9 +11,6 @@ from protocol.connection import ArqRedis
 
 logger = logging.getLogger(__name__)
 
-# Reckoned with while no worker is alive yet: one, with its default concurrency.
-ASSUMED_SLOTS = 100
-
 
 async def workers_alive(redis: ArqRedis, queue: str, now: float) -> list[str]:
     """Name the workers that have been seen lately; `now` is Redis' time, Unix s.
@@ -25,20 +22,6 @@ async def workers_alive(redis: ArqRedis, queue: str, now: float) -> list[str]:
     with naming(key):
         seen = await redis.zrangebyscore(key, now - keys.WORKER_LIFETIME, "+inf")
     return [worker_id.decode(errors="backslashreplace") for worker_id in seen]
-
-
-async def slots_alive(redis: ArqRedis, queue: str, now: float) -> int:
-    """Count the slots of all live workers of a queue; what a worker says in no number counts as none.
-
-    Raises:
-        ProtocolError: If the list of workers is not ours.
-    """
-    alive = await workers_alive(redis, queue, now)
-    async with redis.pipeline(transaction=False) as pipe:
-        for worker_id in alive:
-            pipe.hget(keys.worker(worker_id), "slots")
-        slots = await pipe.execute(raise_on_error=False)
-    return sum(int(count) for count in slots if _is_count(count)) or ASSUMED_SLOTS
 
 
 class Fleet:
@@ -64,7 +47,3 @@ class Fleet:
                 "%d workers are alive on queue %r again: batch %s goes on", alive, batch.queue, batch.batch_id,
                 extra={"event": "batch.workers", "batch": batch.batch_id, "queue": batch.queue},
             )  # fmt: skip
-
-
-def _is_count(reply: object) -> bool:
-    return isinstance(reply, bytes) and reply.isdigit() and len(reply) < 10

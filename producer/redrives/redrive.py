@@ -18,8 +18,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from producer.control.callbacks import encode_callback
-from producer.cutting import Chunk, chunk_size
-from producer.overview.fleet import slots_alive
+from producer.cutting import LARGEST_AMONG_WORKERS, Chunk
 from producer.redrives.origins import CHUNKS_A_PAGE, PLACES_A_PAGE, Selection, read_places, write_selection
 from producer.spoilt import find_spoilt, naming, types_of
 from producer.status import parse_options, parse_status, read_header, read_status
@@ -95,8 +94,7 @@ class Redrive:
         if not await self._redis.exists(keys.batch(self.batch_id)):
             await write_selection(self._redis, self._parent_id, selection, chosen)
         present = await self._begin(chosen)
-        slots = await slots_alive(self._redis, self.queue, self._clock.now())
-        await self._send(present, chunk_size(self._count, slots))
+        await self._send(present)
 
     async def _take_over(self) -> None:
         """Read the parent's queue and options, which are the new batch's where nothing else is asked for."""
@@ -142,10 +140,10 @@ class Redrive:
             )
         return int(present)
 
-    async def _send(self, present: int, size: int) -> None:
+    async def _send(self, present: int) -> None:
         """Send jobs from where the batch ends, again from there whenever another producer of it got in between."""
         while True:
-            async with aclosing(self._chunks(present, size)) as chunks:
+            async with aclosing(self._chunks(present)) as chunks:
                 waiting: list[Chunk] = []
                 async for chunk in chunks:
                     waiting.append(chunk)
@@ -188,12 +186,12 @@ class Redrive:
         payload = encode_payload(self.batch_id, chunk.first, chunk.count, now)
         return chunk.first, chunk.count, payload, chunk.encode()
 
-    async def _chunks(self, at: int, size: int) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self, at: int) -> AsyncGenerator[Chunk, None]:
         chunk = Chunk(at)
         async with aclosing(self._jobs(at)) as jobs:
             async for job in jobs:
                 chunk.put(job)
-                if chunk.count >= size or chunk.is_full:
+                if chunk.count >= LARGEST_AMONG_WORKERS or chunk.is_full:
                     yield chunk
                     chunk = Chunk(chunk.first + chunk.count)
         if chunk.count:

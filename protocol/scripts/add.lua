@@ -8,6 +8,7 @@
 --      no such batch, {-2} if its header is not ours, {-3, jobs that it has} if it takes no more jobs
 -- @include beginning
 -- @include spoilt
+-- @include splitting
 local fields = redis.call('HMGET', KEYS[1], 'total', 'closed', 'extendable', 'deadline')
 if redis.call('EXISTS', KEYS[1]) == 0 then return {-1} end
 local total = tonumber(fields[1] or '')
@@ -52,9 +53,8 @@ redis.call('HLEN', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 
 local function send(first, jobs)
-  local payload = string.format(
-    '{"t":null,"f":"straggler_chunk","a":["%s",%d,%d],"k":{},"et":%.0f}', ARGV[1], first, #jobs, now_ms)
-  queue_chunk(ARGV[1], ARGV[2], string.format('%d', first), payload, '[' .. table.concat(jobs, ',') .. ']', now_ms, ARGV[3])
+  local payload, text = write_payload(ARGV[1], first, #jobs, nil, now_ms), '[' .. table.concat(jobs, JOINT) .. ']'
+  queue_chunk(ARGV[1], ARGV[2], string.format('%d', first), payload, text, now_ms, ARGV[3])
 end
 
 local jobs, size, first = {}, 0, total

@@ -42,6 +42,7 @@ async def _job(place: Place, batch_id: str, wanted: str, *, as_json: bool) -> in
         return SUCCEEDED
     console = Console(highlight=False)
     console.print(_card(life))
+    console.print()
     console.print(_attempts(life))
     if isinstance(life.result, FailureResult) and life.result.traceback:
         console.print(Text(f"\n{_plain(life.result.traceback)}", "dim"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from producer.batch import Batch
+from producer.producer import Producer
 from protocol import keys
 from protocol.settings import Settings
 from straggler import (
@@ -24,6 +27,18 @@ from tests.conftest import PATIENCE, until_running
 from tests.jobs import fail, hang, nap, plain_square, plain_tell, square, tell
 
 ONE_SLOT = Settings(concurrency=1)
+
+
+@asynccontextmanager
+async def slots_held(door: Path, function: Any, settings: Settings) -> AsyncIterator[Producer]:
+    """Give a producer while a job holds what others wait for; at the end it must hold it still."""
+    async with asyncio.timeout(PATIENCE), embedded(settings) as producer:
+        held = await producer.submit([function.spec(door)])
+        await until_running(held, 1)
+        yield producer
+        assert (await held.status()).done == 0
+        door.touch()
+        assert (await held.gather()) == [None]
 
 
 async def test_a_batch_runs_in_this_very_process() -> None:
@@ -87,52 +102,31 @@ async def test_a_batch_travels_in_chunks_of_a_thousand_jobs() -> None:
 async def test_jobs_that_wait_for_a_slot_here_end_by_their_clocks_while_it_is_held(
     function: Any, options: dict[str, Any], own: dict[str, Any], phase: str, tmp_path: Path
 ) -> None:
-    door = tmp_path / "door"
-    async with asyncio.timeout(PATIENCE), embedded(ONE_SLOT) as producer:
-        held = await producer.submit([tell.spec(door)])
-        await until_running(held, 1)
+    async with slots_held(tmp_path / "door", tell, ONE_SLOT) as producer:
         batch: Batch[Any] = await producer.submit([function.spec(number, **own) for number in range(3)], **options)
         for result in await batch.results():
             assert isinstance(result, TimeoutResult)
             assert (result.phase, result.limit, result.stopped) == (phase, 0.2, "not started")
-        assert (await held.status()).done == 0
-        door.touch()
-        assert (await held.gather()) == [None]
 
 
 async def test_jobs_that_wait_for_a_process_here_end_by_their_clocks_too(tmp_path: Path) -> None:
-    door = tmp_path / "door"
-    async with asyncio.timeout(PATIENCE), embedded(Settings(concurrency=10, job_processes=1)) as producer:
-        held = await producer.submit([plain_tell.spec(door)])
-        await until_running(held, 1)
+    async with slots_held(tmp_path / "door", plain_tell, Settings(concurrency=10, job_processes=1)) as producer:
         batch = await producer.submit(plain_square.map(range(3)), queue_timeout=0.2)
         found: list[Any] = await batch.results()
         assert [(result.phase, result.stopped) for result in found] == [("queued", "not started")] * 3
-        assert (await held.status()).done == 0
-        door.touch()
-        assert (await held.gather()) == [None]
 
 
 async def test_a_deadline_that_is_given_later_ends_jobs_that_wait_here(tmp_path: Path) -> None:
-    door = tmp_path / "door"
-    async with asyncio.timeout(PATIENCE), embedded(ONE_SLOT) as producer:
-        held = await producer.submit([tell.spec(door)])
-        await until_running(held, 1)
+    async with slots_held(tmp_path / "door", tell, ONE_SLOT) as producer:
         batch = await producer.submit(square.map(range(3)))
         await until_running(batch, 3)
         await batch.extend(deadline=0.2)
         found: list[Any] = await batch.results()
         assert [(result.phase, result.stopped) for result in found] == [("batch", "not started")] * 3
-        assert (await held.status()).done == 0
-        door.touch()
-        await held.results()
 
 
 async def test_a_cancel_ends_jobs_that_wait_here(tmp_path: Path) -> None:
-    door = tmp_path / "door"
-    async with asyncio.timeout(PATIENCE), embedded(ONE_SLOT) as producer:
-        held = await producer.submit([tell.spec(door)])
-        await until_running(held, 1)
+    async with slots_held(tmp_path / "door", tell, ONE_SLOT) as producer:
         batch = await producer.submit(square.map(range(3)))
         await until_running(batch, 3)
         await batch.cancel([1], reason="no longer needed")
@@ -141,9 +135,6 @@ async def test_a_cancel_ends_jobs_that_wait_here(tmp_path: Path) -> None:
         assert (one.index, one.reason) == (1, "no longer needed")
         await batch.cancel()
         assert {result.status for result in await batch.results()} == {"cancelled"}
-        assert (await held.status()).done == 0
-        door.touch()
-        await held.results()
 
 
 async def test_a_later_batch_passes_by_long_jobs_that_leave_it_a_slot() -> None:

@@ -251,7 +251,7 @@ async def test_job_that_waits_for_its_retry_goes_by_its_own_chunk(producer: Prod
     redis.pexpire(keys.retries("b"), 60_000)
     for chunk in redis.hkeys(keys.chunks("b")):
         hold(redis, f"b:{int(chunk)}")
-    hold(redis, keys.retry_id("b", 1, 1))
+    hold(redis, keys.retry_id("b", 0, 1))
     let_time_run_out(redis, batch)
     found = [result async for result in batch.as_completed()]
     told = {result.index: (result.stopped, result.attempt) for result in found if isinstance(result, TimeoutResult)}
@@ -264,10 +264,10 @@ async def test_job_that_waits_for_its_retry_goes_by_its_own_chunk(producer: Prod
 async def test_jobs_of_a_chunk_that_cannot_be_read_get_their_results(
     producer: Producer, redis: Any, spoil: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batch = await producer.submit(square.map(range(1000)), deadline=60, grace=0.1)
+    batch = await producer.submit(square.map(range(1024)), deadline=60, grace=0.1)
     chunks = keys.chunks(batch.id)
     field = sorted(redis.hkeys(chunks))[0]
-    count = 1000 // redis.hlen(chunks)
+    count = 1024 // redis.hlen(chunks)
     if spoil == "bytes":
         redis.hset(chunks, field, b"\xff?")
         redis.hset(chunks, mapping={"not a number": "?", "9999999": "[]", "77": "{}"})
@@ -279,13 +279,13 @@ async def test_jobs_of_a_chunk_that_cannot_be_read_get_their_results(
             redis.set(chunks, "x", px=60_000)
     let_time_run_out(redis, batch)
     results = await batch.results()
-    assert [result.index for result in results] == list(range(1000))
+    assert [result.index for result in results] == list(range(1024))
     assert all(result.is_timeout for result in results)
     unknown = sum(result.function == "unknown" for result in results)
-    assert unknown == count if spoil in ("bytes", "field gone") else unknown == 1000
+    assert unknown == count if spoil in ("bytes", "field gone") else unknown == 1024
     if spoil in ("bytes", "another type"):
         assert chunks in caplog.text
-    assert (await batch.status()).timeout == 1000
+    assert (await batch.status()).timeout == 1024
 
 
 @pytest.mark.redis

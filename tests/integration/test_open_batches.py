@@ -68,10 +68,10 @@ async def test_an_async_source_is_sent_as_it_comes(producer: Producer, worker: S
         assert await values(batch) == [4, 16]
 
 
-async def test_many_jobs_are_added_in_order_and_all_workers_have_some(producer: Producer, redis: Any) -> None:
+async def test_many_jobs_are_added_in_order(producer: Producer, redis: Any) -> None:
     batch = await producer.open_batch()
     assert await batch.add(square.map(range(2500))) == list(range(2500))
-    assert redis.zcard(keys.queue("default")) >= 200
+    assert redis.zcard(keys.queue("default")) == 10
     assert (await batch.status()).queued == 2500
 
 

@@ -114,7 +114,7 @@ async def test_redrive_goes_on_behind_what_another_producer_of_it_has_sent(
             self._count = count
         return await submit(self, chunks)
 
-    monkeypatch.setattr("producer.redrives.redrive.chunk_size", lambda *_: 5)
+    monkeypatch.setattr("producer.redrives.redrive.LARGEST_AMONG_WORKERS", 5)
     async with worker():
         batch = await producer.submit(fail.map(map(str, range(50))))
         await batch.results()
@@ -186,7 +186,7 @@ import asyncio, sys
 import producer.redrives.redrive
 from straggler import Producer
 
-producer.redrives.redrive.CHUNKS_A_TRIP = 1
+producer.redrives.redrive.CHUNKS_A_TRIP, producer.redrives.redrive.LARGEST_AMONG_WORKERS = 1, 50
 taken = producer.redrives.redrive.Redrive._submit
 
 async def slowly(self, chunks):
@@ -240,6 +240,7 @@ async def test_redrive_goes_on_after_a_restart_of_redis(
         return await submit(self, chunks)
 
     monkeypatch.setattr("producer.redrives.redrive.CHUNKS_A_TRIP", 1)
+    monkeypatch.setattr("producer.redrives.redrive.LARGEST_AMONG_WORKERS", 50)
     monkeypatch.setattr(Redrive, "_submit", restart_and_submit)
     worker_process(redis_url=server.url, lease=2)
     try:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer.overview.fleet import slots_alive
 from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError
@@ -68,7 +67,6 @@ async def use(producer: Producer, redis: Any) -> set[str]:
         await producer.submit(square.map(range(600)), batch_id="b", deadline=0.3, grace=0)
 
     named = set()
-    producer._slots_read_at = float("-inf")
     for call in (list_others, producer.workers, collect, submit, collect):
         try:
             await call()
@@ -110,7 +108,7 @@ async def test_value_of_another_type_is_named(producer: Producer, redis: Any, wh
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("which", ["header", "chunks", "results", "batches", "queue", "wake", "workers"])
+@pytest.mark.parametrize("which", ["header", "chunks", "results", "batches", "queue", "wake"])
 async def test_submission_names_a_key_of_another_type(producer: Producer, redis: Any, which: str) -> None:
     put(redis, KEYS[which], "string", b"x")
     with pytest.raises(ProtocolError, match=f"'{KEYS[which]}'"):
@@ -153,7 +151,6 @@ async def test_worker_that_says_nonsense_counts_as_none(producer: Producer, redi
     redis.zadd(keys.workers("default"), {"w9": time.time(), b"\xff": time.time()})
     for key in redis.keys("straggler:worker*"):
         redis.pexpire(key, 60_000)
-    assert await slots_alive(producer.redis, "default", time.time()) == 7
     assert await (await producer.submit(square.map([1]))).workers() == 6
 
 

@@ -18,7 +18,7 @@ from protocol.chunks import decode_chunk
 from protocol.connection import Scripts
 from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
-from tests.conftest import StartWorker, until
+from tests.conftest import StartWorker, keep_whole, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.calling.context import CurrentJob
 from workers.claims import Claimed, Claims, Found
@@ -95,13 +95,13 @@ async def test_a_worker_claims_no_more_than_it_has_slots_for(
     producer: Producer, worker: StartWorker, door: Path, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
-    wait_spare = StragglerWorker._wait_spare
+    wait_room = StragglerWorker._wait_room
 
     async def noted(worker: StragglerWorker, count: int) -> None:
         waits.append(count)
-        await wait_spare(worker, count)
+        await wait_room(worker, count)
 
-    monkeypatch.setattr(StragglerWorker, "_wait_spare", noted)
+    monkeypatch.setattr(StragglerWorker, "_wait_room", noted)
     batches = [await producer.submit([wait_for_file.spec(door)]) for _ in range(8)]
     async with worker(concurrency=2) as running:
         await until(lambda: running.crew.slots.free == 0)
@@ -173,8 +173,9 @@ async def test_a_chunk_whose_results_do_not_travel_together_is_let_go_of_after_t
         released.append(outcome)
 
     monkeypatch.setattr(Leases, "release", noted)
+    batch = await producer.submit(alternate([square.spec(2), fail.spec("no"), square.spec(3)]))
+    keep_whole(redis, batch)
     async with worker(concurrency=1):
-        batch = await producer.submit(alternate([square.spec(2), fail.spec("no"), square.spec(3)]))
         assert [result.status for result in await batch.results()] == ["success", "failure", "success"]
         await until(lambda: released)
     assert released == ["ended"]

@@ -24,7 +24,6 @@ def nothing_seen() -> None:
 async def run(jobs: Any, **options: Any) -> list[Any]:
     """Run jobs that travel together in a worker of this process; returns their results, in order."""
     async with embedded(Settings()) as producer:
-        producer._slots, producer._slots_read_at = 1, time.monotonic()
         batch = await producer.submit(jobs, **options)
         return list(await batch.results())
 

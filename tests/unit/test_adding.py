@@ -42,7 +42,7 @@ class SomeRun:
 
 
 def additions(scripts: SomeScripts) -> Additions:
-    return Additions(scripts, "default", 10, 1000)  # type: ignore[arg-type]  # what it uses of them
+    return Additions(scripts, "default", 1000)  # type: ignore[arg-type]  # what it uses of them
 
 
 NEW = [NewJob(None, b"{}")] * 2

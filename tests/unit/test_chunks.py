@@ -30,8 +30,8 @@ async def keep(data: bytes, /) -> bytes:
     return data
 
 
-async def cut_all(jobs: Any, slots: int = 1, limit: int = LIMIT) -> list[Chunk]:
-    return [chunk async for chunk in cut(jobs, slots, limit)]
+async def cut_all(jobs: Any, limit: int = LIMIT) -> list[Chunk]:
+    return [chunk async for chunk in cut(jobs, limit)]
 
 
 def read(chunks: Sequence[Chunk]) -> list[JobSpec[Any]]:
@@ -152,7 +152,7 @@ async def test_a_job_that_is_unlike_the_others_travels_as_it_is(odd: JobSpec[Any
 @pytest.mark.parametrize("key", [None, "k"], ids=["alike", "unlike"])
 @pytest.mark.parametrize("drop", [1, 2])
 async def test_a_chunk_of_which_some_is_there_already_sends_the_rest(drop: int, key: str | None) -> None:
-    chunk, _ = await cut_all([square.spec(number, key=key if number == 1 else None) for number in range(6)])
+    [chunk] = await cut_all([square.spec(number, key=key if number == 1 else None) for number in range(3)])
     chunk.skip(drop)
     assert (chunk.first, chunk.count) == (drop, 3 - drop)
     assert [job.kwargs["number"] for job in decode_chunk(0, chunk.encode(), "key")] == list(range(3))[drop:]
@@ -191,7 +191,7 @@ async def test_large_arguments_are_read_ahead_no_further_than_a_chunk() -> None:
             taken += 1
             yield "x" * 300_000 if taken > 1100 else "x"
 
-    async for chunk in cut(echo.map(texts()), 1, LIMIT):
+    async for chunk in cut(echo.map(texts()), LIMIT):
         assert len(chunk.encode()) < 2 << 20
         if chunk.first + chunk.count > 1400:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.conftest import until
 from workers.starting.slots import Slots
 
 
@@ -74,7 +75,7 @@ async def test_waiting_for_several_free_slots_takes_none() -> None:
     slots = Slots(3)
     for _ in range(3):
         await slots.take()
-    waiting = asyncio.create_task(slots.wait_spare(2))
+    waiting = asyncio.create_task(slots.wait_room(2))
     slots.give()
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -84,47 +85,73 @@ async def test_waiting_for_several_free_slots_takes_none() -> None:
 
 
 async def test_nobody_waits_for_more_slots_than_there_are() -> None:
-    await asyncio.wait_for(Slots(2).wait_spare(100), 1)
+    await asyncio.wait_for(Slots(2).wait_room(100), 1)
 
 
-def test_jobs_that_wait_here_take_spare_slots() -> None:
+def test_jobs_that_wait_here_take_room() -> None:
     slots = Slots(10)
     assert slots.try_take()
     slots.waiting = 4
-    assert (slots.free, slots.spare) == (9, 5)
+    assert (slots.free, slots.room) == (9, 5)
 
 
 def test_who_is_alone_takes_jobs_on_ahead_of_its_slots() -> None:
     slots = Slots(10, 500)
-    assert slots.spare == 510
-    slots.waiting += 1000
-    assert slots.spare < 0, "more come once half of the last have started"
-    slots.waiting -= 500
-    assert slots.spare == 10
+    assert slots.room == 510
+    slots.waiting += 500
+    assert not slots.has_room, "more come once half of the last have started"
+    slots.waiting -= 300
+    assert slots.has_room
 
 
-def test_slots_that_will_soon_be_free_are_spare() -> None:
-    slots = Slots(100)
-    assert all(slots.try_take() for _ in range(100))
-    slots.took(1.0)
-    assert slots.spare == 0, "of jobs that last none is claimed that another worker could start now"
+def full(total: int, seconds: float) -> Slots:
+    """Make slots that are all taken, by jobs that use to take so long."""
+    slots = Slots(total)
+    assert all(slots.try_take() for _ in range(total))
     for _ in range(100):
-        slots.took(0.02)
-    assert 20 <= slots.spare <= 25, "a quarter of jobs of 20 ms is over within 5 ms"
+        slots.took(seconds)
+    return slots
+
+
+def test_slots_that_will_soon_be_free_are_room() -> None:
+    assert full(100, 1.0).room == 0, "of jobs that last none is claimed that another worker could start now"
+    slots = full(100, 0.02)
+    assert 20 <= slots.room <= 25, "a quarter of jobs of 20 ms is over within 5 ms"
     slots.waiting = 25
-    assert slots.spare <= 0
+    assert slots.room <= 0
+
+
+def test_jobs_are_asked_for_again_once_half_of_those_ahead_have_started() -> None:
+    slots = full(100, 0.02)
+    slots.waiting = slots.soon_over
+    assert not slots.has_room
+    slots.waiting -= 2
+    assert slots.room
+    assert not slots.has_room, "or each short job would cost a claim"
+    slots.waiting = slots.soon_over // 2 - 1
+    assert slots.has_room
+    slots.waiting = 0
+    slots.give()
+    assert slots.has_room, "a slot stands empty"
+
+
+async def test_jobs_that_last_longer_than_those_before_are_not_taken_for_short_ones() -> None:
+    slots = full(100, 0.001)
+    before = slots.soon_over
+    await until(lambda: slots.soon_over < before // 4)
+    assert before == 100
 
 
 async def test_jobs_that_end_at_once_are_taken_on_beyond_the_slots_but_not_without_bounds() -> None:
     slots = Slots(10)
-    waiting = asyncio.create_task(slots.wait_spare(10))
+    waiting = asyncio.create_task(slots.wait_room(10))
     slots.waiting = 50
     await asyncio.sleep(0)
     assert not waiting.done()
     slots.took_turn(100_000.0)
     await asyncio.wait_for(waiting, 1)
-    assert slots.spare == 10 - 50 + 500
+    assert slots.room == 10 - 50 + 500
     slots.took_turn(1e9)
-    assert slots.spare == 10 - 50 + 1000
+    assert slots.room == 10 - 50 + 1000
     slots.took_turn(0.0)
-    assert slots.spare == 10 - 50
+    assert slots.room == 10 - 50

@@ -37,17 +37,15 @@ class Additions:
     Args:
         scripts: The scripts of the Redis that holds the queue.
         queue: The queue's name.
-        slots: The worker's slots, for the size of the chunks.
         limit_bytes: Longest arguments of one job, bytes of JSON.
 
     Attributes:
         limit_bytes: As given.
     """
 
-    def __init__(self, scripts: Scripts, queue: str, slots: int, limit_bytes: int) -> None:
+    def __init__(self, scripts: Scripts, queue: str, limit_bytes: int) -> None:
         self._scripts = scripts
         self._queue = queue
-        self._slots = slots
         self.limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()
         # How many jobs without a key each run has added so far.
@@ -96,7 +94,7 @@ class Additions:
         indexes: list[int] = []
         for portion in cut(jobs):
             some = iter(names[len(indexes) : len(indexes) + len(portion)])
-            indexes += await adder.add(portion, lambda _, some=some: next(some), self._slots)  # type: ignore[misc]  # bound now
+            indexes += await adder.add(portion, lambda _, some=some: next(some))  # type: ignore[misc]  # bound now
         return indexes
 
     def _forget(self, task: asyncio.Task[list[int]]) -> None:

@@ -26,8 +26,8 @@ class GivesJobs(Protocol):
     def next_run(self) -> JobRun | None:
         """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
 
-    def awaits(self, run: JobRun) -> None:
-        """Take note that a run awaits something, and so keeps task and slot."""
+    def awaits(self, run: JobRun, pace: float) -> None:
+        """Take note that a run awaits something, and so keeps task and slot; and of the pace of those before it."""
 
     def took_turn(self, pace: float) -> None:
         """Give the slot back, and take note of how many jobs/s have ended at once."""
@@ -62,7 +62,7 @@ class Lane:
             task.run, run.task = run, task
             enter(run)  # its context is a copy of this one, so that `current_job()` finds it
             if run.begin(copy_context()):
-                self._source.awaits(run)
+                self._source.awaits(run, count / (time.monotonic() - began) if count else 0.0)
                 self._move_on()
                 await run.go_on()
                 task.run = None  # a circle, too

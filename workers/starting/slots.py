@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
-# Jobs that end at once hold no slot that counts: so many are taken on as are over within this time, s, but no more
-# than one claim brings. What another worker could start now waits no longer for it.
+# So many jobs are taken on before they have a slot as will start within this time, s, but no more than one claim
+# brings: short ones never wait for a claim, and none is held here for longer that another worker could start now.
 _AHEAD = 0.005
 _MOST_AHEAD = 1000
+# So long, s, what was learned of jobs that end at once holds for those that follow.
+_FRESH = 0.05
 
 
 class Slots:
@@ -19,16 +22,17 @@ class Slots:
         ahead: How many more jobs are taken on, in any case, than there are free slots.
 
     Attributes:
+        ahead: As given.
         waiting: Jobs that are here and have not started.
     """
 
     def __init__(self, total: int, ahead: int = 0) -> None:
         self.total = total
-        self._least_ahead = ahead
+        self.ahead = ahead
         self.free = total
         self.waiting = 0
-        self._ahead = 0
-        self._typical = 0.0
+        self._at_once = 0
+        self._typical = self._last_end = self._last_turn = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
 
@@ -38,22 +42,46 @@ class Slots:
         return self.total - self.free
 
     @property
-    def spare(self) -> int:
-        """How many more jobs may be taken on: as many as can start at once, or will be over within milliseconds."""
-        soon_free = int(self.used * min(1.0, _AHEAD / self._typical)) if self._typical else 0
-        return self.free - self.waiting + max(self._least_ahead, self._ahead, soon_free)
+    def soon_over(self) -> int:
+        """How many jobs more than there are free slots start here within milliseconds, as others are over by then."""
+        now = time.monotonic()
+        # What follows upon a pause may be of another kind.
+        ahead = self._at_once if now < self._last_turn + _FRESH else 0
+        if self._typical:
+            # Where none has ended for longer than they use to take, those at work are of another kind.
+            typical = max(self._typical, now - self._last_end)
+            ahead = max(ahead, int(self.used * min(1.0, _AHEAD / typical)))
+        return max(self.ahead, ahead)
+
+    @property
+    def piece(self) -> int:
+        """How many jobs may share what becomes of a chunk: of short ones those that start within milliseconds."""
+        return _MOST_AHEAD if self.ahead else max(self._at_once, self.soon_over)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be taken on: as many as can start at once, or within milliseconds."""
+        return self.free - self.waiting + self.soon_over
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is worth while to ask for jobs: a slot stands empty, or half of what was ahead has started."""
+        ahead = self.waiting - self.free
+        return ahead < 0 or 2 * ahead < self.soon_over
 
     def took(self, seconds: float) -> None:
-        """Take note of how long a job has held its slot: of short ones a chunk is there before all its slots are."""
+        """Take note of how long a job has held its slot."""
+        self._last_end = time.monotonic()
         self._typical += 0.1 * (seconds - self._typical) if self._typical else seconds
 
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
-        self._ahead = min(_MOST_AHEAD, int(pace * _AHEAD))
+        self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD))
+        self._last_turn = time.monotonic()
         self.tell()
 
     def tell(self) -> None:
-        """Let those look again who wait for spare slots."""
+        """Let those look again who wait for room."""
         self._freed.set()
 
     def try_take(self) -> bool:
@@ -86,8 +114,8 @@ class Slots:
         self.free += 1
         self._freed.set()
 
-    async def wait_spare(self, count: int) -> None:
-        """Wait until this many jobs may be taken on at once; takes none."""
-        while self.spare < min(count, self.total):
+    async def wait_room(self, count: int) -> None:
+        """Wait until it is worth while to ask for jobs, and there is room for so many; takes none."""
+        while not self.has_room or self.room < min(count, self.total):
             self._freed.clear()
             await self._freed.wait()
