@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import anyio
 import uvicorn
-from starlette.applications import Starlette
 
 from dashboard.access import Access
 from dashboard.app import make_app
@@ -20,29 +19,15 @@ from protocol.errors import UsageError
 _FAREWELL = 1
 
 
-async def get_ready(producer: Producer, access: Access) -> Starlette:
-    """Make the application, and whatever else its first visitor would wait for or a running batch pay for.
+async def get_ready(producer: Producer, access: Access) -> uvicorn.Server:
+    """Make the server, and whatever else its first visitor would wait for or a running batch pay for.
 
     Args:
         producer: Whose Redis is shown.
         access: Who may do what.
     """
-    app = make_app(producer, access)
-    async with anyio.create_task_group():
-        pass  # imports what Starlette streams with: 0.1 s
-    return app
-
-
-async def serve(app: Starlette, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve on a socket that listens, until told to stop.
-
-    Args:
-        app: What is served.
-        listener: The socket.
-        stop: Set when it is to stop.
-    """
     config = uvicorn.Config(
-        app,
+        make_app(producer, access),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -50,7 +35,20 @@ async def serve(app: Starlette, listener: socket.socket, stop: asyncio.Event) ->
         proxy_headers=False,
         lifespan="on",
     )
-    server = _Server(config)
+    config.load()
+    async with anyio.create_task_group():
+        pass  # imports what Starlette streams with: 0.1 s
+    return _Server(config)
+
+
+async def serve(server: uvicorn.Server, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve on a socket that listens, until told to stop.
+
+    Args:
+        server: What serves.
+        listener: The socket.
+        stop: Set when it is to stop.
+    """
     serving = asyncio.create_task(server.serve([listener]), name="dashboard-serves")
     waiting = asyncio.create_task(stop.wait(), name="dashboard-stop")
     try:

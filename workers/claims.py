@@ -187,7 +187,7 @@ class Claims:
         """Lease chunks that are due, as many of their jobs as there is room for."""
         # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
         may_exceed = slots.room >= max(1, slots.total // 2)
-        return await self._run(self._call(slots.room, slots.soon_over, slots.piece, may_exceed=may_exceed))
+        return await self._run(self._call(slots.room, slots.whole, slots.piece, may_exceed=may_exceed))
 
     async def when_woken(self, slots: Slots, timeout: float) -> Found:
         """Wait for a token, `timeout` s at most, then lease chunks that are due, in the same trip to Redis.
@@ -195,10 +195,9 @@ class Claims:
         Whoever cancels it must `recall` it.
         """
         # What stands empty now still does then: a slot is taken by nothing but what is claimed here.
-        empty = slots.free - slots.waiting
-        call = self._awaited = self._call(
-            empty + slots.ahead, slots.ahead, slots.piece, may_exceed=empty >= max(1, slots.total // 2)
-        )
+        empty, whole = slots.free - slots.waiting, slots.whole if slots.ahead else 0
+        may_exceed = empty >= max(1, slots.total // 2)
+        call = self._awaited = self._call(empty + slots.ahead, whole, slots.piece, may_exceed=may_exceed)
         sent = time.monotonic()
         reply = await self._scripts.run_when_pushed(self._keys[1], timeout, call)
         # Of a claim that may have run the same chunks come again, at once.

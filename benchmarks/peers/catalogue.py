@@ -46,8 +46,8 @@ _QUIET_CELERY = "--loglevel WARNING --without-gossip --without-mingle --without-
 
 STRAGGLER = Peer(
     name="straggler",
-    workers=("{python} -m straggler.cli worker --jobs benchmarks/jobs.py --processes 2 --concurrency 32",),
-    way="`submit`, `gather`; `--processes 2 --concurrency 32`",
+    workers=("{python} -m straggler.cli worker --jobs benchmarks/jobs.py --processes 2 --concurrency 64",),
+    way="`submit`, `gather`; `--processes 2 --concurrency 64`",
     stops="all code: cancelled, interrupted or its process killed",
     records="the first result stays",
     recovers="within 10 s",

@@ -164,9 +164,9 @@ local function miss(chunk)
   return true
 end
 
--- Whether a chunk is to be cut: it has more jobs than a piece, and nothing is known of any of them by its name.
+-- Whether a chunk is to be cut: it has more jobs than a piece or than there is room for, and none has run before.
 local function is_too_large(chunk)
-  return chunk.jobs > largest_piece and not chunk.holder and #chunk.crashes == 0 and #chunk.retried == 0
+  return (chunk.jobs > largest_piece or chunk.jobs > math.max(room, soon_over)) and not chunk.holder and #chunk.crashes == 0 and #chunk.retried == 0
     and count_done(chunk) == 0 and chunk.id == string.format('%s:%d', chunk.batch.id, chunk.first)
 end
 

@@ -35,13 +35,13 @@ async def _serve(place: Place, host: str, port: int, token: str | None, hosts: l
 
     async with place.producer() as producer:
         with listen(host, port) as listener:
-            app = await get_ready(producer, Access(token, known_hosts(host, hosts)))
+            server = await get_ready(producer, Access(token, known_hosts(host, hosts)))
             bound = listener.getsockname()[1]
             name = f"[{host}]" if ":" in host else host
             say(f"dashboard on http://{name}:{bound}/ (Ctrl-C stops it)")
             if not is_loopback(host):
                 say("everybody who reaches this address may read all batches, their arguments and values included")
-            await serve(app, listener, _told_to_stop())
+            await serve(server, listener, _told_to_stop())
     return SUCCEEDED
 
 

@@ -75,8 +75,8 @@ async def served(producer: Producer, token: str | None = None) -> AsyncIterator[
     """Serve a dashboard on a free port of this machine; yields its address."""
     with listen("127.0.0.1", 0) as listener:
         stop = asyncio.Event()
-        app = await get_ready(producer, Access(token, known_hosts("127.0.0.1", [])))
-        serving = asyncio.create_task(serve(app, listener, stop))
+        server = await get_ready(producer, Access(token, known_hosts("127.0.0.1", [])))
+        serving = asyncio.create_task(serve(server, listener, stop))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

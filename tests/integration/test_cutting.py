@@ -145,3 +145,17 @@ async def test_slots_are_filled_again_as_soon_as_they_are_free(producer: Produce
         await batch.wait()
         await asyncio.sleep(0)
         assert running.crew.slots.waiting == 0
+
+
+async def test_long_jobs_that_follow_short_ones_are_not_held_beyond_the_slots(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    async with worker(concurrency=5) as running:
+        assert len(await (await producer.submit(square.map(range(3000)))).gather()) == 3000
+        assert running.crew.slots.piece > 5, "of the short ones many were taken at a time"
+        await until(lambda: not running.crew.slots.soon_over)
+        batch = await producer.submit(wait_for_file.map([door] * 300))
+        await until_running(batch, 5)
+        assert ((await batch.status()).queued, running.crew.slots.waiting) == (295, 0)
+        door.touch()
+        await batch.wait()

@@ -56,7 +56,12 @@ class Slots:
     @property
     def piece(self) -> int:
         """How many jobs may share what becomes of a chunk: of short ones those that start within milliseconds."""
-        return _MOST_AHEAD if self.ahead else max(self._at_once, self.soon_over)
+        return max(self._at_once, self.whole)
+
+    @property
+    def whole(self) -> int:
+        """A chunk of no more jobs is taken whole: any, where nobody else would take the rest."""
+        return _MOST_AHEAD if self.ahead else self.soon_over
 
     @property
     def room(self) -> int:
