@@ -14,6 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import straggler
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_at_hand(request: pytest.FixtureRequest) -> None:
+    """Start what starts commands (`tests.commands`) before any test waits for one: all processes do so at once."""
+    if hasattr(request.config, "workerinput"):
+        straggler("--help", timeout=300)
+
 
 @pytest.fixture(autouse=True)
 def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from protocol.attempts import Attempt
 from protocol.connection import connect
 from protocol.jobs import JobSpec
 from straggler import BatchLostError, OptionError, ProtocolError, Retry, current_job, job, sync
+from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess, StartWorker, until, until_running
 from tests.integration.test_scripts import Hand, streamed
 from tests.jobs import fail, hang, square, wait_for_file
@@ -422,13 +421,10 @@ def say(redis_url: str, tmp_path: Path) -> Callable[..., Any]:
     """Run `straggler status`."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("STRAGGLER_")}
 
-    def status(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "straggler.cli", "status", *words, "--redis", redis_url],
-            cwd=tmp_path, env={**own, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    return lambda *words: asyncio.to_thread(status, *words)
+    environment = {**own, "PYTHONPATH": str(ROOT)}
+    return lambda *words: asyncio.to_thread(
+        straggler, "status", *words, "--redis", redis_url, cwd=tmp_path, env=environment
+    )
 
 
 @pytest.mark.redis

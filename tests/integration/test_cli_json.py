@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import typer.main
 
 from straggler.cli import app
+from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess
 
 pytestmark = pytest.mark.redis
@@ -49,15 +49,12 @@ def test_every_command_that_prints_facts_takes_json() -> None:
 def test_every_command_prints_one_document_and_nothing_else(
     worker_process: StartProcess, redis_url: str, tmp_path: Path
 ) -> None:
-    worker_process(command=[sys.executable, "-m", "straggler.cli", "worker"])
+    worker_process(command=["straggler", "worker"])
     (tmp_path / "numbers.txt").write_text("1\n2\n3\n")
     environment = {**os.environ, "STRAGGLER_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "straggler.cli", *words],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return straggler(*words, cwd=tmp_path, env=environment)
 
     waiting = ["submit", "nap", "numbers.txt", "--batch-id", "late", "--queue", "lonely", "--deadline", "50"]
     assert run(*waiting).returncode == 0
@@ -70,8 +67,7 @@ def test_every_command_prints_one_document_and_nothing_else(
 
 def test_check_of_a_host_without_a_worker_tells_so_as_json(redis_url: str) -> None:
     environment = {**os.environ, "STRAGGLER_REDIS_URL": redis_url}
-    words = [sys.executable, "-m", "straggler.cli", "worker", "--check", "--json"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = straggler("worker", "--check", "--json", env=environment)
     assert done.returncode == 1
     told = json.loads(done.stdout)
     assert (told["healthy"], told["queue"], told["says"]) == (False, "default", None)
@@ -79,7 +75,6 @@ def test_check_of_a_host_without_a_worker_tells_so_as_json(redis_url: str) -> No
 
 
 def test_json_of_a_worker_that_is_to_run_is_refused() -> None:
-    words = [sys.executable, "-m", "straggler.cli", "worker", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = straggler("worker", "--json")
     assert done.returncode == 2
     assert "only --check prints facts" in done.stderr

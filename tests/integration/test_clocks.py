@@ -11,7 +11,7 @@ from producer.producer import Producer
 from protocol.errors import OptionError
 from straggler import FailureResult, JobSpec, SuccessResult, TimeoutResult, current_job, job
 from tests.conftest import StartProcess, StartWorker, until
-from tests.jobs import hang, nap, square
+from tests.jobs import hang, nap, plain_square, square
 from tests.rough_jobs import hold_in_c, hold_loop, sleep_on
 
 LONG = 60.0
@@ -77,6 +77,11 @@ async def test_a_clock_that_runs_out_in_the_queue_is_named(
     assert (result.phase, result.limit, result.stopped) == (phase, limit, "not started")
 
 
+async def start_process(producer: Producer) -> None:
+    """Let the worker start a process for plain functions: a busy machine takes seconds, and the deadline would run."""
+    await (await producer.submit([plain_square.spec(1)])).results()
+
+
 @pytest.mark.parametrize(
     ("spec", "stopped"),
     [(sleep_on.spec(LONG, deadline=2), "killed"), (hold_loop.spec(5.0, deadline=2), "interrupted")],
@@ -85,6 +90,7 @@ async def test_a_jobs_deadline_holds_however_it_runs(
     producer: Producer, worker: StartWorker, spec: JobSpec[Any], stopped: str
 ) -> None:
     async with worker():
+        await start_process(producer)
         [result] = await (await producer.submit([spec])).results()
     assert isinstance(result, TimeoutResult)
     assert (result.phase, result.limit, result.stopped) == ("deadline", 2, stopped)
@@ -153,6 +159,7 @@ def plain_tell_remaining() -> float:
 @pytest.mark.parametrize("function", [tell_remaining, plain_tell_remaining])
 async def test_a_job_knows_what_remains_of_its_deadline(producer: Producer, worker: StartWorker, function: Any) -> None:
     async with worker():
+        await start_process(producer)
         [result] = await (await producer.submit([function.spec(deadline=9, timeout=LONG)])).results()
     assert isinstance(result, SuccessResult)
     assert 0 < result.value < 9

@@ -141,9 +141,10 @@ async def test_what_a_job_prints_does_not_break_the_line(capfd: pytest.CaptureFi
     assert (out.count('{"value": 1}'), err) == (2, '{"value": 1}\n\x00')
 
 
-async def test_a_function_of_a_script_is_found_by_its_file(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text("""
+def run_script(folder: Path, lines: str, last: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with a job `double`, embedded: lines of its `main`, and its last ones."""
+    script = folder / "script.py"
+    script.write_text(f"""
 import asyncio
 from straggler import embedded, job
 @job
@@ -151,36 +152,25 @@ def double(number: int) -> int:
     return 2 * number
 async def main():
     async with embedded() as producer:
-        print(await (await producer.submit(double.map([1, 2, 3]))).gather())
-if __name__ == "__main__":
-    asyncio.run(main())
+        {lines}
+{last}
 """)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    words, environment = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=50)
+
+
+async def test_a_function_of_a_script_is_found_by_its_file(tmp_path: Path) -> None:
+    line = "print(await (await producer.submit(double.map([1, 2, 3]))).gather())"
+    done = run_script(tmp_path, line, "if __name__ == '__main__': asyncio.run(main())")
     assert (done.stdout, done.stderr) == ("[2, 4, 6]\n", "")
 
 
 async def test_a_script_that_does_not_ask_for_main_starts_no_processes_without_end(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text("""
-import asyncio
-from straggler import embedded, job
-@job
-def double(number: int) -> int:
-    return 2 * number
-async def main():
-    async with embedded() as producer:
-        for result in await (await producer.submit([double.spec(1)])).results():
-            print(result.status, getattr(result, "message", ""))
-asyncio.run(main())
-""")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False, timeout=50
-    )
+    line = "print(*((one.status, one) for one in await (await producer.submit([double.spec(1)])).results()))"
+    done = run_script(tmp_path, line, "asyncio.run(main())")
     inner, outer = done.stdout.splitlines()
     assert "put what it runs under `if __name__ == '__main__':`" in inner
-    assert outer.startswith("success")
+    assert outer.startswith("('success'")
 
 
 # ---- failures
