@@ -193,9 +193,10 @@ async def test_job_tells_its_value_arguments_and_times(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
     async with worker():
-        jobs = [fetch_number.spec(number, key=f"user-{number}") for number in range(5)]
-        batch = await producer.submit([*jobs, fail_with.spec("broken pipe")])
+        batch = await producer.submit([fetch_number.spec(number, key=f"user-{number}") for number in range(5)])
         await batch.wait()
+        failed = await producer.submit([fail_with.spec("broken pipe")])
+        await failed.wait()
     text = plain(await text_of(client, f"/batches/{batch.id}/jobs/3"))
     for said in (
         "user-3",
@@ -207,7 +208,7 @@ async def test_job_tells_its_value_arguments_and_times(
         "No longer kept",
     ):
         assert said in text
-    text = plain(await text_of(client, f"/batches/{batch.id}/jobs/5"))
+    text = plain(await text_of(client, f"/batches/{failed.id}/jobs/0"))
     for said in ("failed", "broken pipe", "Traceback", "by name", "message"):
         assert said in text
     await text_of(client, f"/batches/{batch.id}/jobs/x", 404)
