@@ -73,7 +73,7 @@ def runs_of(found: Evidence, index: int, *runs: Run) -> None:
     found.runs = [run for run in found.runs if run.index != index] + list(runs)
 
 
-NAP, HANG, FAIL, DIE = (LETTERS.index(letter) for letter in "shfx")
+NAP, HANG, FAIL, DIE, COMPUTE = (LETTERS.index(letter) for letter in "shfxp")
 
 
 def test_a_clean_journal_passes() -> None:
@@ -174,6 +174,17 @@ def more_attempts_than_runs(found: Evidence) -> None:
     tell(found, NAP, attempt=2)
 
 
+def died_before_the_process_of_a_job_began(found: Evidence) -> None:
+    runs_of(found, COMPUTE, run(COMPUTE, 105.0, worker=8))
+    found.runs.append(replace(crashed(DIE, 100.5, "killed beside it"), worker=9))
+    tell(found, COMPUTE, attempt=2, started_at=105.0)
+
+
+def more_attempts_of_a_process_than_deaths(found: Evidence) -> None:
+    runs_of(found, COMPUTE, run(COMPUTE, 105.0, worker=8))
+    tell(found, COMPUTE, attempt=2, started_at=99.0)
+
+
 def attempt_burnt_by_a_shutdown(found: Evidence) -> None:
     handed_back = run(NAP, name="first", ended=100.5, how="raised", text="CancelledError: ")
     runs_of(found, NAP, handed_back, run(NAP, 101.0))
@@ -258,6 +269,7 @@ def ran_on_past_further_losses(found: Evidence) -> None:
         (lost_at_the_second_attempt, ["lost"]),
         (too_many_attempts, ["attempts"]),
         (more_attempts_than_runs, ["attempts"]),
+        (more_attempts_of_a_process_than_deaths, ["attempts"]),
         (attempt_burnt_by_a_shutdown, ["attempts"]),
         (cancelled_by_nobody, ["cancelled"]),
         (another_job_of_a_batch_is_cancelled, ["cancelled"]),
@@ -359,6 +371,7 @@ def ran_on_while_cut_off(found: Evidence) -> None:
         ran_again_after_a_crash,
         ran_again_after_a_failure,
         died_before_its_end_was_recorded,
+        died_before_the_process_of_a_job_began,
         ran_twice,
         really_took_too_long,
         cancelled_by_request,

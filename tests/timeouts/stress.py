@@ -1,4 +1,4 @@
-"""Block the event loop at random moments, in 200 jobs at a time, and look for interrupts out of place.
+"""Block the event loop at random moments, in 50 jobs at a time, and look for interrupts out of place.
 
 An interrupt must hit the overdue job that blocks: no other job, not the loop, not what runs beside it.
 
@@ -23,7 +23,9 @@ from straggler import JobSpec, Producer, Settings, current_job, embedded, job
 from tests.timeouts.rows import FOR_EVER, outcome
 from workers.interrupts import Interrupted
 
-CONCURRENT = 200
+# More, and one turn of the loop, in which each of them blocks for its while, takes longer than all limits.
+CONCURRENT = 50
+JOBS = 4 * CONCURRENT
 LIMIT = 0.2
 # A deadline is not to be measured finer than this, s: the job reads the clock some time after it was interrupted.
 _FINENESS = 0.001
@@ -139,7 +141,7 @@ async def stress(producer: Producer, seconds: float, seed: int = 7) -> Report:
     canary = asyncio.create_task(_canary(report))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        batch = await producer.submit(_specs(chance, CONCURRENT), grace=1.0)
+        batch = await producer.submit(_specs(chance, JOBS), grace=1.0)
         async for result in batch.as_completed():
             how = outcome(result)
             report.outcomes[str(result.key), how] += 1

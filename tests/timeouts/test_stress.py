@@ -12,7 +12,7 @@ import pytest
 
 from protocol.settings import Settings
 from straggler import TimeoutResult, embedded, job
-from tests.timeouts.stress import CONCURRENT, stress
+from tests.timeouts.stress import CONCURRENT, JOBS, stress
 
 pytestmark = pytest.mark.alone
 
@@ -25,7 +25,7 @@ async def test_blocking_at_random_moments_interrupts_nothing_but_overdue_jobs() 
         async with embedded(Settings(concurrency=CONCURRENT), url=f"memory://{uuid4().hex}") as producer:
             report = await stress(producer, SECONDS)
     assert not report.strays
-    assert report.outcomes["punctual", "success"] > CONCURRENT / 2
+    assert report.outcomes["punctual", "success"] > JOBS / 2
     assert report.outcomes["overdue", "timeout interrupted"]
     assert report.turns > 50
 
