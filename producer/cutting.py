@@ -14,17 +14,12 @@ from itertools import islice
 from sys import getsizeof
 from typing import Any, TypeAlias
 
-from protocol.chunks import encode_calls, encode_jobs
+from protocol.chunks import CHUNK_BYTES, LARGEST_AMONG_WORKERS, encode_calls, encode_jobs
 from protocol.errors import UsageError
 from protocol.jobs import JobSpec, JobSpecs, encode_job
 
 Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
 
-# As many as a worker takes on of jobs that end at once; of slower ones it cuts off what it has room for (claim.lua).
-# 10,000 no-op jobs went 1.2 to 2 times as fast as in two chunks for each slot, which was the rule before.
-LARGEST_AMONG_WORKERS = 256
-# A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
-_CHUNK_BYTES = 1 << 18
 # A slow source's jobs wait this long for company, s, before they travel as a smaller chunk.
 _LINGER = 0.05
 # A steady source's jobs are on their way after this time, s, however few have come.
@@ -49,7 +44,7 @@ class Chunk:
     @property
     def is_full(self) -> bool:
         """Whether its jobs are large enough together."""
-        return self.size >= _CHUNK_BYTES
+        return self.size >= CHUNK_BYTES
 
     def add(self, job: JobSpec[Any], limit_bytes: int) -> None:
         """Add a job.
@@ -147,7 +142,7 @@ def _count_that_fits(function: str | None, job: Any) -> int:
         size = sum(getsizeof(argument) for argument in _leaves(arguments))
     except RecursionError:  # a circle, or too deep: no JSON
         return 1
-    return max(1, _CHUNK_BYTES // (1 + size))
+    return max(1, CHUNK_BYTES // (1 + size))
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -166,7 +161,7 @@ def _cut_some(function: str | None, some: list[Any], first: int, limit_bytes: in
     if function is None:
         function, arguments = _alike(some)
     if function is not None:
-        calls = _Calls(first, function, arguments, min(limit_bytes, _CHUNK_BYTES))
+        calls = _Calls(first, function, arguments, min(limit_bytes, CHUNK_BYTES))
         if calls.can_be:
             yield calls
             return

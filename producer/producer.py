@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from producer.batch import Batch
 from producer.control.callbacks import encode_callback
-from producer.cutting import LARGEST_AMONG_WORKERS
 from producer.overview.fleet import workers_alive
 from producer.overview.listing import newest, read_statuses
 from producer.overview.running import read_running
@@ -18,6 +17,7 @@ from producer.submission import Submission
 from producer.tracing import stamped, submitting
 from protocol.batches import BatchOptions, BatchStatus, checked_id
 from protocol.batches import options as make_options
+from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
 from protocol.settings import Settings

@@ -14,10 +14,11 @@ from typing import Any
 from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
-from producer.cutting import LARGEST_AMONG_WORKERS, LONGEST_WAIT, Chunk, Jobs, cut
+from producer.cutting import LONGEST_WAIT, Chunk, Jobs, cut
 from producer.spoilt import find_spoilt, types_of
 from protocol import keys
 from protocol.batches import BatchOptions
+from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, encode_payload
 from protocol.errors import BatchClosedError, BatchLostError, OptionError, ProtocolError

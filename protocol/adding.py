@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import ResponseError
 
 from protocol import keys
+from protocol.chunks import CHUNK_BYTES, LARGEST_AMONG_WORKERS
 from protocol.connection import Call, Scripts
 from protocol.errors import BatchClosedError, BatchLostError, ProtocolError
 from protocol.newjobs import NewJob
-
-_LARGEST_CHUNK = 256
-_CHUNK_BYTES = 1 << 18
 
 
 class Adder:
@@ -56,7 +54,7 @@ class Adder:
             keys.batch(batch_id), keys.chunks(batch_id), keys.queue(self._queue), keys.wake(self._queue),
             keys.names(batch_id),
         )  # fmt: skip
-        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), _LARGEST_CHUNK, _CHUNK_BYTES)
+        about = (batch_id, self._queue, int(keys.OPEN_BATCH_LIFETIME * 1000), LARGEST_AMONG_WORKERS, CHUNK_BYTES)
         jobs = [part for both in named for part in both]
         return self._read(await self._run(("add", names, (*about, self._adder_id, number, *jobs))))
 

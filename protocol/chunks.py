@@ -26,6 +26,12 @@ from protocol.jobs import JobSpec
 LARGEST_CHUNK = 1000
 """Jobs in one chunk at most; scripts refuse one with more."""
 
+# As many as a worker takes on of jobs that end at once; of slower ones it cuts off what it has room for (claim.lua).
+# 10,000 no-op jobs went 1.2 to 2 times as fast as in two chunks for each slot, which was the rule before.
+LARGEST_AMONG_WORKERS = 256
+# A chunk is cut at this size too, so that jobs with large arguments do not travel in lumps that block Redis.
+CHUNK_BYTES = 1 << 18
+
 _ROWS = b',"args":'
 _JOINT = b",\n"
 

@@ -12,7 +12,7 @@ Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]] | JobSpec
 
 # What one call may carry.
 _JOBS_A_CALL = 1000
-BYTES_A_CALL = 1 << 20
+_BYTES_A_CALL = 1 << 20
 
 
 class NewJob(NamedTuple):
@@ -60,7 +60,7 @@ def cut(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:
     portion: list[NewJob] = []
     size = 0
     for new in jobs:
-        if portion and (len(portion) == _JOBS_A_CALL or size + len(new.text) > BYTES_A_CALL):
+        if portion and (len(portion) == _JOBS_A_CALL or size + len(new.text) > _BYTES_A_CALL):
             yield portion
             portion, size = [], 0
         portion.append(new)

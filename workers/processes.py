@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from workers.calling.reports import SharedReport, make_file
 from workers.ending.failures import Again, DescribedError
 from workers.ending.outcomes import Outcome, Raised, Returned
 from workers.registry import Job
+from workers.starting.turns import Turns
 from workers.vitals.endings import describe_exit
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class Processes:
         self._limit = limit
         self._idle: list[Process] = []
         self._all: set[Process] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns = Turns()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def take(self) -> Process:
@@ -208,14 +208,7 @@ class Processes:
             ProcessDiedError: If none can be started.
         """
         while not self._idle and len(self._all) >= self._limit:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()
-                raise
+            await self._turns.wait(self._turns.pass_on)
         while self._idle:
             process = self._idle.pop()
             if process.is_alive:
@@ -227,7 +220,7 @@ class Processes:
         try:
             process = Process()
         except ProcessDiedError:
-            self._wake()
+            self._turns.pass_on()
             raise
         self._all.add(process)
         try:
@@ -241,7 +234,7 @@ class Processes:
         """Give a process back; one that is not fit for another job is killed and replaced."""
         if is_fit:
             self._idle.append(process)
-            self._wake()
+            self._turns.pass_on()
         else:
             self._drop(process)
 
@@ -260,14 +253,7 @@ class Processes:
         ending = asyncio.get_running_loop().create_task(process.leave() if is_idle else process.kill())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        self._turns.pass_on()
 
 
 def _told(described: dict[str, Any]) -> DescribedError:

@@ -272,7 +272,11 @@ def load(module: str) -> ModuleType:
 
 
 def load_all(modules: str) -> None:
-    """Import several modules, their names separated by commas."""
+    """Import several modules or files, their names separated by commas.
+
+    Raises:
+        InputError: If there is no such module, or its import fails.
+    """
     for module in modules.split(","):
         if module.strip():
             load(module.strip())

@@ -9,12 +9,12 @@ import logging
 from typing import Any
 
 from producer.control.settling import UNKNOWN, OpenJob, Settlement, is_set
-from producer.cutting import LARGEST_AMONG_WORKERS
 from producer.spoilt import naming
 from producer.status import read_status
 from producer.submission import read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
+from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Scripts
 from protocol.errors import BatchLostError, BatchNotFoundError, ProtocolError

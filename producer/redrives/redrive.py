@@ -18,7 +18,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from producer.control.callbacks import encode_callback
-from producer.cutting import LARGEST_AMONG_WORKERS, Chunk
+from producer.cutting import Chunk
 from producer.redrives.origins import CHUNKS_A_PAGE, PLACES_A_PAGE, Selection, read_places, write_selection
 from producer.spoilt import find_spoilt, naming, types_of
 from producer.status import parse_options, parse_status, read_header, read_status
@@ -27,7 +27,7 @@ from producer.tracing import stamped
 from protocol import keys
 from protocol.batches import BatchOptions, checked_id
 from protocol.batches import options as make_options
-from protocol.chunks import decode_chunk
+from protocol.chunks import LARGEST_AMONG_WORKERS, decode_chunk
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts, encode_payload
 from protocol.errors import BatchClosedError, BatchLostError, BatchNotFoundError, OptionError, ProtocolError

@@ -17,12 +17,13 @@ from protocol.batches import options as make_options
 from protocol.errors import StragglerError, UnknownFunctionError
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
-from straggler.commands.functions import find_function, load_modules
+from straggler.commands.functions import find_function
 from straggler.commands.logs import set_up_logs
 from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say
+from workers.registry import load_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def submit(
 ) -> int:
     """Submit an input's rows as a batch."""
     make_options(**options)  # a bad option is said before a large file is read
-    load_modules(jobs or place.settings.jobs)
+    load_all(jobs or place.settings.jobs)
     set_up_logs(place.settings, live=True)
     feed = source.open(_name(function, must_be_known=jobs is not None), place.settings.max_arguments_bytes, out.path)
     order = Order(feed, batch_id or uuid4().hex[:16], options)
@@ -59,7 +60,7 @@ def collect(
 ) -> int:
     """Collect a batch's results to its end."""
     set_up_logs(place.settings, live=True)
-    load_modules(jobs or place.settings.jobs)
+    load_all(jobs or place.settings.jobs)
     return run_loop(_collect(place, batch_id, cursor, out, timeout))
 
 

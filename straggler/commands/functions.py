@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from types import ModuleType
 
 from protocol.errors import UnknownFunctionError
 from workers import registry
@@ -24,7 +23,7 @@ def find_function(reference: str, *, plain_too: bool = False) -> str:
     module_name, colon, name = reference.rpartition(":")
     if not colon:
         return registry.find(reference).name
-    module = load_module(module_name)
+    module = registry.load(module_name)
     found = getattr(module, name, None)
     if isinstance(found, Job):
         return found.name
@@ -34,23 +33,3 @@ def find_function(reference: str, *, plain_too: bool = False) -> str:
         raise UnknownFunctionError(f"{name!r} in {module_name} is no job: put @job (from straggler) above its def")
     jobs = sorted(job for job, made in vars(module).items() if isinstance(made, Job))
     raise UnknownFunctionError(f"{module_name} has no {name!r}; its jobs are {', '.join(jobs) or 'none'}")
-
-
-def load_modules(modules: str) -> None:
-    """Import several modules or files, their names separated by commas, so that their jobs are known.
-
-    Raises:
-        InputError: If there is no such module, or its import fails.
-    """
-    for module in modules.split(","):
-        if module.strip():
-            load_module(module.strip())
-
-
-def load_module(name: str) -> ModuleType:
-    """Import a module or a file.
-
-    Raises:
-        InputError: If there is none, its import fails, or another module has the file's name.
-    """
-    return registry.load(name)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from producer.pictures.summary import Tally, facts, summarize
-from straggler.commands.functions import load_modules
 from straggler.commands.logs import set_up_logs
 from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, run_loop
+from workers.registry import load_all
 
 
 def collect_lineage(place: Place, batch_id: str, *, out: Output, jobs: str | None) -> int:
     """Wait for all batches of a lineage, and write the latest result of each job, in order of submission."""
     set_up_logs(place.settings, live=True)
-    load_modules(jobs or place.settings.jobs)
+    load_all(jobs or place.settings.jobs)
     return run_loop(_collect(place, batch_id, out))
 
 

@@ -16,12 +16,13 @@ from protocol.errors import StragglerError
 from protocol.settings import Settings
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
-from straggler.commands.functions import find_function, load_modules
+from straggler.commands.functions import find_function
 from straggler.commands.logs import set_up_logs
 from straggler.commands.output import Output
 from straggler.commands.place import Place
 from straggler.commands.process import run_loop, say
 from straggler.inprocess import embedded
+from workers.registry import load_all
 
 
 def run(
@@ -38,7 +39,7 @@ def run(
     """Run an input's rows as a batch, here."""
     set_up_logs(place.settings, verbose=verbose, live=True)
     made = make_options(**options)  # a bad option is said before a large file is read
-    load_modules(jobs or place.settings.jobs)
+    load_all(jobs or place.settings.jobs)
     settings = place.settings
     feed = source.open(find_function(function, plain_too=True), settings.max_arguments_bytes, out.path)
     batch_id = uuid4().hex[:16]

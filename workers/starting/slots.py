@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+
+from workers.starting.turns import Turns
 
 # So many jobs are taken on before they have a slot as will start within this time, s, but no more than one claim
 # brings: short ones never wait for a claim, and none is held here for longer that another worker could start now.
@@ -33,7 +34,7 @@ class Slots:
         self.waiting = 0
         self._at_once = 0
         self._typical = self._last_end = self._last_turn = 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns = Turns()
         self._freed = asyncio.Event()
 
     @property
@@ -91,33 +92,21 @@ class Slots:
 
     def try_take(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
-        if self.free and not self._waiting:
+        if self.free and not self._turns:
             self.free -= 1
             return True
         return False
 
     async def take(self) -> None:
         """Take a slot, as soon as one is free."""
-        if self.try_take():
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give()
-            raise
+        if not self.try_take():
+            await self._turns.wait(self.give)
 
     def give(self) -> None:
         """Give a slot back, to who waits longest."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
-        self._freed.set()
+        if not self._turns.pass_on():
+            self.free += 1
+            self._freed.set()
 
     async def wait_room(self, count: int) -> None:
         """Wait until it is worth while to ask for jobs, and there is room for so many; takes none."""
