@@ -267,7 +267,7 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
         recorder._look()
         started.crew.slots.ahead = 100  # it holds jobs that have not started, as the embedded mode's worker does
         batch = await producer.submit(run.map(range(100)))
-        await until(lambda: started.crew.slots.used == 2)
+        await until(lambda: started.crew.slots.used + started.crew.slots.waiting == 100)
         server.kill()
         away.set()
         await until(lambda: recorder.is_full)
