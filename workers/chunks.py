@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableSequence, Sequence
+from collections.abc import MutableSequence
 from typing import Any
 
 from protocol.control import Orders
 from protocol.errors import ProtocolError
-from protocol.jobs import JobSpec
 from protocol.recording import encode_common
 from workers.calling.runs import JobRun, Runner
-from workers.claims import Claimed, Crash
+from workers.claims import Claimed
 from workers.ending.outcomes import Returned, TimedOut
-from workers.ending.retries import Deferred, delay_before_retry
+from workers.ending.retries import Deferred, delay_before_retry, say_again
 from workers.ending.rows import Row, Rows, say_done
+from workers.ending.unreadable import fail_all
 from workers.processes import leaves_process_fit
 from workers.starting.starts import Starts
-from workers.starting.suspects import crash_of, say_lost
+from workers.starting.suspects import crash_of, lose
+from workers.starting.unstarted import Surplus
 from workers.timing.clocks import ChunkClocks
 from workers.vitals.pulse import job_number
 
@@ -43,7 +44,8 @@ class ChunkRun:
         begun: Where in that memory is written how many of its jobs have started.
 
     Attributes:
-        is_released: Whether it was let go of with its last results.
+        is_released: Whether it was let go of with its last results, or given back.
+        starts: Who starts its jobs, while any are left.
         handed_back: Of each job that was at work when it was handed back: how that attempt ended.
     """
 
@@ -52,13 +54,12 @@ class ChunkRun:
         self.payload = claimed.payload
         self.batch_id = claimed.payload.batch_id
         self.orders = claimed.orders
-        self._first = claimed.payload.first
         self._row = max(0, row)
         self.number = job_number(row, 0)
         self.runner = runner
         self._begun: MutableSequence[float] = [0.0] if begun is None or row < 0 else begun
         self._runs: dict[JobRun, None] = {}
-        self._starts: Starts | None = None
+        self.starts: Starts | None = None
         self._unrecorded = 0
         # Results of this turn, which are handed on together at its end.
         self._fresh: list[Row] = []
@@ -77,21 +78,18 @@ class ChunkRun:
         """Run all jobs that have no result yet, to their ends.
 
         Returns:
-            What becomes of the chunk: `succeeded`, `ended` or `again` (see release.lua).
+            What becomes of the chunk: `succeeded`, `ended` or `again` (see release.lua), or `given back`.
         """
         try:
             self._options, jobs = self.claimed.read()
             self._clocks = ChunkClocks(self.runner.clock, self.payload, self._options, self.claimed.deadline)
         except ProtocolError as error:
-            logger.exception(
-                "chunk %s cannot be read", self.claimed.chunk_id,
-                extra={"event": "chunk.unreadable", "batch": self.batch_id, "chunk": self.claimed.chunk_id},
-            )  # fmt: skip
-            self._fail_all(error)
+            self._describe_group("unknown")
+            fail_all(self, error)
         else:
             self._describe_group(jobs[0].function)
-            self._starts = Starts(self, self._clocks, jobs)
-            await self._start_until_stopped(self._starts)
+            self.starts = Starts(self, self._clocks, jobs)
+            await self._start_until_stopped(self.starts)
         return await self.finish()
 
     async def finish(self) -> str:
@@ -103,7 +101,11 @@ class ChunkRun:
         """Start no more jobs; those that run may end."""
         if self._has_started or self._is_stopped:
             return
-        self._again = self._is_stopped = True
+        self._again = True
+        self._end_starting()
+
+    def _end_starting(self) -> None:
+        self._is_stopped = True
         if self._starting is not None:
             self._starting.cancel()
 
@@ -114,28 +116,49 @@ class ChunkRun:
             self._again = True
             run.hand_back()
 
+    def withhold(self, least: int) -> Surplus | None:
+        """Start no more of what may be given back, so that `least` jobs stay; None if there is nothing."""
+        surplus = None if self.starts is None else self.starts.withhold(least)
+        self._unrecorded += surplus is not None
+        return surplus
+
+    def settle(self, surplus: Surplus, reply: int) -> None:
+        """Take note of what has become of jobs that were withheld, as `Leases.give_back` tells."""
+        starts, kept = self.starts, surplus.kept
+        if starts is not None:
+            starts.take_back(() if reply else surplus.indexes)
+        if reply > 0 and kept:
+            self.claimed = self.claimed.cut(kept)
+            self.payload = self.claimed.payload
+        elif reply > 0:
+            self.is_released, self._outcome = True, "given back"
+        elif reply < 0:
+            self._again = True
+        elif self.orders is not None:
+            self.obey(self.orders)
+        if starts is not None and starts.are_over:
+            self._end_starting()
+        self.count_recorded(1)
+
     def obey(self, orders: Orders) -> None:
         """Move the batch's deadline; cancel what was decided to be cancelled: what has not started never does."""
         self.orders = orders
-        if orders.deadline is not None and (self._runs or self._starts is not None):
+        if orders.deadline is not None and (self._runs or self.starts is not None):
             self._move_deadline(orders.deadline)
         for run in list(self._runs):
             reason = orders.why_not_to_run(run.index)
             if reason is not None:
                 run.cancel(reason)
-        if self._starts is not None:
-            for index, why in self._starts.refuse(orders).items():
-                self.put(self.rows.cancelled(index, self._starts.job(index), why, self.claimed.attempt(index)))
+        if self.starts is not None:
+            for index, why in self.starts.refuse(orders).items():
+                self.put(self.rows.cancelled(index, self.starts.job(index), why, self.claimed.attempt(index)))
 
     def _move_deadline(self, deadline: float) -> None:
-        if not self._clocks.move_deadline(deadline):
-            return
-        if self._starts is not None:
-            self._starts.look_again()
-        for run in self._runs:
-            start = self.runner.clock.at(run.started) if run.started else None
-            limit, phase, _ = self._clocks.of(run.job, run.function, start)
-            run.reclock(limit, phase)
+        if self._clocks.move_deadline(deadline):
+            if self.starts is not None:
+                self.starts.look_again()
+            for run in self._runs:
+                run.reclock(self._clocks)
 
     @property
     def longest_grace(self) -> float:
@@ -148,15 +171,8 @@ class ChunkRun:
         return [run.task for run in self._runs]
 
     def _describe_group(self, function: str) -> None:
-        runner = self.runner
-        self._common = encode_common(function, runner.worker_id, self.claimed.payload.enqueued_at)
-        self.rows = Rows(function, runner.clock, runner.result_limit)
-
-    def _fail_all(self, error: ProtocolError) -> None:
-        unknown: JobSpec[Any] = JobSpec(function="unknown")
-        self._describe_group(unknown.function)
-        for index in self.claimed.open_jobs():
-            self.put(self.rows.failed(index, unknown, error))
+        self._common = encode_common(function, self.runner.worker_id, self.payload.enqueued_at)
+        self.rows = Rows(function, self.runner.clock, self.runner.result_limit)
 
     async def _start_until_stopped(self, starts: Starts) -> None:
         if self._is_stopped:
@@ -175,7 +191,7 @@ class ChunkRun:
         finally:
             self._starting = None
             starts.close()
-            self._starts = None  # a circle, which would keep all arguments until the garbage collector comes
+            self.starts = None  # a circle, which would keep all arguments until the garbage collector comes
 
     def enlist(self, run: JobRun) -> None:
         """Take note of a run that others may stop."""
@@ -203,6 +219,7 @@ class ChunkRun:
         else:
             self._conclude_odd(run)
         if run.process is not None:
+            self.runner.processes.places.took(run.finished - run.started)
             self.runner.processes.give(run.process, is_fit=leaves_process_fit(outcome))
         self._runs.pop(run, None)
         if run.has_awaited or not run.has_begun:
@@ -214,7 +231,7 @@ class ChunkRun:
         before, delay = self.claimed.crashes_under(run.index), self._delay_before_retry(run)
         crash = crash_of(run, before, self.runner.clock, self.runner.worker_id)
         if crash is not None:
-            self.put(self.lose(run.index, run.job, [*before, crash]))
+            self.put(lose(self, run.index, run.job, [*before, crash]))
         elif delay is not None:
             self._run_again(run, delay)
         else:
@@ -226,14 +243,8 @@ class ChunkRun:
             elif run.has_begun:
                 self.handed_back[run.index] = self.rows.attempt(run, run.attempt, self.runner.worker_id)
 
-    def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Row:
-        """Write down that a job is lost."""
-        say_lost(self.batch_id, index, crashes)
-        return self.rows.lost(index, job, crashes)
-
     def _delay_before_retry(self, run: JobRun) -> float | None:
-        failures = self.claimed.failures.get(run.index, 0)
-        delay = delay_before_retry(run.outcome, self._options, run.function, failures)
+        delay = delay_before_retry(run.outcome, self._options, run.function, self.claimed.failures.get(run.index, 0))
         return delay if delay is not None and self._clocks.allow_start(run.job, delay) else None
 
     def _run_again(self, run: JobRun, delay: float) -> None:
@@ -241,12 +252,7 @@ class ChunkRun:
         self._again = self._again or self.claimed.payload.index is not None
         self._unrecorded += 1
         failures = self.claimed.failures.get(run.index, 0) + 1
-        if self._tells_jobs:
-            name = f"{self.batch_id}:{run.index}"
-            logger.debug(
-                "job %s runs again in %.3f s", name, delay,
-                extra={"event": "job.again", "batch": self.batch_id, "job": name, "attempt": run.attempt},
-            )  # fmt: skip
+        say_again(self.batch_id, run.index, delay, run.attempt)
         attempt = self.rows.attempt(run, run.attempt, self.runner.worker_id)
         deferred = Deferred(self.claimed.chunk_id, self.claimed.payload, run.index, failures, delay, attempt)
         self.runner.retries.put(deferred, self)
@@ -268,11 +274,11 @@ class ChunkRun:
 
     def over_with(self, count: int) -> tuple[str, int, str] | None:
         """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
-        has_more = self._starts is not None and not self._starts.are_over
+        has_more = self.starts is not None and not self.starts.are_over
         if has_more or self._runs or self._fresh or self._again or count < self._unrecorded:
             return None
         self.runner.leases.expect_release(self.claimed.chunk_id)
-        return self.claimed.chunk_id, self._first, self._outcome
+        return self.claimed.chunk_id, self.payload.first, self._outcome
 
     def note_release(self) -> None:
         """Take note that the chunk has been let go of."""

@@ -11,12 +11,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
@@ -26,6 +26,7 @@ from protocol.connection import Call, Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
+from workers.crashes import Crash, read_crashes
 from workers.starting.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -33,48 +34,6 @@ logger = logging.getLogger(__name__)
 # A claim brings at most this many jobs and chunks, so that the script is short.
 _JOBS_A_CLAIM = 1000
 _CHUNKS_A_CLAIM = 16
-# A job that has killed its worker so often is not tried again, nor one under which twice as many have died in doubt.
-MOST_CRASHES = 3
-# After so many it runs alone, in a process of its own: so it is known who did it, and nobody else is harmed.
-SUSPICIOUS_CRASHES = 2
-
-
-class Crash(BaseModel):
-    """The death of a worker under some jobs of a chunk; see crashes.lua.
-
-    Args:
-        worker: Its id.
-        start: The first of these jobs.
-        stop: The one behind the last of them.
-        ending: How it ended.
-        doubtful: Whether its lease has lapsed, or the job ran in a process of its own, so that it may have been
-            another's doing: that makes the job suspicious, but burns no attempt.
-        started_at: When the job had started, if it is known which it was, Unix s.
-        ended_at: When it ended, or was found dead, Unix s.
-        harmless: Whether it was killed for another job's sake: that is noted among these jobs' attempts, and counts
-            for nothing.
-    """
-
-    worker: str
-    start: int
-    stop: int
-    ending: str
-    doubtful: bool = False
-    started_at: float | None = None
-    ended_at: float | None = None
-    harmless: bool = False
-
-    def is_under(self, index: int) -> bool:
-        """Whether the worker died under this job."""
-        return self.start <= index < self.stop
-
-
-_crashes: TypeAdapter[list[Crash]] = TypeAdapter(list[Crash])
-
-
-def is_poison(crashes: Sequence[Crash]) -> bool:
-    """Whether a job under which these workers have died is not to be tried again."""
-    return sum(not crash.doubtful for crash in crashes) >= MOST_CRASHES or len(crashes) >= 2 * MOST_CRASHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +77,8 @@ class Claimed:
         except ValidationError as error:
             raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
         jobs = decode_chunk(first, self.jobs, key)
-        if len(jobs) != count:
+        # The chunk of a job that runs again may have been cut behind it.
+        if len(jobs) != count if self.payload.index is None else self.payload.index >= first + len(jobs):
             raise ProtocolError(key, f"field {first} holds {len(jobs)} jobs instead of {count}")
         return options, jobs
 
@@ -132,6 +92,10 @@ class Claimed:
         if not self.failures and not any(self.done):
             return list(every)
         return [index for index in every if not self._is_done(index) and index not in self.failures]
+
+    def cut(self, kept: int) -> Claimed:
+        """Return what is left of it with its first jobs only."""
+        return replace(self, payload=replace(self.payload, count=kept))
 
     def crashes_under(self, index: int) -> list[Crash]:
         """List the deaths of workers under a job."""
@@ -187,7 +151,7 @@ class Claims:
         """Lease chunks that are due, as many of their jobs as there is room for."""
         # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
         may_exceed = slots.room >= max(1, slots.total // 2)
-        return await self._run(self._call(slots.room, slots.whole, slots.piece, may_exceed=may_exceed))
+        return await self._run(self._call(max(0, slots.room), slots.whole, slots.piece, may_exceed=may_exceed))
 
     async def when_woken(self, slots: Slots, timeout: float) -> Found:
         """Wait for a token, `timeout` s at most, then lease chunks that are due, in the same trip to Redis.
@@ -274,16 +238,6 @@ def _say_dropped(name: str, problem: str) -> None:
     logger.warning(
         "chunk %s is dropped from the queue: %s", name, problem, extra={"event": "chunk.dropped", "chunk": name}
     )
-
-
-def read_crashes(data: bytes | None) -> list[Crash]:
-    """Read the deaths noted for a chunk."""
-    if data is None:
-        return []
-    try:
-        return _crashes.validate_json(data)
-    except ValidationError:  # not ours: the jobs run as if nothing had happened
-        return []
 
 
 def _number(data: bytes | None) -> float | None:

@@ -33,6 +33,7 @@ from workers.interrupts import Interrupts
 from workers.leases import FAREWELL, Leases
 from workers.processes import Processes
 from workers.recorder import ROWS_A_CALL, Recorder
+from workers.starting.givingback import GivingBack
 from workers.starting.slots import Slots
 from workers.starting.tasks import Tasks
 from workers.timing.deadlines import Deadlines
@@ -137,7 +138,7 @@ class Crew:
         self.retries = Retries(self.scripts, options.queue, self.worker_id)
         self.deadlines = Deadlines(cells)
         self.processes = Processes(options.job_processes)
-        self.threads = Threads(options.concurrency, self.deadlines.left_behind)
+        self.threads = Threads(options.concurrency + options.max_abandoned, self.deadlines.left_behind)
         self.additions = Additions(self.scripts, options.queue, options.max_arguments_bytes)
         tracing = find_tracing()
         self.runner = Runner(
@@ -151,6 +152,8 @@ class Crew:
         self.tasks = Tasks()
         self.resources = Resources()
         self.chunks: dict[str, ChunkRun] = {}
+        self.giving_back = GivingBack(self.chunks, self.slots, self.leases.give_back)
+        self._came_again: set[str] = set()
         self.control = Control(self.scripts, self.chunks, options.lease * 0.3)
         self._lag = 0.0
         self.metrics = Metrics(options.metrics, self.clock, self._observe) if options.metrics else None
@@ -174,6 +177,7 @@ class Crew:
     async def close(self) -> None:
         """Record what is held, then let go of it and of what the jobs shared."""
         await self.control.close()
+        await self.giving_back.close()
         await self.additions.close()
         await self.recorder.close()
         self.interrupts.stop()
@@ -198,7 +202,10 @@ class Crew:
         if until <= time.monotonic():
             return False
         self.leases.hold(claimed.chunk_id, until)
-        return claimed.chunk_id not in self.chunks
+        if claimed.chunk_id not in self.chunks:
+            return True
+        self._came_again.add(claimed.chunk_id)
+        return False
 
     async def run(self, claimed: Claimed) -> str:
         """Run a chunk that this worker holds; returns what became of it."""
@@ -208,6 +215,8 @@ class Crew:
         begun = self._pulse.begun if self._pulse else None
         chunk = self.chunks[claimed.chunk_id] = ChunkRun(claimed, self.runner, row, begun)
         self.control.took(chunk.batch_id)
+        if not self.options.is_alone:
+            self.giving_back.watch()
         try:
             outcome = await chunk.run()
             await self._release(chunk, outcome)
@@ -230,8 +239,13 @@ class Crew:
         return outcome
 
     async def _release(self, chunk: ChunkRun, outcome: str) -> None:
+        claimed = chunk.claimed
         if not chunk.is_released:
-            await self.leases.release(chunk.claimed, outcome, chunk.handed_back)
+            await self.leases.release(claimed, outcome, chunk.handed_back)
+        # Claimed by ourselves once it was back in the queue, before we had heard that it is.
+        while claimed.chunk_id in self._came_again:
+            self._came_again.discard(claimed.chunk_id)
+            await self.leases.release(claimed, "again")
 
     def _drop(self, claimed: Claimed) -> None:
         # What could not be released stays in the shared memory: the supervisor hands it back.

@@ -132,6 +132,22 @@ class Leases:
             "release", (keys.queue(self._queue), keys.wake(self._queue)), (self.worker_id, lifetime, *chunk)
         )
 
+    async def give_back(self, claimed: Claimed, kept: int, known: bytes) -> int:
+        """Put jobs of a chunk back into the queue, for others to start: all but the first `kept`.
+
+        Args:
+            claimed: The chunk.
+            kept: How many stay; none stays if it is 0.
+            known: The last decision of which its worker knows.
+
+        Returns:
+            1 if they are in the queue, 0 if they stay here, -1 if the chunk is no longer ours.
+        """
+        names = keys.queue(self._queue), keys.wake(self._queue), keys.workers(self._queue)
+        lifetime = int(keys.OPEN_BATCH_LIFETIME * 1000)
+        args = (self.worker_id, lifetime, claimed.chunk_id, kept, known)
+        return int(await self._scripts.run("giveback", (*names, keys.batch(claimed.payload.batch_id)), args))
+
     async def say_at_work(self, chunk_id: str, batch_id: str, index: int | None) -> bool:
         """Say which job of a chunk runs alone now, or that all may run; returns whether the chunk is still ours."""
         return bool(

@@ -34,7 +34,7 @@ from workers.calling.reports import SharedReport, make_file
 from workers.ending.failures import Again, DescribedError
 from workers.ending.outcomes import Outcome, Raised, Returned
 from workers.registry import Job
-from workers.starting.turns import Turns
+from workers.starting.slots import Slots
 from workers.vitals.endings import describe_exit
 
 logger = logging.getLogger(__name__)
@@ -191,37 +191,46 @@ class Processes:
     """A worker's processes for plain functions, started when they are first needed.
 
     Args:
-        limit: How many run at a time; a job that finds none free waits, and its clock with it.
+        limit: How many run at a time.
+
+    Attributes:
+        places: One for each; a job that finds none free waits, and its clock with it.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.places = Slots(limit)
         self._idle: list[Process] = []
         self._all: set[Process] = set()
-        self._turns = Turns()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def take(self) -> Process:
-        """Take a process that is ready.
+        """Take a place, and a process that is ready.
 
         Raises:
             ProcessDiedError: If none can be started.
         """
-        while not self._idle and len(self._all) >= self._limit:
-            await self._turns.wait(self._turns.pass_on)
-        while self._idle:
-            process = self._idle.pop()
-            if process.is_alive:
-                return process
-            self._drop(process)
-        return await self._start()
+        await self.places.take()
+        return await self.ready()
+
+    async def ready(self) -> Process:
+        """Return a process that is ready, to who has a place, which is given back where there is none.
+
+        Raises:
+            ProcessDiedError: If none can be started.
+        """
+        try:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_alive:
+                    return process
+                self._drop(process)
+            return await self._start()
+        except BaseException:
+            self.places.give()
+            raise
 
     async def _start(self) -> Process:
-        try:
-            process = Process()
-        except ProcessDiedError:
-            self._turns.pass_on()
-            raise
+        process = Process()
         self._all.add(process)
         try:
             await process.start()
@@ -231,12 +240,12 @@ class Processes:
         return process
 
     def give(self, process: Process, *, is_fit: bool) -> None:
-        """Give a process back; one that is not fit for another job is killed and replaced."""
+        """Give a process and its place back; one that is not fit for another job is killed and replaced."""
         if is_fit:
             self._idle.append(process)
-            self._turns.pass_on()
         else:
             self._drop(process)
+        self.places.give()
 
     async def close(self) -> None:
         """End all processes, and wait until they have ended."""
@@ -253,7 +262,6 @@ class Processes:
         ending = asyncio.get_running_loop().create_task(process.leave() if is_idle else process.kill())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
-        self._turns.pass_on()
 
 
 def _told(described: dict[str, Any]) -> DescribedError:

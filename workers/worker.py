@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
@@ -164,9 +164,7 @@ class StragglerWorker(Worker):
 
     async def _wait_room(self, count: int) -> None:
         """Wait for room for jobs, but no longer than arq's health key lives: a worker that is full is healthy."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.options.lease / 2):
-                await self.crew.slots.wait_room(count)
+        await within(self.options.lease / 2, self.crew.slots.wait_room(count))
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
@@ -198,8 +196,8 @@ class StragglerWorker(Worker):
         sleep = longest if next_due < 0 else min(longest, max(0.001, next_due / 1000))
         if slots.free > slots.waiting:
             self._may_wait = sleep  # the next claim itself waits
-        else:
-            await self._stopping.unless_set(self.pool.blpop([keys.wake(self.options.queue)], timeout=sleep))  # type: ignore[arg-type]
+        else:  # a token is for who can start what it tells of
+            await self._stopping.unless_set(within(sleep, slots.wait_empty()))
 
     async def _drain(self) -> None:
         """Let running jobs end for `shutdown_wait`, then hand the rest back.
@@ -233,11 +231,19 @@ class StragglerWorker(Worker):
             await asyncio.wait(jobs, timeout=grace)
 
 
+async def within(seconds: float, wait: Awaitable[None]) -> None:
+    """Wait, but no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wait
+
+
 def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
     """Make what arq's own command line runs a worker by."""
 
     async def on_startup(ctx: dict[str, Any]) -> None:
-        ctx["crew"] = Crew(connect(url), options)  # patient, as arq's own connection is not
+        ctx["crew"] = crew = Crew(connect(url), options)  # patient, as arq's own connection is not
+        crew.giving_back.least = 1  # what arq has taken it lets go of by itself, and then it must be ours still
         await ctx["crew"].start()
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
 --          crashes, what was decided since (see orders.lua), then index and failures of each retried job}}
 -- @include crashes
+-- @include done
 -- @include orders
 -- @include splitting
 local time = redis.call('TIME')
@@ -104,16 +105,8 @@ local function look_into(chunk)
   chunk.done = ask('GETRANGE', batch.header .. ':done', math.floor(chunk.first / 8), math.floor((chunk.first + chunk.count) / 8))
 end
 
-local function count_done(chunk)
-  local count, from = 0, chunk.first - chunk.first % 8
-  for at = 1, #(chunk.done or '') do
-    local byte = string.byte(chunk.done, at)
-    for place = 0, byte == 0 and -1 or 7 do
-      local index = from + (at - 1) * 8 + place
-      if index >= chunk.start and index < chunk.stop and math.floor(byte / 2 ^ (7 - place)) % 2 == 1 then count = count + 1 end
-    end
-  end
-  return count
+local function done_of(chunk)
+  return count_done(chunk.done, chunk.first, chunk.start, chunk.stop)
 end
 
 local function describe(chunk)
@@ -142,7 +135,7 @@ local function take(chunk)
     batch.has_crashes = true
   end
   -- Those that were cancelled while they waited are counted as taken already.
-  if not chunk.holder then batch.new = batch.new + chunk.jobs - (batch.has_orders and count_done(chunk) or 0) end
+  if not chunk.holder then batch.new = batch.new + chunk.jobs - (batch.has_orders and done_of(chunk) or 0) end
   -- From the second crash on it must be said which job is at work; so far none is.
   if not batch.is_over then
     put('HSET', batch.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or worker)
@@ -167,7 +160,7 @@ end
 -- Whether a chunk is to be cut: it has more jobs than a piece or than there is room for, and none has run before.
 local function is_too_large(chunk)
   return (chunk.jobs > largest_piece or chunk.jobs > math.max(room, soon_over)) and not chunk.holder and #chunk.crashes == 0 and #chunk.retried == 0
-    and count_done(chunk) == 0 and chunk.id == string.format('%s:%d', chunk.batch.id, chunk.first)
+    and done_of(chunk) == 0 and chunk.id == string.format('%s:%d', chunk.batch.id, chunk.first)
 end
 
 local function write_chunk(batch, first, count, text, enqueued_ms)

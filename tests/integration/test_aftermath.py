@@ -19,7 +19,7 @@ from protocol.jobs import JobSpec
 from straggler import LostResult, TimeoutResult
 from tests.conftest import StartWorker
 from tests.jobs import square
-from workers.claims import MOST_CRASHES
+from workers.crashes import MOST_CRASHES
 from workers.vitals.aftermath import Aftermath, Death
 from workers.vitals.pulse import CURRENT, LAST_MOMENT, LIMIT, SINCE, STARTED, Current, Pulse, job_number
 

@@ -21,7 +21,8 @@ from protocol.jobs import JobSpec
 from straggler import FailureResult, LostResult, Retry, TimeoutResult, current_job, job
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, fail, hang, square, wait_for_file
-from workers.claims import Claimed, Crash, is_poison
+from workers.claims import Claimed
+from workers.crashes import Crash, is_poison
 
 
 def runs_of(path: Path) -> list[str]:

@@ -24,7 +24,7 @@ from tests.conftest import ROOT, StartProcess, StartWorker, until, until_running
 from tests.integration.test_scripts import Hand, streamed
 from tests.jobs import fail, hang, square, wait_for_file
 from tests.redis_server import RedisServer
-from workers.claims import Crash
+from workers.crashes import Crash
 
 SOON: dict[str, Any] = {"retries": 1, "backoff": 0.01}
 

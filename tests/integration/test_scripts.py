@@ -27,7 +27,8 @@ from protocol.recording import Over, encode_common, encode_row, record_rows
 from protocol.settings import Settings
 from tests.conftest import until
 from tests.jobs import fail, report, square
-from workers.claims import Claimed, Claims, Crash
+from workers.claims import Claimed, Claims
+from workers.crashes import Crash
 from workers.ending.retries import Deferred, Retries
 from workers.leases import Leases
 
@@ -226,6 +227,22 @@ def _release(outcome: str, handed_back: dict[int, bytes] | None = None) -> Case:
     return prepare
 
 
+def _give_back(kept: int) -> Case:
+    async def prepare(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
+        await producer.submit(streamed(square.map(range(6))), batch_id="b")
+        claimed, *_ = await hand.claim()
+        await other_lives(hand)
+        return lambda: hand.leases.give_back(claimed, kept, b"")
+
+    return prepare
+
+
+async def other_lives(hand: Hand) -> None:
+    """Let another worker of the queue be alive."""
+    await hand.scripts.redis.zadd(keys.workers("default"), {"another": 1.0})
+    await hand.scripts.redis.expire(keys.workers("default"), 60)
+
+
 async def _alone(producer: Producer, hand: Hand) -> Callable[[], Awaitable[Any]]:
     await producer.submit(streamed(square.map(range(6))), batch_id="b")
     await hand.claim()
@@ -354,6 +371,8 @@ CASES: dict[str, Case] = {
     "release again with what was at work": _release("again", {1: HANDED_BACK, 4: HANDED_BACK}),
     "release crash": _release(CRASH),
     "release a crash that was harmless": _release(HARMLESS),
+    "giveback": _give_back(2),
+    "giveback of all": _give_back(0),
     "alone": _alone,
     "alone no more": _alone_no_more,
     "retry": _retry,

@@ -25,7 +25,7 @@ from workers.recorder import Recorder
 from workers.registry import Job
 from workers.starting.slots import Slots
 from workers.timeouts import Run
-from workers.timing.clocks import Clocks
+from workers.timing.clocks import ChunkClocks, Clocks
 from workers.timing.deadlines import Deadlines
 from workers.vitals.pulse import UNNAMED, offset_of
 
@@ -151,10 +151,12 @@ class JobRun(Run):
         if self.number != UNNAMED:
             self.number = self.chunk.number + self.index + offset_of(phase)
 
-    def reclock(self, limit: float, phase: Phase) -> None:
-        """Bound the run anew, by seconds from its start; one that is being stopped is not touched."""
+    def reclock(self, clocks: ChunkClocks) -> None:
+        """Bound the run anew; one that is being stopped is not touched."""
         if self.is_stopping or self.outcome is not None:
             return
+        start = self.chunk.runner.clock.at(self.started) if self.started else None
+        limit, phase, _ = clocks.of(self.job, self.function, start)
         before = self.limit if self.silence is None else self.silence.reclock(limit, phase)
         if not self.has_begun:
             self.bound(limit, phase, 0.0)

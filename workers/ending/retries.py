@@ -84,6 +84,15 @@ def delay_before_retry(
     return min(LONGEST_BACKOFF, base * 2.0 ** min(failures, 64)) * random.uniform(0.5, 1.5)
 
 
+def say_again(batch_id: str, index: int, delay: float, attempt: int) -> None:
+    """Log that a job runs again."""
+    name = f"{batch_id}:{index}"
+    logger.debug(
+        "job %s runs again in %.3f s", name, delay,
+        extra={"event": "job.again", "batch": batch_id, "job": name, "attempt": attempt},
+    )  # fmt: skip
+
+
 class Deferred(NamedTuple):
     """A job that runs again.
 

@@ -12,7 +12,7 @@ from protocol.jobs import JobSpec
 from protocol.recording import Success, encode_row
 from protocol.results import Phase
 from workers.calling.calls import Encoded
-from workers.claims import Crash
+from workers.crashes import Crash
 from workers.ending.failures import asks_again, describe
 from workers.ending.outcomes import Cancelled, Raised, Returned, TimedOut
 from workers.registry import Job, UnusableValueError

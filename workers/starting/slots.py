@@ -80,6 +80,11 @@ class Slots:
         self._last_end = time.monotonic()
         self._typical += 0.1 * (seconds - self._typical) if self._typical else seconds
 
+    def stall(self) -> None:
+        """Take note that jobs wait in vain: those at work last longer than was thought."""
+        self._at_once = 0
+        self._typical = max(self._typical, 2 * _AHEAD * self.used)
+
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
         self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD))
@@ -107,6 +112,12 @@ class Slots:
         if not self._turns.pass_on():
             self.free += 1
             self._freed.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until a slot stands empty, and no job is here for it."""
+        while self.free <= self.waiting:
+            self._freed.clear()
+            await self._freed.wait()
 
     async def wait_room(self, count: int) -> None:
         """Wait until it is worth while to ask for jobs, and there is room for so many; takes none."""

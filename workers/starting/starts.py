@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from protocol.chunks import Calls
 from protocol.control import Orders
 from protocol.jobs import JobSpec
+from protocol.results import Phase
 from workers import registry
 from workers.calling.runs import ConcludesRuns, JobRun, read_arguments, read_call
-from workers.claims import Claimed, Crash, is_poison
+from workers.claims import Claimed
+from workers.crashes import is_poison
 from workers.ending.rows import Rows
 from workers.processes import Process, ProcessDiedError
 from workers.starting.alike import Alike
 from workers.starting.lanes import Lane
-from workers.starting.suspects import is_suspicious
+from workers.starting.lateness import Lateness
+from workers.starting.suspects import is_suspicious, lose
+from workers.starting.unstarted import Surplus, Unstarted
 from workers.timing.clocks import ChunkClocks
 from workers.timing.silence import Silence
-
-# A timer may come a little early; what is late by then has its result at once, s.
-_AFTER_A_CLOCK = 0.001
 
 
 class StartsJobs(ConcludesRuns, Protocol):
@@ -37,9 +37,6 @@ class StartsJobs(ConcludesRuns, Protocol):
 
     def put(self, row: Any) -> None:
         """Record a result."""
-
-    def lose(self, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Any:
-        """Write down that a job is lost."""
 
     def note_start(self, index: int) -> None:
         """Take note that a job starts."""
@@ -74,11 +71,9 @@ class Starts:
         self._jobs = jobs
         self._first = chunk.claimed.payload.first
         self._run_of = chunk.runner.runs_of(clocks.options)
-        # Jobs that have not started, the next one last, and the one that only waits for its process.
-        self._left = chunk.claimed.open_jobs()[::-1]
-        self._at_door: int | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._runner.slots.waiting += len(self._left)
+        indexes, places = chunk.claimed.open_jobs(), chunk.runner.processes.places
+        self._unstarted = Unstarted(indexes, self._first, jobs, chunk.runner.slots, places)
+        self._lateness = Lateness(self._unstarted, jobs, self._first, clocks, chunk.runner.clock, self._put_late)
         self._alike = Alike.of(chunk, chunk.claimed, clocks, jobs)
 
     def job(self, index: int) -> JobSpec[Any]:
@@ -88,45 +83,80 @@ class Starts:
     @property
     def are_over(self) -> bool:
         """Whether no job is left that could start."""
-        return not self._left and self._at_door is None
+        return self._unstarted.are_over
 
     def refuse(self, orders: Orders) -> dict[int, str]:
         """Take out the jobs that shall not start any more; returns why of each."""
-        refused = {index: why for index in self._waiting() if (why := orders.why_not_to_start(index)) is not None}
-        self._take_out(refused)
+        waiting = self._unstarted.every()
+        refused = {index: why for index in waiting if (why := orders.why_not_to_start(index)) is not None}
+        self._unstarted.take_out(refused)
         return refused
 
     def look_again(self) -> None:
         """Look at each job's clocks from now on, as the batch's deadline has moved."""
         self._alike = None
-        self._watch_clocks()
+        self._lateness.watch()
 
     def close(self) -> None:
         """Let go of what has not started."""
-        self._keep([])
-        self._unwatch_clocks()
+        self._unstarted.clear()
+        self._lateness.close()
+
+    def is_held_up(self) -> bool:
+        """Whether jobs have waited in vain since this was last asked; those of an unhappy chunk stay together."""
+        return not self._claimed.crashes and self._unstarted.is_held_up()
+
+    def withhold(self, least: int) -> Surplus | None:
+        """Start no more of what may be given back, so that `least` jobs stay; None if that cannot be."""
+        self._unstarted.waits_for.stall()
+        surplus = self._unstarted.withhold(least)
+        # What runs again after a failure does so by the chunk in which it stood.
+        if surplus is not None and surplus.kept and self._claimed.failures:
+            self._unstarted.take_back(surplus.indexes)
+            return None
+        return surplus
+
+    def take_back(self, indexes: Sequence[int]) -> None:
+        """Start what was withheld, after all; nothing, if others have it now."""
+        self._unstarted.take_back(indexes)
+        self._lateness.watch()
 
     async def run(self) -> None:
         """Start all jobs."""
-        slots, recorder = self._runner.slots, self._runner.recorder
-        self._watch_clocks()
+        recorder, unstarted = self._runner.recorder, self._unstarted
+        self._lateness.watch()
         if self._claimed.crashes:
             await self._sift()
-        while self._left:
+        while unstarted.left or await unstarted.come_back():
             if recorder.is_full:
                 await recorder.room()
-            if not slots.try_take():
-                await slots.take()
-            await self._start_next()
+            await self._start_next(has_place=await self._take_slot(is_plain=unstarted.is_next_plain))
 
-    async def _start_next(self) -> None:
+    async def _take_slot(self, *, is_plain: bool) -> bool:
+        """Take a slot, and before it a place in a process for a plain function; returns whether that was taken, too."""
+        slots, places = self._runner.slots, self._runner.processes.places
+        if is_plain:
+            await places.take()
+        if not slots.try_take():
+            try:
+                await slots.take()
+            except asyncio.CancelledError:
+                if is_plain:
+                    places.give()
+                raise
+        return is_plain
+
+    async def _start_next(self, *, has_place: bool) -> None:
         """Start a job that has its slot, and with it those behind it that can follow at once."""
-        if not self._left:  # cancelled meanwhile
+        unstarted = self._unstarted
+        if not unstarted.left or unstarted.is_next_plain != has_place:  # cancelled or given back meanwhile
             self._runner.slots.give()
+            if has_place:
+                self._runner.processes.places.give()
             return
-        index = self._pop()
+        index = unstarted.pop()
         self._runner.slots.tell()
-        if self._needs_process(index):
+        if has_place:
             await self._start_in_process(index)
             return
         run = self._make_run(index)
@@ -140,14 +170,15 @@ class Starts:
 
     def next_run(self) -> JobRun | None:
         """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
-        while self._left and not self._runner.recorder.is_full:
+        unstarted = self._unstarted
+        while unstarted.left and not self._runner.recorder.is_full:
             if self._alike is not None:
-                index = self._pop()
+                index = unstarted.pop()
                 self._chunk.note_start(index)
                 return self._alike.run(index)
-            if self._needs_process(self._left[-1]):
+            if unstarted.is_next_plain:
                 return None
-            run = self._make_run(self._pop())
+            run = self._make_run(unstarted.pop())
             if run is not None:
                 return run
         return None
@@ -171,71 +202,32 @@ class Starts:
         """Take a slot if there is one."""
         return self._runner.slots.try_take()
 
-    def _needs_process(self, index: int) -> bool:
-        jobs = self._jobs
-        job = jobs.alike if isinstance(jobs, Calls) else jobs[index - self._first]
-        return registry.isolation_of(job.function) == "process"
-
-    def _watch_clocks(self) -> None:
-        """See to it that a job whose clock runs out while it waits for a slot gets its result then."""
-        self._unwatch_clocks()
-        jobs, waiting = self._jobs, self._waiting()
-        specs = [jobs.alike][: len(waiting)] if isinstance(jobs, Calls) else [self.job(index) for index in waiting]
-        moment = self._clocks.first_to_run_out(specs) if specs else None
-        if moment is not None:
-            delay = max(0.0, moment - self._runner.clock.now()) + _AFTER_A_CLOCK
-            self._timer = asyncio.get_running_loop().call_later(delay, self._end_late)
-
-    def _unwatch_clocks(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _end_late(self) -> None:
-        late = {index: why for index in self._waiting() if (why := self._clocks.late(self.job(index))) is not None}
-        self._take_out(late)
-        for index, (limit, phase) in late.items():
-            attempt = self._claimed.attempt(index)
-            self._chunk.put(self._chunk.rows.not_started(index, self.job(index), limit, phase, attempt))
-        self._watch_clocks()
-
-    def _waiting(self) -> list[int]:
-        return self._left if self._at_door is None else [*self._left, self._at_door]
-
-    def _take_out(self, indexes: Container[int]) -> None:
-        self._keep([index for index in self._left if index not in indexes])
-        if self._at_door is not None and self._at_door in indexes:
-            self._at_door = None
-
-    def _pop(self) -> int:
-        self._runner.slots.waiting -= 1
-        return self._left.pop()
-
-    def _keep(self, left: list[int]) -> None:
-        self._runner.slots.waiting -= len(self._left) - len(left)
-        self._left = left
-        self._runner.slots.tell()
+    def _put_late(self, index: int, limit: float, phase: Phase) -> None:
+        attempt = self._claimed.attempt(index)
+        self._chunk.put(self._chunk.rows.not_started(index, self.job(index), limit, phase, attempt))
 
     async def _sift(self) -> None:
         """Give up the jobs under which workers have died too often, and run the suspicious ones alone."""
-        for index in self._left[::-1]:
+        for index in self._unstarted.left[::-1]:
             crashes = self._claimed.crashes_under(index)
-            if index not in self._left:  # cancelled meanwhile
+            if index not in self._unstarted.left:  # cancelled meanwhile
                 continue
             if is_poison(crashes):
-                self._keep([other for other in self._left if other != index])
-                self._chunk.put(self._chunk.lose(index, self.job(index), crashes))
+                self._unstarted.take_out((index,))
+                self._chunk.put(lose(self._chunk, index, self.job(index), crashes))
             elif is_suspicious(crashes):
                 await self._run_alone(index)
-        if self._left:
+        if self._unstarted.left:
             await self._say_at_work(None)
 
     async def _run_alone(self, index: int) -> None:
         """Run a job in a process of its own, whatever it is, and nothing else of this chunk meanwhile."""
-        await self._runner.slots.take()
-        if index not in self._left:
+        await self._take_slot(is_plain=True)
+        if index not in self._unstarted.left:
             self._runner.slots.give()
+            self._runner.processes.places.give()
             return
-        self._keep([other for other in self._left if other != index])
+        self._unstarted.take_out((index,))
         await self._start_in_process(index, alone=True)
         await self._chunk.until_idle()
 
@@ -247,16 +239,17 @@ class Starts:
             await asyncio.sleep(0)  # where the cancel comes out
 
     async def _start_in_process(self, index: int, *, alone: bool = False) -> None:
-        """Start a job that has its slot in a process."""
-        self._at_door = index
+        """Start a job that has its slot and its place in a process."""
+        unstarted = self._unstarted
+        unstarted.at_door = index
         process: Process | None = None
         run: JobRun | None = None
         try:
-            process = await self._runner.processes.take()
+            process = await self._runner.processes.ready()
             if alone:
                 await self._say_at_work(index)
-            if self._at_door is not None:  # else cancelled meanwhile
-                self._at_door = None
+            if unstarted.at_door is not None:  # else cancelled meanwhile
+                unstarted.at_door = None
                 run = self._make_run(index, process)
         except ProcessDiedError as error:  # none can be started
             attempt = self._claimed.attempt(index)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from protocol.clock import RedisClock
-from workers.claims import SUSPICIOUS_CRASHES, Crash
+from protocol.jobs import JobSpec
+from workers.crashes import SUSPICIOUS_CRASHES, Crash
 from workers.ending.outcomes import Outcome, Raised
+from workers.ending.rows import Rows
 from workers.processes import ProcessDiedError
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,13 @@ class Ended(Protocol):
     outcome: Outcome | None
     started: float
     finished: float
+
+
+class LosesJobs(Protocol):
+    """A chunk whose job is lost."""
+
+    batch_id: str
+    rows: Rows
 
 
 def is_suspicious(crashes: Sequence[Crash]) -> bool:
@@ -49,9 +58,11 @@ def crash_of(run: Ended, before: Sequence[Crash], clock: RedisClock, worker_id: 
             return None
 
 
-def say_lost(batch_id: str, index: int, crashes: Sequence[Crash]) -> None:
-    """Log that a job is lost."""
+def lose(chunk: LosesJobs, index: int, job: JobSpec[Any], crashes: Sequence[Crash]) -> Any:
+    """Write down that a job of a chunk is lost."""
+    batch_id = chunk.batch_id
     logger.warning(
         "job %s:%d is lost: its process ended under it %d times", batch_id, index, len(crashes),
         extra={"event": "job.lost", "batch": batch_id, "job": f"{batch_id}:{index}"},
     )  # fmt: skip
+    return chunk.rows.lost(index, job, crashes)

@@ -24,7 +24,7 @@ from protocol.chunks import decode_chunk
 from protocol.connection import Payload, Scripts, decode_payload
 from protocol.errors import ProtocolError, explain
 from protocol.recording import encode_common, encode_row, record_rows
-from workers.claims import Crash, read_crashes
+from workers.crashes import Crash, read_crashes
 from workers.ending.outcomes import TimedOut
 from workers.ending.retries import Deferred, Retries, delay_before_retry
 from workers.timing.clocks import whole_limit
