@@ -41,7 +41,7 @@ def hoard(producer: Producer, worker: StartWorker, monkeypatch: pytest.MonkeyPat
             patch.setattr(Slots, "soon_over", property(lambda _: len(jobs)))
             patch.setattr(Slots, "piece", piece)
             async with worker(concurrency=2, lease=lease) as one:
-                await until(lambda: one.crew.slots.waiting == len(jobs) - 2)
+                await until(lambda: one.crew.slots.waiting >= len(jobs) - 3 and not one.crew.slots.free)
                 patch.undo()
                 yield one, batch
 
@@ -86,8 +86,8 @@ async def test_a_chunk_of_which_nothing_has_started_goes_back_whole(
         assert set(one.crew.chunks) == {"b:0", "b:10", "b:20"}
         async with worker(concurrency=40) as two:
             await until(lambda: two.crew.slots.used == 28)
-            await until(lambda: set(one.crew.chunks) == {"b:0"})
-            assert redis.get(keys.ARQ_IN_PROGRESS + "b:10") != one.crew.worker_id.encode()
+            await until(lambda: set(one.crew.chunks) == {"b:0", "b:10"})
+            assert redis.get(keys.ARQ_IN_PROGRESS + "b:20") == two.crew.worker_id.encode()
             assert not redis.exists(keys.crashes("b"))
             door.touch()
             assert len(await batch.gather()) == 30
