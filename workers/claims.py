@@ -26,6 +26,7 @@ from protocol.connection import Call, Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
+from workers import registry
 from workers.crashes import Crash, read_crashes
 from workers.starting.slots import Slots
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 # A claim brings at most this many jobs and chunks, so that the script is short.
 _JOBS_A_CLAIM = 1000
 _CHUNKS_A_CLAIM = 16
+# Where what is due needs processes that are all busy, what stands behind it is looked for this often, s.
+LOOK_AGAIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,16 @@ class Found(NamedTuple):
         next_due: When the next chunk is due, ms from now; -1 if there is none.
         did_not_fit: Jobs of a due chunk that needs more free slots, and that cannot be cut.
         until: When the leases end, on the monotonic clock.
+        lacks_processes: Whether there is room yet, but what is due needs processes, which are all busy.
+        has_found_others: Whether something that needs none was found behind that.
     """
 
     chunks: list[Claimed]
     next_due: float
     did_not_fit: int
     until: float
+    lacks_processes: bool = False
+    has_found_others: bool = False
 
 
 class Claims:
@@ -137,21 +144,44 @@ class Claims:
         worker_id: Who claims.
         clock: Redis' clock.
         lease: How long a lease lasts, s.
+        places: The worker's places in processes, if anybody else could start what waits for one.
     """
 
-    def __init__(self, scripts: Scripts, queue: str, worker_id: str, clock: RedisClock, lease: float) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        queue: str,
+        worker_id: str,
+        clock: RedisClock,
+        lease: float,
+        places: Slots | None = None,
+    ) -> None:
         self._scripts = scripts
         self._keys = (keys.queue(queue), keys.wake(queue), keys.claim(worker_id))
         self._worker_id = worker_id
         self._clock = clock
         self._lease = lease
+        self._places = places
         self._awaited: Call | None = None
+        # How far to look past what needs processes, and when next.
+        self._look_from = 0
+        self._next_look = 0.0
 
     async def due(self, slots: Slots) -> Found:
         """Lease chunks that are due, as many of their jobs as there is room for."""
         # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
         may_exceed = slots.room >= max(1, slots.total // 2)
-        return await self._run(self._call(max(0, slots.room), slots.whole, slots.piece, may_exceed=may_exceed))
+        plain, look_from = (0, 0), -1
+        if self._places is not None:
+            plain = max(0, self._places.room), self._places.piece
+            look_from = self._look_from if time.monotonic() >= self._next_look else -1
+        call = self._call(
+            max(0, slots.room), slots.whole, slots.piece, may_exceed=may_exceed, plain=plain, look_from=look_from
+        )
+        found = await self._run(call)
+        if look_from >= 0:
+            self._next_look = 0.0 if found.has_found_others else time.monotonic() + LOOK_AGAIN
+        return found
 
     async def when_woken(self, slots: Slots, timeout: float) -> Found:
         """Wait for a token, `timeout` s at most, then lease chunks that are due, in the same trip to Redis.
@@ -161,7 +191,9 @@ class Claims:
         # What stands empty now still does then: a slot is taken by nothing but what is claimed here.
         empty, whole = slots.free - slots.waiting, slots.whole if slots.ahead else 0
         may_exceed = empty >= max(1, slots.total // 2)
-        call = self._awaited = self._call(empty + slots.ahead, whole, slots.piece, may_exceed=may_exceed)
+        places = self._places
+        plain = (0, 0) if places is None else (max(0, places.free - places.waiting), places.piece)
+        call = self._awaited = self._call(empty + slots.ahead, whole, slots.piece, may_exceed=may_exceed, plain=plain)
         sent = time.monotonic()
         reply = await self._scripts.run_when_pushed(self._keys[1], timeout, call)
         # Of a claim that may have run the same chunks come again, at once.
@@ -174,7 +206,7 @@ class Claims:
         call, self._awaited = self._awaited, None
         if call is None:
             return Found([], -1, 0, 0.0)
-        return await self._run(self._call(0, 0, 0, may_exceed=False, token=call[2][-2]))
+        return await self._run(self._call(0, 0, 0, may_exceed=False, token=call[2][9]))
 
     async def named(self, chunk_id: str, slots: Slots) -> tuple[Claimed | None, float]:
         """Lease the chunk of this name, which arq's own worker has taken, or what there is room for of its jobs.
@@ -183,27 +215,42 @@ class Claims:
             The chunk, None if there is no such one, and when the lease ends, on the monotonic clock.
         """
         room = max(1, slots.room)
-        found = await self._run(self._call(room, 0, room, may_exceed=True, name=chunk_id))
+        plain = (0, 0) if self._places is None else (max(1, self._places.room),) * 2
+        found = await self._run(self._call(room, 0, room, may_exceed=True, name=chunk_id, plain=plain))
         return (found.chunks[0] if found.chunks else None), found.until
 
     def _call(
-        self, room: int, soon_over: int, piece: int, *, may_exceed: bool, name: str = "", token: str | None = None
+        self,
+        room: int,
+        soon_over: int,
+        piece: int,
+        *,
+        may_exceed: bool,
+        name: str = "",
+        token: str | None = None,
+        plain: tuple[int, int] = (0, 0),
+        look_from: int = -1,
     ) -> Call:
         lease_ms, lifetime_ms = int(self._lease * 1000), int(keys.OPEN_BATCH_LIFETIME * 1000)
         limits = (room, soon_over, piece, int(may_exceed), _CHUNKS_A_CLAIM, _JOBS_A_CLAIM)
         # A reply may be lost on its way: with the same token the same chunks come again.
         token = token or uuid4().hex
-        return "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name)
+        plain_names = "" if self._places is None else registry.plain_names()
+        kinds = (*plain, plain_names, look_from)
+        return "claim", self._keys, (self._worker_id, lease_ms, *limits, lifetime_ms, token, name, *kinds)
 
     async def _run(self, call: Call) -> Found:
         sent = time.monotonic()
         return self._found(await self._scripts.run(*call), sent)
 
     def _found(self, reply: Any, sent: float) -> Found:
-        seconds, microseconds, next_due, did_not_fit, *chunks = reply
+        seconds, microseconds, next_due, did_not_fit, lacks, others, look_from, *replies = reply
         self._clock.sync(seconds, microseconds, sent, time.monotonic())
         until = self._clock.monotonic(seconds, microseconds) + self._lease
-        return Found([claimed for claimed in map(_read, chunks) if claimed], next_due, did_not_fit, until)
+        if look_from >= 0:
+            self._look_from = look_from
+        chunks = [claimed for claimed in map(_read, replies) if claimed]
+        return Found(chunks, next_due, did_not_fit, until, bool(lacks), bool(others))
 
 
 # A batch's chunks share them, and most batches have none but the defaults.

@@ -134,10 +134,11 @@ class Crew:
             self.scripts, options.queue, self.worker_id, self.clock,
             self._describe, self._stop_chunk, options.lease, cells, on_drain,
         )  # fmt: skip
-        self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease)
+        self.processes = Processes(options.job_processes)
+        places = None if options.is_alone else self.processes.places
+        self.claims = Claims(self.scripts, options.queue, self.worker_id, self.clock, options.lease, places)
         self.retries = Retries(self.scripts, options.queue, self.worker_id)
         self.deadlines = Deadlines(cells)
-        self.processes = Processes(options.job_processes)
         self.threads = Threads(options.concurrency + options.max_abandoned, self.deadlines.left_behind)
         self.additions = Additions(self.scripts, options.queue, options.max_arguments_bytes)
         tracing = find_tracing()

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from protocol import signatures
 from protocol.errors import InputError, OptionError, UnknownFunctionError, explain
@@ -202,6 +203,7 @@ def job(
                 "give one of them another name with @job(name=...)"
             )
         _jobs[made.name] = made
+        plain_names.cache_clear()
         signatures.learn(made.signature)
         return made
 
@@ -243,6 +245,12 @@ def find(name: str) -> Job[..., Any, Any]:
 def isolation_of(name: str) -> Isolation | None:
     """Say where a job runs; None if it is not known."""
     return _jobs[name].isolation if name in _jobs else None
+
+
+@functools.cache
+def plain_names() -> str:
+    """Name the functions that run in processes, as JSON writes them, each with a line break on either side."""
+    return "".join(f"\n{to_json(name)[1:-1].decode()}\n" for name, made in _jobs.items() if made.isolation == "process")
 
 
 def load(module: str) -> ModuleType:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from protocol import keys
 from protocol.connection import CHUNK_FUNCTION, connect
 from workers.chunks import ChunkRun
-from workers.claims import Claimed, Found
+from workers.claims import LOOK_AGAIN, Claimed, Found
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
 from workers.vitals import forks
@@ -152,8 +152,8 @@ class StragglerWorker(Worker):
         for _ in range(3):
             await asyncio.sleep(0)
         # Where nothing more is due there is no need to ask: what comes puts down a token.
-        if not found.chunks or found.next_due:
-            await self._wait_for_work(found.next_due, found.did_not_fit)
+        if not found.chunks or found.next_due or found.lacks_processes:
+            await self._wait_for_work(found)
 
     async def _claim(self) -> Found:
         claims, slots = self.crew.claims, self.crew.slots
@@ -183,10 +183,15 @@ class StragglerWorker(Worker):
         else:
             self.jobs_complete += 1
 
-    async def _wait_for_work(self, next_due: float, did_not_fit: int) -> None:
-        slots = self.crew.slots
-        if did_not_fit:
-            await self._stopping.unless_set(self._wait_room(min(did_not_fit, max(1, slots.total // 2))))
+    async def _wait_for_work(self, found: Found) -> None:
+        slots, next_due = self.crew.slots, found.next_due
+        if found.lacks_processes:
+            # No token is waited for: there is one, for others. What needs no process is looked for instead.
+            places = self.crew.processes.places
+            await self._stopping.unless_set(within(LOOK_AGAIN, places.wait_room(1)))
+            return
+        if found.did_not_fit:
+            await self._stopping.unless_set(self._wait_room(min(found.did_not_fit, max(1, slots.total // 2))))
             return
         if self.burst:
             await asyncio.sleep(0.02)

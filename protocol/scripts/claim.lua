@@ -9,13 +9,18 @@
 -- ARGV 1 worker id, 2 lease ms, 3 jobs that there is room for, 4 how many of these are as good as over: a chunk of no more
 --      jobs is taken whole; 5 jobs of a piece, if there is room for so many, 6 1 if a chunk that cannot be cut may be
 --      taken, however many jobs it has, 7 most chunks, 8 most jobs, 9 lifetime of an open batch ms, 10 token, 11 the one
---      chunk to take, whoever holds its lease ("": those that are due)
--- Returns {Redis' time in s, in us, ms until the next chunk is due (-1: none), jobs of a due chunk that did not fit (0),
+--      chunk to take, whoever holds its lease ("": those that are due), 12 jobs that there is room for in processes, 13
+--      jobs of a piece of these, 14 names of the functions that need one, a line each ("": there are none), 15 how far into
+--      what is due to look for others, too, where those cannot be taken (-1: no farther than at its head)
+-- Returns {Redis' time in s, in us, ms until the next chunk is due (-1: none), jobs of a due chunk that did not fit (0), 1 if
+--          there is room yet, and what is due needs processes; how many chunks were found behind that; how far to look next time,
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
 --          crashes, what was decided since (see orders.lua), then index and failures of each retried job}}
 -- @include crashes
--- @include done
+-- @include history
+-- @include kinds
 -- @include orders
+-- @include payloads
 -- @include splitting
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -23,20 +28,18 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local worker, lease_ms, lifetime, token = ARGV[1], ARGV[2], ARGV[9], ARGV[10]
 local room, soon_over, may_exceed = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6] == '1'
 local most_chunks, jobs_left = tonumber(ARGV[7]), tonumber(ARGV[8])
+local plain_room, plain_piece, plain_names, look_from = tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[14], tonumber(ARGV[15])
 local taken, claimed, did_not_fit = {}, {}, 0
+-- Chunks that were passed over, as they need processes; the batches that they are of; whether there are any.
+local passed, passed_batches, is_waiting, others, MOST_LOOKED_AT = 0, {}, false, 0, 128
 -- Longer than 64 bytes: so Redis keeps the holders as a table, not as a list to look through (8 us a claim with 200 of them).
 local holder = string.format('%-65s', worker)
-local LARGEST_CHUNK = 1000
 -- Large enough that a claim brings all that there is room for.
 local largest_piece = math.max(tonumber(ARGV[5]), math.ceil(math.min(room, jobs_left) / most_chunks))
 
 local function forget(chunk)
   redis.call('ZREM', KEYS[1], chunk)
   redis.call('DEL', 'arq:job:' .. chunk, 'arq:retry:' .. chunk, 'arq:in-progress:' .. chunk)
-end
-
-local function is_index(number)
-  return type(number) == 'number' and number >= 0 and number % 1 == 0
 end
 
 -- What is looked up of a batch, once a claim: of 16 chunks of one batch that was half of Redis' time.
@@ -56,20 +59,13 @@ local function look_up(id)
 end
 
 -- What the payload says of the chunk, or nil where it is not ours.
-local function read(chunk, payload)
-  local ok, job = pcall(cjson.decode, payload)
-  if not ok or type(job) ~= 'table' or type(job.a) ~= 'table' or type(job.et) ~= 'number' then return nil end
-  local id, first, count, index = job.a[1], job.a[2], job.a[3], job.a[4]
-  if job.f ~= 'straggler_chunk' or type(id) ~= 'string' then return nil end
-  if not is_index(first) or not is_index(count) or count < 1 or count > LARGEST_CHUNK then return nil end
-  if index ~= nil and not (is_index(index) and index >= first and index < first + count) then return nil end
-  local batch = look_up(id)
+local function read(id, payload)
+  local chunk = read_payload(id, payload)
+  if not chunk then return nil end
+  chunk.batch = look_up(chunk.batch)
   -- Results of jobs that the batch does not have would keep it from its end.
-  if batch.total and first + count > batch.total then return nil end
-  return {
-    id = chunk, payload = payload, batch = batch, first = first, count = count, index = index, enqueued_ms = job.et,
-    jobs = index and 1 or count, start = index or first, stop = (index or first + count - 1) + 1,
-  }
+  if chunk.batch.total and chunk.first + chunk.count > chunk.batch.total then return nil end
+  return chunk
 end
 
 -- Write a chunk's payload anew where another's bytes stand, or none: its name and its batch tell all of it but the time.
@@ -84,46 +80,6 @@ local function restore(id, time_ms)
   if not chunk or not chunk.batch.options or chunk.batch.is_over then return nil end
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', lifetime)
   return chunk
-end
-
--- Index and failures of each of a chunk's jobs that runs again.
-local function read_retried(chunk)
-  local retried, indexes = {}, {}
-  for index = chunk.start, chunk.stop - 1 do table.insert(indexes, string.format('%d', index)) end
-  for at, failures in ipairs(ask('HMGET', chunk.batch.header .. ':retries', unpack(indexes)) or {}) do
-    if failures then
-      table.insert(retried, tonumber(indexes[at]))
-      table.insert(retried, failures)
-    end
-  end
-  return retried
-end
-
--- What is known of a chunk's earlier runs.
-local function look_into(chunk)
-  local batch = chunk.batch
-  chunk.holder, chunk.held_start, chunk.held_stop, chunk.is_missed = read_holder(batch.header, chunk.id)
-  chunk.crashes = batch.has_crashes and read_crashes(batch.header, chunk.id) or {}
-  chunk.retried = batch.has_retries and read_retried(chunk) or {}
-  chunk.done = ask('GETRANGE', batch.header .. ':done', math.floor(chunk.first / 8), math.floor((chunk.first + chunk.count) / 8))
-end
-
-local function done_of(chunk)
-  return count_done(chunk.done, chunk.first, chunk.start, chunk.stop)
-end
-
-local function describe(chunk)
-  local batch = chunk.batch
-  local told = {
-    chunk.id, chunk.payload, batch.options, batch.deadline,
-    chunk.text or ask('HGET', batch.header .. ':chunks', string.format('%d', chunk.first)), chunk.done,
-    batch.has_crashes and ask('HGET', batch.header .. ':crashes', chunk.id),
-    batch.has_orders and read_orders(batch.header, chunk.id, chunk.start, chunk.stop, '', lifetime),
-  }
-  -- Some commands' replies may be nil inside a table only as false.
-  for at = 1, 8 do told[at] = told[at] or false end
-  for _, value in ipairs(chunk.retried) do table.insert(told, value) end
-  return told
 end
 
 -- Lease a chunk; whoever held it before and has not let go of it has died under it.
@@ -145,9 +101,10 @@ local function take(chunk)
   end
   redis.call('SET', 'arq:in-progress:' .. chunk.id, worker, 'PX', lease_ms)
   redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)
-  table.insert(claimed, describe(chunk))
+  table.insert(claimed, describe(chunk, lifetime))
   table.insert(taken, chunk.id)
   room, jobs_left = room - chunk.jobs, jobs_left - chunk.jobs
+  if chunk.is_plain then plain_room = plain_room - chunk.jobs end
 end
 
 -- A worker whose lease has lapsed may live, and have been cut off or held up: it is missed for a moment before its chunk
@@ -160,52 +117,74 @@ local function miss(chunk)
   return true
 end
 
+-- How many jobs there is room for of a chunk's kind, how many jobs a chunk may have that is taken whole, and a piece of one.
+local function limits_of(chunk)
+  if not chunk.is_plain then return room, math.max(room, soon_over), largest_piece end
+  local left = math.min(room, plain_room)
+  return left, left, math.max(plain_piece, math.ceil(left / most_chunks))
+end
+
 -- Whether a chunk is to be cut: it has more jobs than a piece or than there is room for, and none has run before.
 local function is_too_large(chunk)
-  return (chunk.jobs > largest_piece or chunk.jobs > math.max(room, soon_over)) and not chunk.holder and #chunk.crashes == 0 and #chunk.retried == 0
+  local _, whole, piece = limits_of(chunk)
+  return (chunk.jobs > piece or chunk.jobs > whole) and not chunk.holder and #chunk.crashes == 0 and #chunk.retried == 0
     and done_of(chunk) == 0 and chunk.id == string.format('%s:%d', chunk.batch.id, chunk.first)
 end
 
-local function write_chunk(batch, first, count, text, enqueued_ms)
+local function write_chunk(chunk, first, count, text)
+  local batch, enqueued_ms = chunk.batch, chunk.enqueued_ms
   local id, payload = string.format('%s:%d', batch.id, first), write_payload(batch.id, first, count, nil, enqueued_ms)
   redis.call('HSET', batch.header .. ':chunks', string.format('%d', first), text)
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', lifetime)
   return {
     id = id, payload = payload, batch = batch, first = first, count = count, jobs = count, start = first, stop = first + count,
-    text = text, done = '', crashes = {}, retried = {},
+    text = text, done = '', crashes = {}, retried = {}, is_plain = chunk.is_plain,
   }
 end
 
 -- Take as many pieces of a chunk as there is room for, and leave the rest where it stood; false if it cannot be cut.
 local function take_pieces(chunk, due_ms)
   local batch, first, left = chunk.batch, chunk.first, chunk.count
-  local rest = ask('HGET', batch.header .. ':chunks', string.format('%d', first))
-  while rest and left > 0 and room > 0 and jobs_left > 0 and #taken < most_chunks do
-    local size, text = math.min(largest_piece, room, jobs_left, left), rest
+  local rest = chunk.text or ask('HGET', batch.header .. ':chunks', string.format('%d', first))
+  local fits, _, piece = limits_of(chunk)
+  while rest and left > 0 and fits > 0 and jobs_left > 0 and #taken < most_chunks do
+    local size, text = math.min(piece, fits, jobs_left, left), rest
     if size < left then text, rest = cut_text(rest, size) end
     if not text then break end
-    take(write_chunk(batch, first, size, text, chunk.enqueued_ms))
-    first, left = first + size, left - size
+    take(write_chunk(chunk, first, size, text))
+    first, left, fits = first + size, left - size, limits_of(chunk)
   end
   if first == chunk.first then return false end
-  if left > 0 then redis.call('ZADD', KEYS[1], due_ms, write_chunk(batch, first, left, rest, chunk.enqueued_ms).id) end
+  if left > 0 then redis.call('ZADD', KEYS[1], due_ms, write_chunk(chunk, first, left, rest).id) end
+  is_waiting = is_waiting or (chunk.is_plain and left > 0)
+  return true
+end
+
+-- What needs processes that are all busy lets others pass: what follows of its batch is of its kind, as a rule.
+local function pass_over(batch_id)
+  passed, is_waiting, passed_batches[batch_id] = passed + 1, true, true
   return true
 end
 
 -- Returns, as take_one does, whether it is worth while to look at the next one.
 local function take_if_it_fits(chunk, due_ms)
+  chunk.is_plain = is_plain(chunk, chunk.batch.header, plain_names)
+  if chunk.is_plain and plain_room < 1 then return pass_over(chunk.batch.id) end
   if is_too_large(chunk) and take_pieces(chunk, due_ms) then return room > 0 end
-  if chunk.jobs > room and chunk.jobs > soon_over and not may_exceed then
+  local fits, whole = limits_of(chunk)
+  if chunk.jobs > fits and chunk.jobs > whole and not may_exceed then
     did_not_fit = chunk.jobs
     return false
   end
   if miss(chunk) then return true end
-  if chunk.jobs > jobs_left or (chunk.jobs > room and #taken > 0) then return false end
+  if chunk.jobs > jobs_left or (chunk.jobs > fits and #taken > 0) then return false end
   take(chunk)
   return room > 0
 end
 
 local function take_one(id, due_ms)
+  local batch_id = string.match(id, '^([^:]+):')
+  if passed_batches[batch_id] then return pass_over(batch_id) end
   local payload = ask('GET', 'arq:job:' .. id)
   local held = redis.call('PTTL', 'arq:in-progress:' .. id)
   local chunk = payload and read(id, payload) or restore(id, now_ms)
@@ -221,16 +200,24 @@ local function take_one(id, due_ms)
   return true
 end
 
--- Look at the queue's head: at four chunks, as most claims take one or two (to read 16 takes 15 us more), then at the rest.
--- What was looked at is no longer due, or nothing behind it is looked at.
-local function take_due()
-  for _, most in ipairs({4, most_chunks - 4}) do
-    local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, most)
-    for at = 1, #due, 2 do
-      if not take_one(due[at], due[at + 1]) then return end
-    end
-    if #due < 2 * most then return end
+-- Look at what is due; returns whether there is more. What was looked at is due no longer, or passed over, or nothing behind
+-- it is looked at.
+local function look(from, most)
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'WITHSCORES', 'LIMIT', from, most)
+  for at = 1, #due, 2 do
+    if not take_one(due[at], due[at + 1]) then return false end
   end
+  return #due == 2 * most
+end
+
+-- Look at the queue's head: at four chunks, as most claims take one or two (to read 16 takes 15 us more), then at the rest;
+-- where it needs processes also farther on, by and by. Where that has found something, the next look begins there, too.
+local function take_due()
+  if not (look(0, 4) and look(passed, most_chunks - 4)) or passed == 0 or look_from < 0 then return end
+  local before, from = #taken, math.max(look_from, passed)
+  local has_more = look(from, MOST_LOOKED_AT)
+  others = #taken - before
+  if others == 0 then look_from = has_more and from + MOST_LOOKED_AT or 0 end
 end
 
 local function find(id)
@@ -244,12 +231,13 @@ end
 local function take_again(ids)
   for _, id in ipairs(ids) do
     local chunk = find(id)
-    if chunk and ask('GET', 'arq:in-progress:' .. id) == worker then table.insert(claimed, describe(chunk)) end
+    if chunk and ask('GET', 'arq:in-progress:' .. id) == worker then table.insert(claimed, describe(chunk, lifetime)) end
   end
 end
 
 local function take_named(id)
   local chunk = find(id)
+  if chunk then chunk.is_plain = is_plain(chunk, chunk.batch.header, plain_names) end
   if chunk and not (is_too_large(chunk) and take_pieces(chunk, now_ms)) then take(chunk) end
 end
 
@@ -289,4 +277,7 @@ if next_due == 0 then
 else
   redis.call('DEL', KEYS[2])
 end
-return {tonumber(time[1]), tonumber(time[2]), next_due, did_not_fit, unpack(claimed)}
+local has_room = room > 0 and jobs_left > 0 and #taken < most_chunks
+local told = {tonumber(time[1]), tonumber(time[2]), next_due, did_not_fit, is_waiting and has_room and 1 or 0, others, look_from}
+for _, chunk in ipairs(claimed) do told[#told + 1] = chunk end
+return told

@@ -215,8 +215,9 @@ async def test_a_job_of_a_chunk_that_was_cut_behind_it_runs_again(
 
 async def test_a_redrive_finds_jobs_that_were_given_back(hoard: Any, worker: StartWorker, door: Path) -> None:
     jobs = [*wait_for_file.map([door] * 10), *fail.map("abcdefghij")]
-    async with hoard(jobs) as (_, batch), worker(concurrency=40):
-        await until(lambda: door.touch() or True)
+    async with hoard(jobs) as (one, batch), worker(concurrency=40):
+        await until(lambda: not one.crew.slots.waiting)
+        door.touch()
         results = await batch.results()
         assert [result.status for result in results] == ["success"] * 10 + ["failure"] * 10
         again = await batch.retry("failure")
