@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from straggler import current_job, job
 
@@ -17,6 +18,12 @@ async def noop(number: int) -> int:
 async def pause(seconds: float) -> None:
     """Wait, as a call to somewhere does."""
     await asyncio.sleep(seconds)
+
+
+@job
+def plain_pause(seconds: float) -> None:
+    """Wait in a process, as a plain function."""
+    time.sleep(seconds)
 
 
 @job

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 # A claim brings at most this many jobs and chunks, so that the script is short.
 _JOBS_A_CLAIM = 1000
 _CHUNKS_A_CLAIM = 16
-# Where what is due needs processes that are all busy, what stands behind it is looked for this often, s.
-LOOK_AGAIN = 0.25
+# Where what is due needs processes that are all busy, others are looked for this often, s: at its head, and behind.
+LOOK_AGAIN, LOOK_FARTHER = 0.05, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Claims:
         )
         found = await self._run(call)
         if look_from >= 0:
-            self._next_look = 0.0 if found.has_found_others else time.monotonic() + LOOK_AGAIN
+            self._next_look = 0.0 if found.has_found_others else time.monotonic() + LOOK_FARTHER
         return found
 
     async def when_woken(self, slots: Slots, timeout: float) -> Found:

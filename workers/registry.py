@@ -1,7 +1,6 @@
 """`@job`: make a function a job, and find it again by its name.
 
-A decorated function stays what it was when called; besides, it makes `JobSpec`s for producers. Importing a module is
-what registers its jobs, so workers are told modules to import.
+A decorated function stays what it was when called, and makes `JobSpec`s. Workers import modules to know their jobs.
 """
 
 from __future__ import annotations

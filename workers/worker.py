@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
@@ -166,7 +166,7 @@ class StragglerWorker(Worker):
 
     async def _wait_room(self, count: int) -> None:
         """Wait for room for jobs, but no longer than arq's health key lives: a worker that is full is healthy."""
-        await within(self.options.lease / 2, self.crew.slots.wait_room(count))
+        await within(self.options.lease / 2, self.crew.slots.wait_room, count)
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")
@@ -190,7 +190,7 @@ class StragglerWorker(Worker):
         if found.lacks_processes:
             # No token is waited for: there is one, for others. What needs no process is looked for instead.
             places = self.crew.processes.places
-            await self._stopping.unless_set(within(LOOK_AGAIN, places.wait_room(1)))
+            await self._stopping.unless_set(within(LOOK_AGAIN, places.wait_room, 1))
             return
         if found.did_not_fit:
             await self._stopping.unless_set(self._wait_room(min(found.did_not_fit, max(1, slots.total // 2))))
@@ -204,7 +204,7 @@ class StragglerWorker(Worker):
         if slots.free > slots.waiting:
             self._may_wait = sleep  # the next claim itself waits
         else:  # a token is for who can start what it tells of
-            await self._stopping.unless_set(within(sleep, slots.wait_empty()))
+            await self._stopping.unless_set(within(sleep, slots.wait_empty))
 
     async def _drain(self) -> None:
         """Let running jobs end for `shutdown_wait`, then hand the rest back.
@@ -238,11 +238,11 @@ class StragglerWorker(Worker):
             await asyncio.wait(jobs, timeout=grace)
 
 
-async def within(seconds: float, wait: Awaitable[None]) -> None:
-    """Wait, but no longer than so many seconds."""
+async def within(seconds: float, wait: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Wait for something, but no longer than so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await wait
+            await wait(*args)
 
 
 def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:

@@ -450,11 +450,11 @@ async def test_a_worker_cut_off_from_redis_stops_its_jobs_when_their_lease_has_l
 async def test_a_claim_whose_reply_was_lost_brings_the_same_chunks_again(producer: Producer, redis: Any) -> None:
     await producer.submit(square.map(range(40)))
     names = (keys.queue("default"), keys.wake("default"), keys.claim("w"))
-    args = ("w", 10_000, 5, 0, 0, 0, 16, 1000, 60_000, "token", "")
+    args = ("w", 10_000, 5, 0, 0, 0, 16, 1000, 60_000, "token", "", 0, 0, "", -1)
     scripts = Scripts(producer.redis)
     first, second = [await scripts.run("claim", names, args) for _ in range(2)]
-    assert first[4:] == second[4:]
-    assert len(first[4:]) > 1
-    assert len(redis.keys(f"{keys.ARQ_IN_PROGRESS}*")) == len(first[4:])
-    third = await scripts.run("claim", names, (*args[:9], "another", ""))
-    assert not {chunk[0] for chunk in third[4:]} & {chunk[0] for chunk in first[4:]}
+    assert first[7:] == second[7:]
+    assert len(first[7:]) > 1
+    assert len(redis.keys(f"{keys.ARQ_IN_PROGRESS}*")) == len(first[7:])
+    third = await scripts.run("claim", names, (*args[:9], "another", *args[10:]))
+    assert not {chunk[0] for chunk in third[7:]} & {chunk[0] for chunk in first[7:]}

@@ -452,8 +452,8 @@ async def test_claim_brings_the_same_chunks_again(producer: Producer, hands: tup
     a.scripts.between = nothing
     await a.claim(256)
     [[first], [second]] = a.scripts.replies
-    assert first[4:] == second[4:]
-    assert [chunk[0] for chunk in first[4:]] == [b"b:0"]
+    assert first[7:] == second[7:]
+    assert [chunk[0] for chunk in first[7:]] == [b"b:0"]
     assert len(redis.keys("arq:in-progress:*")) == 1
 
 

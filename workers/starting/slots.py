@@ -21,17 +21,21 @@ class Slots:
     Args:
         total: How many there are.
         ahead: How many more jobs are taken on, in any case, than there are free slots.
+        soon: Jobs are taken on before they have a slot that will have one within this time, s.
+        rounds: But no more of them for each slot.
 
     Attributes:
         ahead: As given.
         waiting: Jobs that are here and have not started.
     """
 
-    def __init__(self, total: int, ahead: int = 0) -> None:
+    def __init__(self, total: int, ahead: int = 0, soon: float = _AHEAD, rounds: int = 1) -> None:
         self.total = total
         self.ahead = ahead
         self.free = total
         self.waiting = 0
+        self._soon = soon
+        self._rounds = rounds
         self._at_once = 0
         self._typical = self._last_end = self._last_turn = 0.0
         self._turns = Turns()
@@ -51,7 +55,7 @@ class Slots:
         if self._typical:
             # Where none has ended for longer than they use to take, those at work are of another kind.
             typical = max(self._typical, now - self._last_end)
-            ahead = max(ahead, int(self.used * min(1.0, _AHEAD / typical)))
+            ahead = max(ahead, int(self.used * min(self._rounds, self._soon / typical)))
         return max(self.ahead, ahead)
 
     @property
@@ -83,7 +87,7 @@ class Slots:
     def stall(self) -> None:
         """Take note that jobs wait in vain: those at work last longer than was thought."""
         self._at_once = 0
-        self._typical = max(self._typical, 2 * _AHEAD * self.used)
+        self._typical = max(self._typical, 2 * self._soon * self.used)
 
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
