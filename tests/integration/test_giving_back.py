@@ -157,12 +157,13 @@ async def test_a_cancel_while_jobs_are_given_back_reaches_each(
     hoard: Any, worker: StartWorker, gate: Gate, door: Path, before: bool, indexes: list[int] | None
 ) -> None:
     gate.before = before
-    async with hoard(wait_for_file.map([door] * 30), grace=0.1) as (_, batch), worker(concurrency=1):
+    async with hoard(wait_for_file.map([door] * 30), grace=0.1) as (one, batch), worker(concurrency=1):
         await gate.is_there.wait()
         cancelling = asyncio.create_task(batch.cancel(indexes, reason="no more"))
-        if not before:
+        if before:
+            await until(lambda: any(chunk.orders for chunk in one.crew.chunks.values()))
+        else:
             await cancelling
-        await asyncio.sleep(0)
         gate.opened.set()
         await cancelling
         door.touch()

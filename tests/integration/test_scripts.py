@@ -457,6 +457,20 @@ async def test_claim_brings_the_same_chunks_again(producer: Producer, hands: tup
     assert len(redis.keys("arq:in-progress:*")) == 1
 
 
+async def test_jobs_that_were_given_back_are_so_however_often_that_is_sent(
+    producer: Producer, hands: tuple[Hand, Hand]
+) -> None:
+    hand, _ = hands
+    give_back = await _give_back(2)(producer, hand)
+
+    async def nothing() -> None:
+        pass
+
+    hand.scripts.between = nothing
+    await give_back()
+    assert hand.scripts.replies == ([1], [1]), "or the worker would start what another one has"
+
+
 async def test_one_claim_brings_all_chunks_that_there_is_room_for(producer: Producer, hands: tuple[Hand, Hand]) -> None:
     hand, _ = hands
     for number in range(20):
