@@ -15,12 +15,12 @@ from producer.overview.running import read_running
 from producer.status import parse_options, parse_status, read_header, read_status
 from producer.submission import Submission
 from producer.tracing import stamped, submitting
-from protocol.batches import BatchOptions, BatchStatus, checked_id, checked_queue
+from protocol.batches import BatchOptions, BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.settings import Settings
+from protocol.settings import Settings, checked_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -45,13 +45,14 @@ class Producer:
         largest_chunk: Jobs that travel together at most.
 
     Raises:
+        OptionError: If the URL or the queue's name cannot be.
         RedisUnavailableError: On entry, if Redis does not answer.
     """
 
     def __init__(self, url: str | None = None, *, queue: str | None = None, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.read()
         self.url = url or self.settings.redis_url
-        self.queue = self.settings.queue if queue is None else checked_queue(queue)
+        self.queue = checked_queue(queue or self.settings.queue)
         self.redis = connect(self.url)
         self.scripts = Scripts(self.redis)
         self.clock = RedisClock()

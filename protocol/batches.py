@@ -167,21 +167,6 @@ def checked_id(batch_id: str | None) -> str:
     """
     if batch_id is None:
         return urandom(8).hex()
-    return _checked("batch_id", batch_id)
-
-
-def checked_queue(queue: str) -> str:
-    """Take the name that a caller has chosen for a queue.
-
-    Raises:
-        OptionError: If it cannot be one.
-    """
-    return _checked("queue", queue)
-
-
-def _checked(what: str, name: str) -> str:
-    if not _ID.fullmatch(name):
-        raise OptionError(
-            f"{what} {shorten(repr(name), 120)} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'"
-        )
-    return name
+    if not _ID.fullmatch(batch_id):
+        raise OptionError(f"batch_id {shorten(batch_id)!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
+    return batch_id

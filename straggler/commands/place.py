@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from protocol.batches import checked_queue
 from protocol.errors import StragglerError
-from protocol.settings import Settings
+from protocol.settings import Settings, checked_queue
 from straggler.commands.process import say
 
 if TYPE_CHECKING:
