@@ -9,20 +9,17 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
-from protocol.errors import OptionError, StragglerError, explain
-from protocol.settings import Settings
+from protocol.errors import StragglerError
+from protocol.settings import Settings, checked_queue
 from straggler.commands.process import say
 
 if TYPE_CHECKING:
     from producer.producer import Producer
     from straggler.commands.collection import Collection
-
-_queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,7 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.queue is not None:
-            try:
-                _queue_name.validate_python(self.queue)
-            except ValidationError as error:
-                raise OptionError(f"--queue {self.queue}: {explain(error)}") from None
+            checked_queue(self.queue)
 
     @property
     def url(self) -> str:
@@ -75,18 +69,21 @@ class Place:
     async def collectable_later(self, collection: Collection, out: str | None) -> AsyncIterator[None]:
         """Say how to collect the rest of a batch later, if its collector has to stop before its end."""
         from producer.export import STDOUT, ExportError
-        from straggler.commands.interrupts import cancel_if_told_again
+        from straggler.commands.interrupts import Interrupts
 
         batch = collection.batch
-        try:
-            yield
-        except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
-            is_marked = out is not None and out != STDOUT  # the file knows where it is
-            at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
-            to = ("--out", out) if out else ()
-            say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
-            if isinstance(error, asyncio.CancelledError):
-                await cancel_if_told_again(batch)
-            if isinstance(error, TimeoutError):
-                raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
-            raise
+        with Interrupts() as interrupts:
+            try:
+                yield
+            except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
+                is_marked = out is not None and out != STDOUT  # the file knows where it is
+                at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
+                to = ("--out", out) if out else ()
+                say(
+                    f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}"
+                )
+                if isinstance(error, asyncio.CancelledError):
+                    await interrupts.cancel_if_told_again(batch)
+                if isinstance(error, TimeoutError):
+                    raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
+                raise
