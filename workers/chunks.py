@@ -63,8 +63,7 @@ class ChunkRun:
         self._unrecorded = 0
         # Results of this turn, which are handed on together at its end.
         self._fresh: list[Row] = []
-        # The task that starts its jobs, while it does.
-        self._starting: asyncio.Task[Any] | None = None
+        self._starting: asyncio.Task[Any] | None = None  # the task that starts its jobs, while it does
         self._has_started = self._is_stopped = self.is_released = False
         # Whether it is to run again: some jobs have no result, or one that it consists of has failed and will.
         self._again = False
@@ -266,8 +265,9 @@ class ChunkRun:
         fresh, self._fresh = self._fresh, []
         if fresh:
             self._unrecorded += len(fresh)
-            if any(row[1] != "success" for row in fresh):
-                self._outcome = "ended"
+            for row in fresh:
+                if row[1] != "success":
+                    self._outcome = "ended"
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
                 say_done(self.batch_id, fresh)

@@ -2,13 +2,14 @@
 -- The chunk is cut in front of them, unless they are all that it has; no attempt is burnt. They are kept where no other
 -- worker lives, and where something was decided of which this worker has not heard: it knows what becomes of them.
 -- Safe to call twice: a chunk that was cut there already stays as it is, and so does one that is another's.
--- Reads and writes: KEYS 1 queue, 2 wake, 3 the live workers of the queue, 4 the batch's header; of the chunk and of what is
+-- Reads and writes: KEYS 1 queue, 2 wake, 3 the live workers of the queue, 4 the batch's header; the queue's leases; of the chunk and of what is
 --      given back the arq keys; the batch's chunks, done bits and holders
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, 3 chunk id, 4 how many of its jobs are kept (0: none, whatever it has),
 --      5 the last decision of which the worker knows
 -- Returns 1 if they are in the queue, 0 if they are kept, -1 if the chunk is this worker's no longer
 -- @include crashes
 -- @include done
+-- @include lapsing
 -- @include splitting
 local worker, lifetime, chunk, kept, header = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), KEYS[4]
 if not holds(worker, ask('GET', 'arq:in-progress:' .. chunk), (read_holder(header, chunk))) then return -1 end
@@ -39,6 +40,7 @@ if kept > 0 then
   given = write_chunk(start, count - kept, tail)
 else
   redis.call('DEL', 'arq:in-progress:' .. chunk)
+  ask('ZREM', leases_of(KEYS[1]), chunk)
   ask('HDEL', header .. ':holders', chunk)
 end
 local stop = index and index + 1 or first + count
@@ -50,7 +52,7 @@ if fields[3] then
 end
 ask('HINCRBY', header, 'taken', start - stop + over)
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[1], math.min(payload.et, time[1] * 1000 + math.floor(time[2] / 1000)), given)
+redis.call('ZADD', KEYS[1], place_of(given, time[1] * 1000 + math.floor(time[2] / 1000)), given)
 redis.call('PEXPIRE', KEYS[1], lifetime)
 wake_one(KEYS[2], lifetime)
 return 1

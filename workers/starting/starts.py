@@ -9,49 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from contextvars import copy_context
+from typing import Any
 
 from protocol.control import Orders
 from protocol.jobs import JobSpec
 from protocol.results import Phase
 from workers import registry
-from workers.calling.runs import ConcludesRuns, JobRun, read_arguments, read_call
-from workers.claims import Claimed
+from workers.calling.runs import JobRun, read_arguments, read_call
 from workers.crashes import is_poison
-from workers.ending.rows import Rows
 from workers.processes import Process, ProcessDiedError
 from workers.starting.alike import Alike
 from workers.starting.lanes import Lane
 from workers.starting.lateness import Lateness
 from workers.starting.suspects import is_suspicious, lose
 from workers.starting.unstarted import Surplus, Unstarted
+from workers.starting.view import StartsJobs
 from workers.timing.clocks import ChunkClocks
 from workers.timing.silence import Silence
-
-
-class StartsJobs(ConcludesRuns, Protocol):
-    """A chunk, as its starts see it."""
-
-    claimed: Claimed
-    rows: Rows
-
-    def put(self, row: Any) -> None:
-        """Record a result."""
-
-    def note_start(self, index: int) -> None:
-        """Take note that a job starts."""
-
-    def took_turn(self) -> None:
-        """Take note that no job is at work but those that were enlisted."""
-
-    def enlist(self, run: JobRun) -> None:
-        """Take note of a run that others may stop."""
-
-    def stop(self) -> None:
-        """Start no more jobs."""
-
-    async def until_idle(self) -> None:
-        """Wait until all that was started has ended and is recorded."""
 
 
 class Starts:
@@ -75,6 +50,8 @@ class Starts:
         self._unstarted = Unstarted(indexes, self._first, jobs, chunk.runner.slots, places)
         self._lateness = Lateness(self._unstarted, jobs, self._first, clocks, chunk.runner.clock, self._put_late)
         self._alike = Alike.of(chunk, chunk.claimed, clocks, jobs)
+        # One job's end may start another, which is to know nothing of that.
+        self._context = copy_context()
 
     def job(self, index: int) -> JobSpec[Any]:
         """Return a job of the chunk."""
@@ -139,7 +116,7 @@ class Starts:
             await places.take()
         if not slots.try_take():
             try:
-                await slots.take()
+                await slots.take(self._use_slot)
             except asyncio.CancelledError:
                 if is_plain:
                     places.give()
@@ -164,18 +141,46 @@ class Starts:
             self._runner.slots.give()
             return
         self._chunk.enlist(run)
-        lane = Lane(self, run)
-        if not run.function.awaits:
-            await lane.moved_on
+        if run.function.awaits:
+            Lane(self, run, self._context)
+        else:
+            moved_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            Lane(self, run, self._context, moved_on)
+            await moved_on
+
+    def _use_slot(self) -> bool:
+        """Start a job in the slot of one that has just ended: two turns of the loop before `run` would, 15 us cheaper.
+
+        Returns:
+            Whether it could, and there are more.
+        """
+        alike = self._alike
+        if alike is None or not alike.function.awaits or self._runner.recorder.is_full:
+            return False
+        if len(self._unstarted.left) < 2:  # the last one is for `run`, which ends with it
+            return False
+        Lane(self, self._start_alike(alike), self._context)
+        return True
+
+    def next_lane(self) -> JobRun | None:
+        """Make the run of the next job, which takes a slot of its own; None if none can start at once."""
+        alike = self._alike
+        if alike is None or not self._unstarted.left or self._runner.recorder.is_full or not self.take_slot():
+            return None
+        return self._start_alike(alike)
+
+    def _start_alike(self, alike: Alike) -> JobRun:
+        run = alike.run(self._unstarted.pop())
+        self._runner.slots.tell()
+        self._chunk.enlist(run)
+        return run
 
     def next_run(self) -> JobRun | None:
         """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
         unstarted = self._unstarted
         while unstarted.left and not self._runner.recorder.is_full:
             if self._alike is not None:
-                index = unstarted.pop()
-                self._chunk.note_start(index)
-                return self._alike.run(index)
+                return self._alike.run(unstarted.pop())
             if unstarted.is_next_plain:
                 return None
             run = self._make_run(unstarted.pop())
@@ -189,7 +194,8 @@ class Starts:
         # One of many that hangs says nothing of the others: with a task each they took four times as long.
         run.function.awaits = not pace
         self._chunk.enlist(run)
-        self._chunk.took_turn()
+        if pace:
+            self._chunk.took_turn()
         self._runner.slots.took_turn(pace)
 
     def took_turn(self, pace: float) -> None:
@@ -263,10 +269,12 @@ class Starts:
             process.report.deadline = time.monotonic() + run.limit
             self._runner.reports[run] = process.report
             self._chunk.enlist(run)
-            Lane(self, run)
+            Lane(self, run, self._context)
 
     def _make_run(self, index: int, process: Process | None = None) -> JobRun | None:
         """Make a job's run; where it cannot start, that is its result."""
+        if self._alike is not None:
+            return self._alike.run(index)
         chunk, clocks, attempt = self._chunk, self._clocks, self._claimed.attempt(index)
         # Into a process a job goes with its arguments as they have come.
         job, arguments = (self.job(index), None) if process else read_call(self._jobs, index - self._first)
