@@ -98,7 +98,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
         await asyncio.sleep(0.01)
     first.kill()
     worker_process(lease=1)
-    results = await asyncio.wait_for(batch.results(), 10)
+    results = await batch.results()
     assert [result.status for result in results] == ["success"] * 6
     assert {result.attempt for result in results} == {1}, "nobody has seen a crash: a lease has lapsed"
     pids = [result.value_or(0) for result in results]
@@ -112,8 +112,8 @@ async def test_a_lease_is_kept_as_long_as_its_worker_lives(
     producer: Producer, worker: StartWorker, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    async with worker(lease=0.3), worker(lease=0.3):
-        batch = await producer.submit([append_line.spec(trace, "a", 1.5)])
+    async with worker(lease=1.5), worker(lease=1.5):  # a machine may stand still for a second
+        batch = await producer.submit([append_line.spec(trace, "a", 2.5)])
         [result] = await batch.results()
     assert result.attempt == 1
     assert len(trace_of(trace)) == 1
@@ -124,7 +124,7 @@ async def test_a_worker_whose_lease_is_gone_stops_its_jobs(
 ) -> None:
     trace = tmp_path / "trace"
     async with worker(lease=0.5) as running:
-        batch = await producer.submit([append_line.spec(trace, "a", 30.0)], timeout=60)
+        batch = await producer.submit([append_line.spec(trace, "a", 300.0)])
         await until(lambda: trace_of(trace))
         [lease] = redis.keys("arq:in-progress:*")
         redis.set(lease, "another worker", px=60_000)
