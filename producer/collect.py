@@ -123,14 +123,23 @@ async def _pages(
             return
 
 
-async def read_present(redis: ArqRedis, batch_id: str, cursor: Cursor) -> AsyncIterator[Result[Any]]:
-    """Yield each result after the cursor that is recorded by now, and wait for none; moves the cursor."""
+async def read_present(
+    redis: ArqRedis, batch_id: str, cursor: Cursor, longest_reply: float | None = None
+) -> AsyncIterator[Result[Any]]:
+    """Yield each result after the cursor that is recorded by now, and wait for none; moves the cursor.
+
+    Raises:
+        TimeoutError: If one of Redis' replies takes longer than `longest_reply`, s.
+    """
     key = keys.results(batch_id)
-    with naming(key):
-        last = await redis.xrevrange(key, count=1)
+    async with asyncio.timeout(longest_reply):
+        with naming(key):
+            last = await redis.xrevrange(key, count=1)
     # No further: workers may record faster than we read.
     while last and order(cursor.entry) < order(last[0][0].decode()):
-        if not (entries := await _next_entries(redis, key, cursor, None)):
+        async with asyncio.timeout(longest_reply):
+            entries = await _next_entries(redis, key, cursor, None)
+        if not entries:
             return
         for result in _take(entries, batch_id, cursor):
             yield result

@@ -20,7 +20,7 @@ from protocol.batches import options as make_options
 from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Scripts, connect, reach
-from protocol.settings import Settings
+from protocol.settings import Settings, checked_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -45,13 +45,14 @@ class Producer:
         largest_chunk: Jobs that travel together at most.
 
     Raises:
+        OptionError: If the URL or the queue's name cannot be.
         RedisUnavailableError: On entry, if Redis does not answer.
     """
 
     def __init__(self, url: str | None = None, *, queue: str | None = None, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.read()
         self.url = url or self.settings.redis_url
-        self.queue = queue or self.settings.queue
+        self.queue = checked_queue(queue or self.settings.queue)
         self.redis = connect(self.url)
         self.scripts = Scripts(self.redis)
         self.clock = RedisClock()

@@ -28,7 +28,8 @@ FIRST_COMPLETED = asyncio.FIRST_COMPLETED
 FIRST_EXCEPTION = asyncio.FIRST_EXCEPTION
 ALL_COMPLETED = asyncio.ALL_COMPLETED
 
-# When the time is up, what is recorded by then is read; a Redis that is away is not waited for any longer than this, s.
+# When the time is up, what is recorded by then is read, however much it is; a Redis that is away is not waited for any
+# longer than this, s.
 _LAST_LOOK = 1.0
 
 
@@ -96,8 +97,8 @@ class Waiting:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_LOOK):
                 await self._watch.status()
-                async for result in read_present(self._redis, self._batch_id, cursor):
-                    self._take(result, wanted, done)
+            async for result in read_present(self._redis, self._batch_id, cursor, _LAST_LOOK):
+                self._take(result, wanted, done)
         if wanted is None and self._watch.total is None:
             raise RedisUnavailableError(
                 f"Redis did not answer in time, so it cannot be told how far batch {self._batch_id!r} is; it goes on: "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.errors import OptionError, explain
+from protocol.errors import OptionError, explain, shorten
 
 DEFAULT_MAX_ARGUMENTS_BYTES = 1 << 20
 _PREFIX = "STRAGGLER_"
+_QUEUE = re.compile(r"^[A-Za-z0-9_.-]{1,100}$")
 
 
 class Settings(BaseSettings):
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = "redis://localhost:6379"
-    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "default"
+    queue: Annotated[str, Field(pattern=_QUEUE.pattern)] = "default"
     jobs: str = ""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 100
     job_processes: Annotated[int, Field(ge=1, le=1000)] = os.cpu_count() or 1
@@ -81,3 +83,14 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise OptionError(f"setting {explain(error)} (as {_PREFIX}...)") from None
+
+
+def checked_queue(name: str) -> str:
+    """Make sure that a queue can have this name, which a worker's setting could say as well.
+
+    Raises:
+        OptionError: If it cannot be one.
+    """
+    if not _QUEUE.fullmatch(name):
+        raise OptionError(f"queue {shorten(name)!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
+    return name

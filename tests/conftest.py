@@ -146,12 +146,12 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
 
 @pytest.fixture
 def worker(redis_url: str) -> StartWorker:
-    """Start workers on this event loop, as an async context; takes what `WorkerOptions` takes."""
+    """Start workers on this event loop, as an async context; takes a URL and what `WorkerOptions` takes."""
 
     @asynccontextmanager
-    async def start(**options: Any) -> AsyncIterator[StragglerWorker]:
+    async def start(url: str = redis_url, **options: Any) -> AsyncIterator[StragglerWorker]:
         made = WorkerOptions(**{"shutdown_wait": 0.0, **options})
-        worker = StragglerWorker(connection.connect(redis_url), made, handle_signals=False)
+        worker = StragglerWorker(connection.connect(url), made, handle_signals=False)
         running = asyncio.create_task(worker.main(), name="worker-of-a-test")
         try:
             await until(lambda: running.done() or hasattr(worker, "crew"))

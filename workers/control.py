@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from protocol import keys
 from protocol.connection import Payload, Scripts
 from protocol.control import Orders, read_hint, read_orders
-from protocol.patience import pauses
+from protocol.patience import is_passing, pauses
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Control:
         self._chunks = chunks
         self._interval = interval
         self._hinted: dict[str, float] = {}
+        self._is_refused = False
         self._late = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -112,13 +113,25 @@ class Control:
     async def _listen_for_ever(self) -> None:
         waits = pauses()
         while True:
-            with contextlib.suppress(RedisError, OSError):
+            try:
                 async with self._scripts.redis.pubsub() as channel:
                     await channel.subscribe(keys.CONTROL)
+                    # Only the answer tells whether this user may.
+                    await channel.get_message(timeout=self._interval)
                     self._late.set()  # what was said meanwhile was not heard
                     waits = pauses()
                     await self._listen(channel)
+            except (RedisError, OSError) as error:
+                self._tell_if_refused(error)
             await asyncio.sleep(next(waits))
+
+    def _tell_if_refused(self, error: Exception) -> None:
+        if not self._is_refused and not is_passing(error):
+            self._is_refused = True
+            logger.warning(
+                "hints of decisions cannot be heard, which delays them by up to %.0f s: %s", self._interval, error,
+                extra={"event": "control.refused"},
+            )  # fmt: skip
 
     async def _listen(self, channel: PubSub) -> None:
         """Listen until the connection says nothing any more, not even to a ping."""

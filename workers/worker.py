@@ -25,6 +25,7 @@ from workers.claims import Claimed, Found
 from workers.crew import Crew, WorkerOptions
 from workers.leases import FAREWELL, health_key, say_goodbye
 from workers.vitals import forks
+from workers.vitals.eviction import warn_of_eviction
 from workers.vitals.pulse import STOPS, Pulse
 from workers.vitals.stopping import Stopping
 
@@ -128,6 +129,7 @@ class StragglerWorker(Worker):
             self._pool = None
 
     async def _poll(self) -> None:
+        await warn_of_eviction(self.pool)
         while not self._stopping.is_set:
             try:
                 await self._poll_iteration()

@@ -2,14 +2,14 @@
 -- All of them: the batch takes no more jobs, too. Safe to call twice: a job that is cancelled already keeps its reason.
 -- Reads and writes: KEYS 1 header, 2 cancelled, 3 done, 4 chunks; of a batch that ends its results, holders, crashes, ...
 -- ARGV 1 lifetime of an open batch ms, 2 reason, then indexes in ascending order, at most 250; none for all
--- Returns {decisions so far, jobs of these that have no result, then for each index the first of its chunk (-1: it is gone)},
---      or {-1} if there is no such batch, {-2} if it is complete
+-- Returns {decisions so far, jobs of these that have no result, then for each of those the first of its chunk (-1: it is
+--      gone)}, or {-1} if there is no such batch, {-2} if it is complete
 -- @include orders
 -- @include ending
 local fields = redis.call('HMGET', KEYS[1], 'total', 'done', 'finished_at', 'control')
 if not fields[1] then return {-1} end
 if fields[3] then return {-2} end
-local LARGEST_CHUNK = 256
+local LARGEST_CHUNK = 1000
 local changed, open, firsts = 0, 0, {}
 
 -- The first index of a job's chunk; the one before it was looked for already, and is in the chunk `before`.
@@ -32,10 +32,10 @@ else
   local last, first = -1, -1
   for at = 3, #ARGV do
     local index = tonumber(ARGV[at])
-    first = find_chunk(index, last, first)
-    last = index
-    table.insert(firsts, first)
     if redis.call('GETBIT', KEYS[3], index) == 0 then
+      first = find_chunk(index, last, first)
+      last = index
+      table.insert(firsts, first)
       open = open + 1
       changed = changed + redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[2])
     end

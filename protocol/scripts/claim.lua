@@ -23,6 +23,8 @@ local worker, lease_ms, lifetime, token = ARGV[1], ARGV[2], ARGV[9], ARGV[10]
 local room, soon_over, may_exceed = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6] == '1'
 local most_chunks, jobs_left = tonumber(ARGV[7]), tonumber(ARGV[8])
 local taken, claimed, did_not_fit = {}, {}, 0
+-- Longer than 64 bytes: so Redis keeps the holders as a table, not as a list to look through (8 us a claim with 200 of them).
+local holder = string.format('%-65s', worker)
 local LARGEST_CHUNK = 1000
 -- Large enough that a claim brings all that there is room for.
 local largest_piece = math.max(tonumber(ARGV[5]), math.ceil(math.min(room, jobs_left) / most_chunks))
@@ -42,10 +44,11 @@ local function look_up(id)
   if not batches[id] then
     local header = 'straggler:batch:' .. id
     local fields = ask('HMGET', header, 'options', 'deadline', 'total', 'finished_at', 'control') or {}
+    local has_run = redis.call('EXISTS', header .. ':retries', header .. ':crashes') > 0
     batches[id] = {
       id = id, header = header, options = fields[1], deadline = fields[2], total = tonumber(fields[3]), is_over = fields[4],
-      has_orders = fields[5], has_retries = redis.call('EXISTS', header .. ':retries') == 1,
-      has_crashes = redis.call('EXISTS', header .. ':crashes') == 1, new = 0,
+      has_orders = fields[5], has_retries = has_run and redis.call('EXISTS', header .. ':retries') == 1,
+      has_crashes = has_run and redis.call('EXISTS', header .. ':crashes') == 1, new = 0,
     }
   end
   return batches[id]
@@ -145,7 +148,7 @@ local function take(chunk)
   if not chunk.holder then batch.new = batch.new + chunk.jobs - (batch.has_orders and count_done(chunk) or 0) end
   -- From the second crash on it must be said which job is at work; so far none is.
   if not batch.is_over then
-    put('HSET', batch.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or worker)
+    put('HSET', batch.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or holder)
   end
   redis.call('SET', 'arq:in-progress:' .. chunk.id, worker, 'PX', lease_ms)
   redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)
@@ -196,7 +199,7 @@ local function take_pieces(chunk, due_ms)
   return true
 end
 
--- Returns whether it is worth while to look at the next one.
+-- Returns, as take_one does, whether it is worth while to look at the next one.
 local function take_if_it_fits(chunk, due_ms)
   if is_too_large(chunk) and take_pieces(chunk, due_ms) then return room > 0 end
   if chunk.jobs > room and chunk.jobs > soon_over and not may_exceed then
@@ -209,24 +212,31 @@ local function take_if_it_fits(chunk, due_ms)
   return room > 0
 end
 
+local function take_one(id, due_ms)
+  local payload = ask('GET', 'arq:job:' .. id)
+  local held = redis.call('PTTL', 'arq:in-progress:' .. id)
+  local chunk = payload and read(id, payload) or restore(id, now_ms)
+  if held > 0 then
+    redis.call('ZADD', KEYS[1], now_ms + held, id)
+  elseif not chunk or not chunk.batch.options then
+    forget(id)
+    if payload and not chunk then table.insert(claimed, {id, payload}) end
+  else
+    look_into(chunk)
+    return take_if_it_fits(chunk, due_ms)
+  end
+  return true
+end
+
+-- Look at the queue's head: at four chunks, as most claims take one or two (to read 16 takes 15 us more), then at the rest.
+-- What was looked at is no longer due, or nothing behind it is looked at.
 local function take_due()
-  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, most_chunks)
-  for at = 1, #due, 2 do
-    local id = due[at]
-    local payload = ask('GET', 'arq:job:' .. id)
-    local held = redis.call('PTTL', 'arq:in-progress:' .. id)
-    local chunk = payload and read(id, payload) or restore(id, now_ms)
-    if held > 0 then
-      redis.call('ZADD', KEYS[1], now_ms + held, id)
-    elseif (chunk and not chunk.batch.options) or not (chunk or payload) then
-      forget(id)
-    elseif not chunk then
-      forget(id)
-      table.insert(claimed, {id, payload})
-    else
-      look_into(chunk)
-      if not take_if_it_fits(chunk, due[at + 1]) then break end
+  for _, most in ipairs({4, most_chunks - 4}) do
+    local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, most)
+    for at = 1, #due, 2 do
+      if not take_one(due[at], due[at + 1]) then return end
     end
+    if #due < 2 * most then return end
   end
 end
 

@@ -4,8 +4,8 @@
 --   the job was in a process of its own, so it may have been another's doing), started_at, ended_at (Unix s)}
 -- What that means for each of these jobs is noted among its attempts.
 -- Field <chunk> of batch:<id>:holders names who has taken the chunk and not let go of it: "<worker>", or
---   "<worker> <start> <stop>" while only these jobs of it run. It outlives the lease: so a lapsed one is known. A "?"
---   before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.
+--   "<worker> <start> <stop>" while only these jobs of it run; blanks may follow. It outlives the lease: so a lapsed one is
+--   known. A "?" before it says that the lease was found lapsed, and that its worker has a moment yet to say that it lives.
 
 -- @include spoilt
 -- @include attempts

@@ -9,20 +9,17 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
-from protocol.errors import OptionError, StragglerError, explain
-from protocol.settings import Settings
+from protocol.errors import StragglerError
+from protocol.settings import Settings, checked_queue
 from straggler.commands.process import say
 
 if TYPE_CHECKING:
     from producer.producer import Producer
     from straggler.commands.collection import Collection
-
-_queue_name: TypeAdapter[str] = TypeAdapter(Annotated[str, *Settings.model_fields["queue"].metadata])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,7 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.queue is not None:
-            try:
-                _queue_name.validate_python(self.queue)
-            except ValidationError as error:
-                raise OptionError(f"--queue {self.queue}: {explain(error)}") from None
+            checked_queue(self.queue)
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
@@ -28,14 +29,19 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._is_closed = False
+        self._pid = os.getpid()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, which runs.
 
         Raises:
-            UsageError: If it is closed.
+            UsageError: If it is closed, or another process's.
         """
+        if os.getpid() != self._pid:  # its thread stayed there
+            raise UsageError(
+                "this producer is that of the process from which this one was forked: make another one here"
+            )
         with self._lock:
             if self._is_closed:
                 raise UsageError("this producer is closed: use it inside its 'with', or make another one")
@@ -76,7 +82,9 @@ class Portal:
             raise
 
     def close(self) -> None:
-        """End the loop, with all that still runs on it, and the thread."""
+        """End the loop, with all that still runs on it, and the thread; those of another process go on."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._is_closed = True
             thread, loop = self._thread, self._loop

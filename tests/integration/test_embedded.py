@@ -137,6 +137,14 @@ async def test_a_cancel_ends_jobs_that_wait_here(tmp_path: Path) -> None:
         assert {result.status for result in await batch.results()} == {"cancelled"}
 
 
+async def test_a_cancel_ends_the_last_jobs_of_a_large_chunk_that_waits(tmp_path: Path) -> None:
+    async with slots_held(tmp_path / "door", tell, ONE_SLOT) as producer:
+        batch = await producer.submit(square.map(range(2000)))
+        await batch.cancel([999, 1990])
+        done, _ = await batch.wait(timeout=0)
+        assert sorted(result.index for result in done) == [999, 1990]
+
+
 async def test_a_later_batch_passes_by_long_jobs_that_leave_it_a_slot() -> None:
     async with asyncio.timeout(PATIENCE), embedded(Settings(concurrency=2)) as producer:
         long = await producer.submit([hang.spec()])

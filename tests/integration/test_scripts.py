@@ -438,6 +438,20 @@ async def test_claim_brings_the_same_chunks_again(producer: Producer, hands: tup
     assert len(redis.keys("arq:in-progress:*")) == 1
 
 
+async def test_one_claim_brings_all_chunks_that_there_is_room_for(producer: Producer, hands: tuple[Hand, Hand]) -> None:
+    hand, _ = hands
+    for number in range(20):
+        await producer.submit([square.spec(number)], batch_id=f"b{number}")
+    assert [chunk.chunk_id for chunk in await hand.claim(100)] == [f"b{number}:0" for number in range(16)]
+
+
+async def test_holders_are_found_without_a_search(producer: Producer, hands: tuple[Hand, Hand], redis: Any) -> None:
+    hand, _ = hands
+    await producer.submit([square.spec(1)], batch_id="b")
+    await hand.claim(1)
+    assert redis.object("encoding", keys.holders("b")) == b"hashtable"
+
+
 async def test_late_claim_leaves_alone_what_others_have_taken(
     producer: Producer, hands: tuple[Hand, Hand], redis: Any
 ) -> None:

@@ -348,3 +348,9 @@ async def test_every_payload_in_redis_is_json(producer: Producer, redis: Any) ->
     assert json.loads(redis.hget(keys.batch(batch.id), "options") or b"") == {
         "name": "for people", "metadata": {"a": [1]},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("queue", ["a b", "a\n", "q:1", "x" * 101])
+def test_a_queue_that_no_worker_could_be_told_of_is_refused(queue: str) -> None:
+    with pytest.raises(OptionError, match=r"queue '.*' cannot be: use 1 to 100 letters"):
+        Producer("redis://localhost", queue=queue, settings=Settings())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -318,6 +320,29 @@ def test_use_after_close_and_on_its_own_loop_is_refused(made: sync.Producer, red
     made.close()
     with pytest.raises(UsageError, match="this producer is closed"):
         made.workers()
+
+
+def test_forked_process_is_told_to_make_its_own(made: sync.Producer) -> None:
+    assert made.workers() == []
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            made.workers()
+        except UsageError as error:
+            os.write(writer, str(error).encode())
+            made.close()
+        finally:
+            os._exit(0)
+    try:
+        assert select.select([reader], [], [], 10)[0], "it hangs"
+        assert b"make another one here" in os.read(reader, 1000)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+    assert made.workers() == []
 
 
 def test_close_ends_the_wait_of_another_thread(redis_url: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from producer import collect
+from producer import collect, waiting
 from producer.batch import Batch
 from producer.producer import Producer
+from protocol import entries
 from protocol.batches import BatchOptions
 from protocol.errors import BatchNotFoundError, JobFailedError, JobTimeoutError, OptionError, RedisUnavailableError
 from straggler import FailureResult, SuccessResult, TimeoutResult
@@ -51,6 +52,24 @@ async def test_wait_without_time_tells_what_is_done(producer: Producer, worker: 
         assert (await batch.wait()).pending == []
     done, pending = await batch.wait(timeout=0)
     assert (len(done), pending) == (6000, [])
+
+
+async def test_wait_without_time_reads_all_results_however_long_that_takes(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*args: Any) -> Any:
+        time.sleep(0.15)
+        return decode(*args)
+
+    batch = await producer.submit(square.map(range(6)))
+    for index in range(5):
+        await batch.cancel([index])
+    decode = entries.decode_entry
+    monkeypatch.setattr(collect, "decode_entry", slow)
+    monkeypatch.setattr(collect, "ENTRIES_A_READ", 1)
+    monkeypatch.setattr(waiting, "_LAST_LOOK", 0.5)
+    done, pending = await batch.wait(timeout=0)
+    assert ([result.index for result in done], pending) == ([0, 1, 2, 3, 4], [5])
 
 
 async def test_wait_for_the_first_completed(producer: Producer, worker: StartWorker, door: Path) -> None:
