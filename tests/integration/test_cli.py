@@ -85,7 +85,7 @@ def started(*words: str) -> Iterator[Command]:
     """Start a command with pipes for all three streams; kill it in the end, or when a test waits for it in vain."""
     pipe = subprocess.PIPE
     with Command(*words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        overdue = threading.Timer(60, process.kill)
+        overdue = threading.Timer(3 * PATIENCE, process.kill)
         overdue.start()
         try:
             yield process
@@ -95,7 +95,7 @@ def started(*words: str) -> Iterator[Command]:
             process.kill()
 
 
-def until(condition: Callable[[], Any], timeout: float = 40) -> None:
+def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -314,7 +314,7 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> int:
     return process.wait(grace)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None, f"it has ended with {process.returncode}"

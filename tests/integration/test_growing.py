@@ -17,7 +17,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.errors import StragglerError
 from straggler import FailureResult, current_job, job
-from tests.conftest import StartProcess, StartWorker, until
+from tests.conftest import PATIENCE, StartProcess, StartWorker, until
 from tests.jobs import echo, square
 
 JOBS = "tests.integration.test_growing"
@@ -135,7 +135,7 @@ async def opened(producer: Producer, *jobs: Any, **options: Any) -> Batch[Any]:
     return batch
 
 
-async def values(batch: Batch[Any], timeout: float = 20) -> list[Any]:
+async def values(batch: Batch[Any], timeout: float = PATIENCE) -> list[Any]:
     return await asyncio.wait_for(batch.gather(), timeout)
 
 

@@ -15,7 +15,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
-from tests.conftest import StartProcess, StartWorker, until, until_running
+from tests.conftest import PATIENCE, StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, hang, square, wait_for_file
 
 pytestmark = pytest.mark.redis
@@ -25,7 +25,7 @@ def trace_of(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def ended(process: Any, timeout: float = 20) -> int:
+async def ended(process: Any, timeout: float = PATIENCE) -> int:
     """Wait for a process without holding up the loop."""
     return int(await asyncio.to_thread(process.wait, timeout))
 
