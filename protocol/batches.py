@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from protocol.errors import OptionError, explain
+from protocol.errors import OptionError, explain, shorten, suggest
 from protocol.jobs import Seconds
 from protocol.running import RunningJob
 
@@ -154,7 +154,9 @@ def options(**given: Any) -> BatchOptions:
     try:
         return BatchOptions(**given)
     except ValidationError as error:
-        raise OptionError(f"batch option {explain(error)}; known are {', '.join(BatchOptions.model_fields)}") from None
+        unknown = [name for name in given if name not in BatchOptions.model_fields]
+        cure = f"; {suggest(unknown[0], BatchOptions.model_fields)}" if unknown else ""
+        raise OptionError(f"batch option {explain(error)}{cure}") from None
 
 
 def checked_id(batch_id: str | None) -> str:
@@ -166,5 +168,5 @@ def checked_id(batch_id: str | None) -> str:
     if batch_id is None:
         return urandom(8).hex()
     if not _ID.fullmatch(batch_id):
-        raise OptionError(f"batch_id {batch_id!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
+        raise OptionError(f"batch_id {shorten(batch_id)!r} cannot be: use 1 to 100 letters, digits, '_', '.' and '-'")
     return batch_id

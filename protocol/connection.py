@@ -20,7 +20,7 @@ from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from protocol import memory
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
@@ -145,9 +145,15 @@ async def _reach(redis: ArqRedis, url: str) -> None:
 
 
 def _unavailable(url: str, error: Exception) -> RedisUnavailableError:
+    where, why = _without_password(url), str(error).rstrip(".") or "no reply"
+    named = "with --redis or STRAGGLER_REDIS_URL"
+    if isinstance(error, AuthenticationError):
+        cure = f"say who you are, as redis://USER:PASSWORD@host:6379 or redis://:PASSWORD@host:6379, {named}"
+        return RedisUnavailableError(f"the Redis at {where} refuses us ({why}): {cure}")
+    if isinstance(error, ResponseError):
+        return RedisUnavailableError(f"the Redis at {where} refuses us ({why}): correct its URL, {named}")
     return RedisUnavailableError(
-        f"no Redis answers at {_without_password(url)} ({str(error) or 'no reply'}): start one with 'redis-server', "
-        "or name another with --redis or STRAGGLER_REDIS_URL"
+        f"no Redis answers at {where} ({why}): start one with 'redis-server', or name another {named}"
     )
 
 

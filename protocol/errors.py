@@ -24,6 +24,8 @@ Each message holds the offending value, what was allowed, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class BatchNotFoundError(StragglerError):
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(
-            f"no batch {batch_id!r} in this Redis: it was never submitted here, or it is past its lifetime; "
+            f"no batch {batch_id!r} in this Redis: it was never submitted here, was deleted, or is past its lifetime; "
             "'straggler status' lists the batches that are kept"
         )
         self.batch_id = batch_id
@@ -166,6 +168,9 @@ class JobLostError(UnsuccessfulError):
 def explain(error: ValidationError, limit: int = 3) -> str:
     """Put pydantic's findings on one line: `name: what is wrong, got value`, at most `limit` of them."""
     findings = error.errors(include_url=False)
+    # What is wrong with a part says enough: that the whole is too short without it is no finding of its own.
+    places = {finding["loc"][:length] for finding in findings for length in range(len(finding["loc"]))}
+    findings = [finding for finding in findings if finding["loc"] not in places]
     told = [_finding(finding) for finding in findings[:limit]]
     if len(findings) > limit:
         told.append(f"and {len(findings) - limit} more")
@@ -181,6 +186,15 @@ def _finding(finding: Any) -> str:
 
 def _on_one_line(text: str) -> str:
     return " ".join(text.splitlines())
+
+
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Say which name may have been meant, where all begin with `prefix`; if none is alike, which there are."""
+    names = sorted(known)
+    alike = get_close_matches(name.removeprefix(prefix), [known.removeprefix(prefix) for known in names], n=3)
+    if alike:
+        return f"did you mean {' or '.join(prefix + bare for bare in alike)}?"
+    return f"known are {', '.join(names) or 'none'}"
 
 
 def shorten(text: str, limit: int = 80) -> str:

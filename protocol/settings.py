@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.errors import OptionError, explain, shorten
+from protocol.errors import OptionError, explain, shorten, suggest
 
 DEFAULT_MAX_ARGUMENTS_BYTES = 1 << 20
 _PREFIX = "STRAGGLER_"
@@ -78,11 +78,12 @@ class Settings(BaseSettings):
         names = {*os.environ, *dotenv_values(".env")}
         unknown = sorted(name for name in names if name.upper().startswith(_PREFIX) and name.upper() not in known)
         if unknown:
-            raise OptionError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise OptionError(f"unknown setting {', '.join(unknown)}; {suggest(unknown[0].upper(), known, _PREFIX)}")
         try:
             return cls()
         except ValidationError as error:
-            raise OptionError(f"setting {explain(error)} (as {_PREFIX}...)") from None
+            variables = ", ".join(f"{_PREFIX}{finding['loc'][0]}".upper() for finding in error.errors())
+            raise OptionError(f"setting {explain(error)} (as {variables})") from None
 
 
 def checked_queue(name: str) -> str:

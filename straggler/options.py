@@ -110,6 +110,14 @@ LogFormat = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every event, not only what went wrong.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout, for programs.")]
+OnComplete = Annotated[
+    str | None,
+    typer.Option(
+        "--on-complete",
+        metavar="FUNCTION",
+        help="A job that starts once, when the batch is complete; its parameter status gets the batch's status.",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Go on like collect.")]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Show the batch on a screen: run times, slowest jobs, failures; on a terminal.")

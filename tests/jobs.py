@@ -91,6 +91,11 @@ async def wait_for_file(path: Path) -> int:
     return os.getpid()
 
 
+@job
+async def tell_end(status: BatchStatus) -> str:
+    return f"{status.batch_id}: {status.success} of {status.total}"
+
+
 @job(retries=2, backoff=0.01)
 async def report(path: Path, status: BatchStatus, seconds: float = 0.0) -> dict[str, int]:
     """Leave a trace of each run; then tell what a batch has ended in."""

@@ -6,7 +6,6 @@ what registers its jobs, so workers are told modules to import.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -20,7 +19,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from pydantic import ValidationError
 
 from protocol import signatures
-from protocol.errors import InputError, OptionError, UnknownFunctionError, explain
+from protocol.errors import InputError, OptionError, UnknownFunctionError, explain, suggest
 from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
 from workers.calling.isolation import Isolation, find_isolation
@@ -235,9 +234,9 @@ def find(name: str) -> Job[..., Any, Any]:
     try:
         return _jobs[name]
     except KeyError:
-        alike = difflib.get_close_matches(name, _jobs, n=3)
-        known = f"did you mean {' or '.join(alike)}?" if alike else f"known are {', '.join(names()) or 'none'}"
-        raise UnknownFunctionError(f"no job {name!r} here: {known} (is its module given with --jobs?)") from None
+        raise UnknownFunctionError(
+            f"no job {name!r} here: {suggest(name, _jobs)} (is its module given with --jobs?)"
+        ) from None
 
 
 def isolation_of(name: str) -> Isolation | None:

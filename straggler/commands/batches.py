@@ -15,6 +15,7 @@ from producer.producer import Producer
 from producer.progress import make_progress
 from protocol.batches import options as make_options
 from protocol.errors import StragglerError, UnknownFunctionError
+from protocol.jobs import JobSpec
 from straggler.commands.collection import Collection
 from straggler.commands.feed import Feed, Input
 from straggler.commands.functions import find_function
@@ -28,10 +29,11 @@ from workers.registry import load_all
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A batch to submit: its jobs' source, its id, its options."""
+    """A batch to submit: its jobs' source, its id, the job for its end, its options."""
 
     feed: Feed
     batch_id: str
+    on_complete: JobSpec[Any] | None
     options: dict[str, Any]
 
 
@@ -42,6 +44,7 @@ def submit(
     *,
     jobs: str | None,
     batch_id: str | None,
+    on_complete: str | None,
     wait: bool,
     out: Output,
     **options: Any,
@@ -50,8 +53,10 @@ def submit(
     make_options(**options)  # a bad option is said before a large file is read
     load_all(jobs or place.settings.jobs)
     set_up_logs(place.settings, live=True)
-    feed = source.open(_name(function, must_be_known=jobs is not None), place.settings.max_arguments_bytes, out.path)
-    order = Order(feed, batch_id or uuid4().hex[:16], options)
+    must_be_known = jobs is not None
+    last = None if on_complete is None else JobSpec[Any](function=_name(on_complete, must_be_known=must_be_known))
+    feed = source.open(_name(function, must_be_known=must_be_known), place.settings.max_arguments_bytes, out.path)
+    order = Order(feed, batch_id or uuid4().hex[:16], last, options)
     return run_loop(_submit_and_collect(place, order, out) if wait else _submit(place, order, out))
 
 
@@ -117,7 +122,9 @@ async def _send_and_report(producer: Producer, order: Order, out: Output) -> Bat
 
 async def _send(producer: Producer, order: Order) -> Batch[Any]:
     try:
-        return await producer.submit(order.feed.jobs(), batch_id=order.batch_id, **order.options)
+        return await producer.submit(
+            order.feed.jobs(), batch_id=order.batch_id, on_complete=order.on_complete, **order.options
+        )
     except (StragglerError, RedisError, asyncio.CancelledError):
         await _say_what_is_open(producer, order.batch_id)
         raise

@@ -22,6 +22,8 @@ def find_function(reference: str, *, plain_too: bool = False) -> str:
     """
     module_name, colon, name = reference.rpartition(":")
     if not colon:
+        if reference.endswith(".py"):
+            raise UnknownFunctionError(f"{reference!r} names no job: put its name behind, as in {reference}:fetch")
         return registry.find(reference).name
     module = registry.load(module_name)
     found = getattr(module, name, None)

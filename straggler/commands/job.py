@@ -40,7 +40,7 @@ async def _job(place: Place, batch_id: str, wanted: str, *, as_json: bool) -> in
     if as_json:
         print_json(_as_json(life))
         return SUCCEEDED
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     console.print(_card(life))
     console.print()
     console.print(_attempts(life))

@@ -69,18 +69,21 @@ class Place:
     async def collectable_later(self, collection: Collection, out: str | None) -> AsyncIterator[None]:
         """Say how to collect the rest of a batch later, if its collector has to stop before its end."""
         from producer.export import STDOUT, ExportError
-        from straggler.commands.interrupts import cancel_if_told_again
+        from straggler.commands.interrupts import Interrupts
 
         batch = collection.batch
-        try:
-            yield
-        except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
-            is_marked = out is not None and out != STDOUT  # the file knows where it is
-            at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
-            to = ("--out", out) if out else ()
-            say(f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}")
-            if isinstance(error, asyncio.CancelledError):
-                await cancel_if_told_again(batch)
-            if isinstance(error, TimeoutError):
-                raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
-            raise
+        with Interrupts() as interrupts:
+            try:
+                yield
+            except (RedisError, ExportError, TimeoutError, asyncio.CancelledError) as error:
+                is_marked = out is not None and out != STDOUT  # the file knows where it is
+                at = () if is_marked or collection.cursor == "0-0" else ("--cursor", collection.cursor)
+                to = ("--out", out) if out else ()
+                say(
+                    f"batch {batch.id} goes on; collect the rest with:\n  {self.command('collect', batch.id, *at, *to)}"
+                )
+                if isinstance(error, asyncio.CancelledError):
+                    await interrupts.cancel_if_told_again(batch)
+                if isinstance(error, TimeoutError):
+                    raise StragglerError(f"the time is up: {collection.tally.total:,} results were collected") from None
+                raise

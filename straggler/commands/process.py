@@ -100,7 +100,7 @@ def _exit_code(command: Callable[[], int]) -> int:
         _say_error(str(error))
     except RedisError as error:
         _say_error(f"Redis: {error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter where the command listens to Ctrl-C itself
         return INTERRUPTED
     return FAILED
 

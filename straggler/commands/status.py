@@ -36,7 +36,7 @@ async def _status(place: Place, batch_id: str | None, *, as_json: bool, limit: i
         if batch_id is not None:
             return await _one(await producer.attach(batch_id), as_json=as_json)
         found = await producer.batches(limit)
-    console = Console(highlight=False, width=_WIDTH)
+    console = Console(emoji=False, highlight=False, width=_WIDTH)
     if as_json:
         print_json([as_json_of(batch) for batch in found])
     elif found:
@@ -51,7 +51,7 @@ async def _one(batch: Batch[Any], *, as_json: bool) -> int:
     if as_json:
         print_json({**as_json_of(found), "workers": workers})
     else:
-        Console(highlight=False, width=_WIDTH).print(_card(found, workers))
+        Console(emoji=False, highlight=False, width=_WIDTH).print(_card(found, workers))
     return SUCCEEDED
 
 

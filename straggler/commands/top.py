@@ -52,7 +52,7 @@ class Look:
 def top(place: Place, *, interval: float, limit: int, once: bool, as_json: bool) -> int:
     """Show queues, workers, batches and the slowest jobs, live; once where there is no terminal."""
     set_up_logs(place.settings)
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     if as_json or once or not console.is_terminal:
         return run_loop(_once(place, limit, as_json=as_json))
     return run_loop(_live(place, console, interval, limit))
@@ -90,7 +90,7 @@ async def _once(place: Place, limit: int, *, as_json: bool) -> int:
     if as_json:
         print_json(found.as_json())
     else:
-        Console(highlight=False, width=_WIDTH).print(draw(found, {}))
+        Console(emoji=False, highlight=False, width=_WIDTH).print(draw(found, {}))
     return SUCCEEDED
 
 
@@ -110,7 +110,7 @@ async def _workers(place: Place, *, as_json: bool) -> int:
     async with place.producer() as producer:
         [queue] = await read_floor(producer.redis, [producer.queue], producer.clock.now())
         now = producer.clock.now()
-    console = Console(highlight=False, width=_WIDTH)
+    console = Console(emoji=False, highlight=False, width=_WIDTH)
     if as_json:
         print_json(queue_as_json(queue))
     elif queue.workers:

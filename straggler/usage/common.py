@@ -6,20 +6,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from straggler.commands.place import Place
 
 
-def place(redis: str | None, queue: str | None = None, log_format: str | None = None) -> Place:
-    """Say where a command works, and how it writes its logs."""
+class Commands(TyperGroup):
+    """The group of all commands; what is wrong with a parameter is said with its value."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            found: list[Any] = getattr(
+                error.__cause__, "errors", list
+            )()  # typer says what pydantic says, but for the value
+            error.message = error.message.removeprefix("Value error, ")
+            if found and repr(found[0]["input"]) not in error.message:
+                error.message += f", got {found[0]['input']!r}"
+            raise
+
+
+def say_version(wanted: bool) -> None:  # noqa: FBT001  # typer hands it on so
+    """Print straggler's version and leave, if that is asked for."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("straggler"))
+        raise typer.Exit
+
+
+def place(
+    redis: str | None, queue: str | None = None, log_format: str | None = None, *, is_shared: bool = True
+) -> Place:
+    """Say where a command works, and how it writes its logs.
+
+    Raises:
+        OptionError: If a setting or an option cannot be, or a Redis that other processes are to share is in memory.
+    """
+    from protocol.errors import OptionError
     from protocol.settings import Settings
     from straggler.commands.place import Place
 
     settings = Settings.read()
+    url = redis or settings.redis_url
+    if is_shared and url.startswith("memory:"):
+        raise OptionError(f"{url!r} ends with this process, so no other one finds a batch there: use 'straggler run'")
     changes = {"log_format": log_format} if log_format else {}
     return Place(settings.model_copy(update=changes), redis, queue)
 

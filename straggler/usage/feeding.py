@@ -12,6 +12,7 @@ from straggler.options import (
     AsJson,
     InputFormat,
     Key,
+    OnComplete,
     Out,
     Queue,
     Redis,
@@ -35,6 +36,7 @@ def submit(
     rows: Rows,
     *,
     choices: Choices,
+    on_complete: OnComplete = None,
     wait: Wait = False,
     out: Out = None,
     jobs: Annotated[
@@ -74,6 +76,7 @@ def submit(
             Input(rows, input_format, key, skip_bad_rows),
             jobs=jobs,
             batch_id=batch_id,
+            on_complete=on_complete,
             wait=wait,
             out=Output(out, as_json, watch),
             **choices,

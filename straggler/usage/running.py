@@ -65,7 +65,7 @@ def run(
         from straggler.commands.run import run
 
         return run(
-            place(redis, log_format=log_format),
+            place(redis, log_format=log_format, is_shared=False),
             function,
             Input(rows, input_format, key, skip_bad_rows),
             jobs=jobs,

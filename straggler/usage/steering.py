@@ -1,4 +1,4 @@
-"""The commands that change a batch while it runs: `cancel`, `extend`."""
+"""The commands that change a batch, or end it: `cancel`, `extend`, `delete`."""
 
 # ruff: noqa: PLC0415  # a command is imported when it runs: `straggler --help` must not wait for Redis clients
 
@@ -53,5 +53,25 @@ def extend(
         from straggler.commands.extend import extend
 
         return extend(place(redis), batch, deadline, as_json=as_json)
+
+    finish(command)
+
+
+def delete(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, as submit printed it.")],
+    *,
+    as_json: AsJson = False,
+    redis: Redis = None,
+) -> None:
+    """Delete a batch, with all its results.
+
+    What waits never starts, what runs is stopped. A batch is deleted by itself when it is past its lifetime: a day
+    after its last result, where nothing else was said.
+    """
+
+    def command() -> int:
+        from straggler.commands.delete import delete
+
+        return delete(place(redis), batch, as_json=as_json)
 
     finish(command)

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,12 @@ def test_skipped_rows_are_told_and_counted_and_the_rest_runs() -> None:
         (("worker", "--check", "--redis", "redis://localhost:1"), "no Redis answers at redis://localhost:1"),
         (("worker", "--jobs", "nope"), "module 'nope' cannot be imported: ModuleNotFoundError"),
         (("submit", "jobs.py:plain", "ids.txt"), "'plain' in jobs.py is no job: put @job"),
-        (("worker", "--queue", "a b"), "--queue a b: String should match pattern"),
+        (("worker", "--queue", "a b"), "queue 'a b' cannot be: use 1 to 100 letters, digits, '_', '.' and '-'"),
+        (("worker", "--queue", "a:b:c"), "queue 'a:b:c' cannot be"),
+        (("run", "jobs.py", "ids.txt"), "'jobs.py' names no job: put its name behind, as in jobs.py:fetch"),
+        (("status", "--redis", "memory://"), "'memory://' ends with this process"),
+        (("worker", "--redis", "memory://x"), "'memory://x' ends with this process"),
+        (("submit", "http.fetch", "ids.txt", "--on-complete", "jobs.py:nope"), "jobs.py has no 'nope'"),
         (("collect", "x", "--redis", "http://localhost"), "'http://localhost' is no Redis URL"),
     ],
 )
@@ -343,11 +349,34 @@ def test_error_is_one_line_and_exit_code_1(words: tuple[str, ...], expected: str
     assert expected in line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "a", "b", "--timeout", "3s"), "Invalid value for '--timeout': .* number, got '3s'$"),
+        (("run", "a", "b", "--concurrency", "0"), "Invalid value for '--concurrency': .* 1, got '0'$"),
+        (("run", "a", "b", "--format", "xml"), "Invalid value for '--format': 'xml' is not one of 'txt', .*csv'[.]$"),
+        (("run", "a", "b", "--timout", "3"), "No such option: --timout .*--timeout"),
+        (("statsu",), "No such command 'statsu'. Did you mean 'status'"),
+    ],
+)
+def test_wrong_usage_is_said_with_its_value_and_exit_code_2(words: tuple[str, ...], said: str) -> None:
+    done = straggler(*words)
+    assert done.returncode == 2
+    assert re.search(said, done.stderr.rstrip()), done.stderr
+
+
+def test_version_short_help_and_completion() -> None:
+    assert straggler("--version").stdout == f"{version('straggler')}\n"
+    assert straggler("cancel", "-h").stdout == straggler("cancel", "--help").stdout
+    asked = {"COMP_WORDS": "straggler can", "COMP_CWORD": "1", "_STRAGGLER_COMPLETE": "complete_bash"}
+    assert straggler(env={**os.environ, **asked}).stdout == "cancel\n"
+
+
 def test_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRAGGLER_REDIS", "redis://localhost")
     done = straggler("status")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: unknown setting STRAGGLER_REDIS; known are ")
+    assert done.stderr.startswith("error: unknown setting STRAGGLER_REDIS; did you mean STRAGGLER_REDIS_URL?")
 
 
 def test_reader_that_leaves_stdout_is_said_without_traceback() -> None:

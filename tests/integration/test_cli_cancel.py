@@ -1,4 +1,4 @@
-"""`straggler cancel`, a second Ctrl-C, and `--max-failures`, as people and scripts meet them."""
+"""`straggler cancel` and `delete`, a second Ctrl-C, and `--max-failures`, as people and scripts meet them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from producer.producer import Producer
-from straggler import CancelledResult
+from straggler import BatchNotFoundError, CancelledResult
 from tests.commands import Command
-from tests.conftest import PATIENCE, ROOT, StartProcess, until
+from tests.conftest import PATIENCE, ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, square
 
 pytestmark = pytest.mark.redis
@@ -100,6 +100,30 @@ async def test_what_cannot_be_is_said_in_one_line(
     assert (code, out, len(said.splitlines())) == (1, "", 1)
     assert said.startswith(message)
     assert (await batch.status()).queued == 10
+
+
+async def test_a_batch_is_deleted(producer: Producer, command_line: CommandLine) -> None:
+    await producer.submit(square.map(range(1200)), batch_id="b")
+    assert await command_line.run("delete", "b") == (0, "", "batch b is deleted: 1,200 jobs, 0 results\n")
+    with pytest.raises(BatchNotFoundError):
+        await producer.attach("b")
+    code, _, said = await command_line.run("delete", "b")
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("error: no batch 'b' in this Redis: it was never submitted here, was deleted, or ")
+
+
+async def test_a_job_starts_when_the_batch_that_was_submitted_is_complete(
+    producer: Producer, command_line: CommandLine, worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "numbers.txt").write_text("1\n2\n")
+    words = ("submit", "square", "numbers.txt", "--batch-id", "b", "--on-complete", "tell_end")
+    code, out, _ = await command_line.run(*words, "--jobs", "tests.jobs")
+    assert (code, out) == (0, "b\n")
+    async with worker():
+        batch = await producer.attach("b")
+        await batch.wait()
+        last = await producer.attach(str((await batch.status()).callback))
+        assert await last.gather() == ["b: 2 of 2"]
 
 
 @pytest.mark.parametrize("is_submitted_by_it", [True, False])

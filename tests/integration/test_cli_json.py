@@ -31,6 +31,7 @@ WALK: dict[str, tuple[list[str], set[str]]] = {
     "extend": (["late", "--deadline", "100"], {"batch", "deadline"}),
     "cancel": (["late"], {"batch", "cancelled"}),
     "retry": (["late", "--only", "cancelled"], {"batch", "jobs"}),
+    "delete": (["late"], {"batch", "jobs", "results"}),
 }
 # It prints where it serves, and goes on.
 SERVES = {"dashboard"}

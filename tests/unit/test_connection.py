@@ -65,9 +65,15 @@ async def test_no_redis_is_said_in_one_line_with_the_cure_and_without_the_passwo
 
 async def test_a_redis_that_does_not_like_us_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with answering(b"-WRONGPASS invalid username-password pair\r\n") as (url, asked):
-        with pytest.raises(RedisUnavailableError, match="invalid username-password pair"):
+        with pytest.raises(RedisUnavailableError, match=r"refuses us \(.* pair\): say who you are, as .*PASSWORD@"):
             await reach(url)
         assert len(asked) == 1
+
+
+async def test_a_redis_without_that_database_asks_for_another_url() -> None:
+    async with answering(b"-ERR DB index is out of range\r\n") as (url, _):
+        with pytest.raises(RedisUnavailableError, match=r"refuses us \(DB index is out of range\): correct its URL"):
+            await reach(url)
 
 
 async def test_a_redis_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,13 @@ def test_the_environment_is_read_and_wins_over_the_file(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["STRAGGLER_QEUE", "straggler_qeue"])
 def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "x")
-    with pytest.raises(OptionError, match=f"unknown setting {name}; known are STRAGGLER_CONCURRENCY, "):
+    with pytest.raises(OptionError, match=rf"unknown setting {name}; did you mean STRAGGLER_QUEUE\?"):
+        Settings.read()
+
+
+def test_a_variable_that_is_like_none_is_answered_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRAGGLER_ZZZ", "x")
+    with pytest.raises(OptionError, match="unknown setting STRAGGLER_ZZZ; known are STRAGGLER_CONCURRENCY, "):
         Settings.read()
 
 
@@ -64,7 +70,9 @@ def test_an_unknown_name_in_the_file_is_an_error() -> None:
 )
 def test_a_value_that_cannot_be_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"STRAGGLER_{name}", value)
-    with pytest.raises(OptionError, match=rf"(?s)setting {name.lower()}: .*, got '{value}' \(as STRAGGLER_") as raised:
+    with pytest.raises(
+        OptionError, match=rf"(?s)setting {name.lower()}: .*, got '{value}' \(as STRAGGLER_{name}\)"
+    ) as raised:
         Settings.read()
     assert "\n" not in str(raised.value)
 
