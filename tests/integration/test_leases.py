@@ -76,6 +76,7 @@ async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_not
     worker_process: StartProcess, redis: Any
 ) -> None:
     worker = worker_process(shutdown_wait=600)
+    await until(lambda: redis.exists(keys.QUEUES))
     worker.terminate()
     assert await ended(worker) == 0
     assert redis.keys("*") == [keys.QUEUES.encode()], "that there is such a queue stays known"
