@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from benchmarks.jobs import noop, pause
@@ -50,7 +51,7 @@ def best(runs: int, function: Callable[[], Any]) -> float:
 def make_runner() -> Runner:
     """Make what chunks share, with nothing behind it."""
     scripts, clock, deadlines = (
-        Scripts(cast("Any", None)),
+        Scripts(cast("Any", SimpleNamespace(connection_pool=None))),
         RedisClock(),
         Deadlines(memoryview(bytearray(8 * CELLS)).cast("d")),
     )

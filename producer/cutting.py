@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
+from operator import length_hint
 from sys import getsizeof
 from typing import Any, TypeAlias
 
@@ -129,7 +130,9 @@ def _cut_iterable(jobs: Iterable[JobSpec[Any]], limit_bytes: int, most: int) -> 
     source: Iterator[Any] = jobs.calls() if isinstance(jobs, JobSpecs) else iter(jobs)
     first = 0
     for job in source:
-        some = [job, *islice(source, min(most, _count_that_fits(function, job)) - 1)]
+        # To estimate is a tenth of what a lone job costs until it is sent.
+        count = min(most, _count_that_fits(function, job)) if length_hint(source, 1) else 1
+        some = [job, *islice(source, count - 1)]
         for chunk in _cut_some(function, some, first, limit_bytes):
             yield chunk
             first = chunk.first + chunk.count

@@ -53,7 +53,7 @@ def submit_call(
     args = (
         batch_id,
         queue,
-        options.model_dump_json(exclude_defaults=True),
+        options.model_dump_json(exclude_defaults=True) if options.model_fields_set else "{}",
         int(options.keep_results * 1000),
         int(keys.OPEN_BATCH_LIFETIME * 1000),
         keys.BATCHES_KEPT,

@@ -73,7 +73,7 @@ class BatchOptions(BaseModel):
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_GRACE
     keep_results: LongSeconds = DEFAULT_KEEP_RESULTS
     name: Annotated[str, Field(max_length=200)] | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
     trace: Annotated[str, Field(max_length=200)] | None = None
 
 
@@ -99,7 +99,7 @@ class BatchStatus(BaseModel):
     batch_id: str
     queue: str
     name: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
     total: Count
     closed: bool
     taken: int = Field(default=0, repr=False, exclude=True)

@@ -113,8 +113,13 @@ def encode_calls(function: str, arguments: list[tuple[Any, ...]], limit_bytes: i
         return None
     if len(rows) > limit_bytes:
         return None
+    return b"%b%b%b}" % (_head(function, names), _ROWS, rows)
+
+
+@lru_cache(64)  # 2 us a chunk
+def _head(function: str, names: tuple[str, ...] | None) -> bytes:
     head = {"function": function} if names is None else {"function": function, "names": names}
-    return b"%b%b%b}" % (to_json(head)[:-1], _ROWS, rows)
+    return to_json(head)[:-1]
 
 
 def _joined(rows: bytes, count: int) -> bytes:

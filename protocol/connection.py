@@ -19,7 +19,6 @@ from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others impo
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
-from redis.asyncio.client import Pipeline
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from protocol import memory
@@ -27,7 +26,7 @@ from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
 from protocol.lua import sha, source
 from protocol.memory import MemoryPool
 from protocol.patience import Patience, PatientPipeline, in_time, is_passing, is_refusal, pauses
-from protocol.pool import QuickPool
+from protocol.pool import QuickPool, exchange
 
 logger = logging.getLogger(__name__)
 
@@ -249,11 +248,9 @@ class Scripts:
         Raises:
             redis.exceptions.RedisError: If the answer is an error that does not pass.
         """
-        pipe = Pipeline(self.redis.connection_pool, self.redis.response_callbacks, transaction=False, shard_hint=None)
-        pipe.execute_command("BLPOP", key, timeout)
-        pipe.execute_command(*self._command(*call))
+        commands = [("BLPOP", key, timeout), self._command(*call)]
         try:
-            replies = await in_time(partial(pipe.execute, raise_on_error=False), timeout + _REPLY)
+            replies = await in_time(partial(exchange, self.redis.connection_pool, commands), timeout + _REPLY)
         except Exception as error:  # noqa: BLE001  # what does not pass is raised below
             replies = [error]
         for reply in replies:
@@ -264,16 +261,17 @@ class Scripts:
         return replies[-1]
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        if len(calls) == 1:
-            try:
-                reply = await self.redis.execute_command(*self._command(*calls[0]))  # type: ignore[no-untyped-call]
-            except NoScriptError as error:
-                reply = error
-            return [reply]
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.execute_command(*self._command(*call))
-            return await pipe.execute(raise_on_error=False)
+        attempt = partial(self._try, [self._command(*call) for call in calls])
+        if isinstance(self.redis, PatientRedis):
+            return await self.redis.patience.keep_trying(attempt)
+        return await attempt()
+
+    async def _try(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replies = await exchange(self.redis.connection_pool, commands)
+        for reply in replies:
+            if isinstance(reply, Exception) and is_passing(reply):
+                raise reply
+        return replies
 
     def _command(self, name: str, script_keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
         return ("EVALSHA", sha(name, self._text), len(script_keys), *script_keys, *args)

@@ -31,6 +31,11 @@ def queue(name: str) -> str:
     return f"{PREFIX}queue:{name}"
 
 
+def leases(name: str) -> str:
+    """The chunks of a queue that are leased, by the end of their lease, ms; scripts write it (see lapsing.lua)."""
+    return f"{PREFIX}leases:{name}"
+
+
 def wake(name: str) -> str:
     """A list that idle workers wait on."""
     return f"{PREFIX}wake:{name}"

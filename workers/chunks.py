@@ -260,8 +260,9 @@ class ChunkRun:
         fresh, self._fresh = self._fresh, []
         if fresh:
             self._unrecorded += len(fresh)
-            if any(row[1] != "success" for row in fresh):
-                self._outcome = "ended"
+            for row in fresh:
+                if row[1] != "success":
+                    self._outcome = "ended"
             self.runner.recorder.put(self.batch_id, self._common, fresh, self)
             if self._tells_jobs:
                 say_done(self.batch_id, fresh)

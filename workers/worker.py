@@ -75,11 +75,14 @@ class StragglerWorker(Worker):
             self.crew.worker_id, self.options.queue, self.options.concurrency,
             extra={"event": "worker.started", "worker": self.crew.worker_id},
         )  # fmt: skip
+        look = self.loop.create_task(warn_of_eviction(self.pool), name="straggler-eviction")
         try:
             # A claim that is on its way is better known of: what it brings would wait until its lease lapses.
             await self._stopping.until_set(self._poll(), FAREWELL)
             await self._drain()
         finally:
+            look.cancel()
+            await asyncio.wait({look})
             await self.crew.close()
             logger.info(
                 "worker %s has stopped", self.crew.worker_id,
@@ -129,7 +132,6 @@ class StragglerWorker(Worker):
             self._pool = None
 
     async def _poll(self) -> None:
-        await warn_of_eviction(self.pool)
         while not self._stopping.is_set:
             try:
                 await self._poll_iteration()

@@ -82,5 +82,6 @@ class Deletion:
             prefixes = (keys.ARQ_JOB, keys.ARQ_RETRY, keys.ARQ_IN_PROGRESS)
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.zrem(keys.queue(self._queue), *some)
+                pipe.zrem(keys.leases(self._queue), *some)
                 pipe.unlink(*(prefix + chunk_id for chunk_id in some for prefix in prefixes))
                 await pipe.execute(raise_on_error=False)

@@ -222,6 +222,7 @@ class Settlement:
                     pipe.pexpire(name, int(self._options.keep_results * 1000))
             else:
                 pipe.zrem(keys.queue(self._queue), *chunk_ids)
+                pipe.zrem(keys.leases(self._queue), *chunk_ids)
                 pipe.delete(*names)
             await pipe.execute(raise_on_error=False)
 

@@ -2,9 +2,10 @@
 -- A chunk with more jobs than that is cut: what is taken is a chunk of its own, and the rest stays in the queue as another.
 -- So is one that would be taken whole, so that few jobs share what becomes of a chunk. What was run before stays in one.
 -- A leased chunk's due time moves to the end of its lease, so chunks in progress are never looked at again before that:
--- they cost a claim nothing and starve nothing behind them. A chunk whose lease has lapsed is one whose worker died.
+-- they cost a claim nothing and starve nothing behind them. A chunk whose lease has lapsed is one whose worker died: it is
+-- put back where it stood, as its batch would wait else for all that has come since.
 -- Safe to call twice: the same token gets the same chunks again, and no others.
--- Reads and writes: KEYS 1 queue, 2 wake, 3 the worker's last claim; of each chunk its arq keys, and its batch's header,
+-- Reads and writes: KEYS 1 queue, 2 wake, 3 the worker's last claim; the queue's leases; of each chunk its arq keys, and its batch's header,
 --      chunks, done bits, holders, crashes and retries
 -- ARGV 1 worker id, 2 lease ms, 3 jobs that there is room for, 4 how many of these are as good as over: a chunk of no more
 --      jobs is taken whole; 5 jobs of a piece, if there is room for so many, 6 1 if a chunk that cannot be cut may be
@@ -14,6 +15,7 @@
 --          then for each chunk: {id, payload, options, deadline, jobs, done bits from the byte of its first job,
 --          crashes, what was decided since (see orders.lua), then index and failures of each retried job}}
 -- @include crashes
+-- @include lapsing
 -- @include orders
 -- @include splitting
 local time = redis.call('TIME')
@@ -29,8 +31,16 @@ local LARGEST_CHUNK = 1000
 -- Large enough that a claim brings all that there is room for.
 local largest_piece = math.max(tonumber(ARGV[5]), math.ceil(math.min(room, jobs_left) / most_chunks))
 
+local leases = leases_of(KEYS[1])
+
+local function look_again(chunk, due_ms)
+  redis.call('ZADD', KEYS[1], due_ms, chunk)
+  put('ZADD', leases, due_ms, chunk)
+end
+
 local function forget(chunk)
   redis.call('ZREM', KEYS[1], chunk)
+  ask('ZREM', leases, chunk)
   redis.call('DEL', 'arq:job:' .. chunk, 'arq:retry:' .. chunk, 'arq:in-progress:' .. chunk)
 end
 
@@ -151,7 +161,7 @@ local function take(chunk)
     put('HSET', batch.header .. ':holders', chunk.id, #crashes >= 2 and worker .. ' 0 0' or holder)
   end
   redis.call('SET', 'arq:in-progress:' .. chunk.id, worker, 'PX', lease_ms)
-  redis.call('ZADD', KEYS[1], now_ms + lease_ms, chunk.id)
+  look_again(chunk.id, now_ms + lease_ms)
   table.insert(claimed, describe(chunk))
   table.insert(taken, chunk.id)
   room, jobs_left = room - chunk.jobs, jobs_left - chunk.jobs
@@ -163,7 +173,7 @@ local function miss(chunk)
   if not chunk.holder or chunk.holder == worker or chunk.is_missed then return false end
   local holders = chunk.batch.header .. ':holders'
   redis.call('HSET', holders, chunk.id, '?' .. redis.call('HGET', holders, chunk.id))
-  redis.call('ZADD', KEYS[1], now_ms + math.floor(lease_ms * 0.15), chunk.id)
+  look_again(chunk.id, now_ms + math.floor(lease_ms * 0.15))
   return true
 end
 
@@ -217,7 +227,7 @@ local function take_one(id, due_ms)
   local held = redis.call('PTTL', 'arq:in-progress:' .. id)
   local chunk = payload and read(id, payload) or restore(id, now_ms)
   if held > 0 then
-    redis.call('ZADD', KEYS[1], now_ms + held, id)
+    look_again(id, now_ms + held)
   elseif not chunk or not chunk.batch.options then
     forget(id)
     if payload and not chunk then table.insert(claimed, {id, payload}) end
@@ -228,9 +238,19 @@ local function take_one(id, due_ms)
   return true
 end
 
+-- What is no longer in the queue is only dropped.
+local function put_back_lapsed()
+  local lapsed = ask('ZRANGEBYSCORE', leases, '-inf', now_ms, 'LIMIT', 0, most_chunks) or {}
+  for _, id in ipairs(lapsed) do
+    redis.call('ZADD', KEYS[1], 'XX', place_of(id, now_ms), id)
+    redis.call('ZREM', leases, id)
+  end
+end
+
 -- Look at the queue's head: at four chunks, as most claims take one or two (to read 16 takes 15 us more), then at the rest.
 -- What was looked at is no longer due, or nothing behind it is looked at.
 local function take_due()
+  put_back_lapsed()
   for _, most in ipairs({4, most_chunks - 4}) do
     local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, most)
     for at = 1, #due, 2 do
@@ -287,6 +307,7 @@ else
   end
 end
 count_taken()
+ask('PEXPIRE', leases, lifetime)
 
 local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 local next_due = -1

@@ -1,11 +1,12 @@
 -- retry: let failed jobs run again later, each as a chunk of its own: one of arq's deferred jobs.
 -- Safe to call twice: a failure that is counted already is passed over, and so is a job that has its result.
--- Reads and writes: KEYS 1 queue, 2 wake; of each job the arq keys of its chunks, and its batch's header, done bits,
+-- Reads and writes: KEYS 1 queue, 2 wake; the queue's leases; of each job the arq keys of its chunks, and its batch's header, done bits,
 --      holders, crashes, retries and attempts
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each job: its batch id, the chunk in which it failed, index,
 --      failures so far, delay ms, the chunk in which it runs again, that one's payload, and how the attempt ended (JSON)
 -- Returns how many will run again
 -- @include crashes
+-- @include lapsing
 -- @include orders
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
@@ -39,6 +40,7 @@ for at = 3, #ARGV, 8 do
     if held == chunk then
       redis.call('DEL', 'arq:in-progress:' .. held, 'arq:retry:' .. held)
       ask('HDEL', header .. ':holders', held)
+      ask('ZREM', leases_of(KEYS[1]), held)
     else
       take_crashes_along(header, held, chunk, tonumber(index))
     end

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from protocol.errors import StragglerError
 from workers.starting import tasks
+from workers.timing.selector import new_loop
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
 
     A job that ignores its cancellation, or blocks its thread, keeps nobody here: the process ends without it.
     """
-    runner = asyncio.Runner()
+    runner = asyncio.Runner(loop_factory=new_loop)
     executor = ThreadPoolExecutor(thread_name_prefix=_THREADS)
     runner.get_loop().set_default_executor(executor)
     tasks.Tasks().start(runner.get_loop())

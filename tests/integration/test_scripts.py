@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib.resources import files
 from random import Random
@@ -654,3 +655,37 @@ async def test_lease_of_a_chunk_that_is_being_let_go_of_is_not_taken_for_lost(ha
     hand.leases.hold("b:0", float("inf"))
     await hand.leases.beat()
     assert hand.leases.lost == 1
+
+
+# ---- what runs again stands where it stood
+
+
+async def test_lapsed_chunk_is_taken_before_what_has_come_since(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    redis_of_both = hands[0].scripts.redis
+    dead, other = Hand(redis_of_both, "dead", lease=0.2), Hand(redis_of_both, "other", lease=0.2)
+    await producer.submit(streamed(square.map(range(3))), batch_id="first")
+    await dead.claim(3)
+    await producer.submit(square.map(range(600)), batch_id="later")
+
+    async def is_taken() -> bool:  # it is missed for a moment before that
+        return "first:0" in [chunk.chunk_id for chunk in await other.claim(3)]
+
+    await until(lambda: not redis.exists(keys.ARQ_IN_PROGRESS + "first:0"))
+    assert not await is_taken()
+    await asyncio.sleep(0.05)
+    assert await is_taken()
+    assert redis.ttl(keys.leases("default")) > 0
+
+
+async def test_chunk_that_is_handed_back_is_taken_before_what_has_come_since(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, other = hands
+    await producer.submit(streamed(square.map(range(3))), batch_id="first")
+    [claimed] = await hand.claim(3)
+    await producer.submit(square.map(range(600)), batch_id="later")
+    await hand.leases.release(claimed, "again")
+    assert not redis.exists(keys.leases("default"))
+    assert [chunk.chunk_id for chunk in await other.claim(3)] == ["first:0"]

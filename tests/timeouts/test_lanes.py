@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -65,6 +66,43 @@ async def test_each_job_has_a_context_of_its_own() -> None:
 
     results = await run(set_and_see.map(range(50)))
     assert [result.unwrap() for result in results] == [[-1, number] for number in range(50)]
+
+
+@job
+async def see_setting(number: int) -> int:
+    before = setting.get()
+    setting.set(number)
+    if number == 0:  # its slot is free when its grace is over, and its task goes on
+        with suppress(asyncio.CancelledError):
+            await seen[0].wait()
+        await seen[0].wait()
+    await asyncio.sleep(0.001)
+    return before
+
+
+async def test_a_job_that_starts_as_another_ends_or_is_left_behind_has_the_context_of_its_chunk() -> None:
+    seen[0] = asyncio.Event()
+    setting.set(-7)
+    async with embedded(Settings(concurrency=1)) as producer:
+        batch = await producer.submit(see_setting.map(range(20)), timeout=0.1, grace=0.05)
+        results = list(await batch.results())
+        seen[0].set()
+    assert getattr(results[0], "stopped", None) == "abandoned"
+    assert [result.unwrap() for result in results[1:]] == [-7] * 19
+
+
+async def test_jobs_behind_one_that_awaits_go_on_in_another_task_at_once() -> None:
+    @job
+    async def hang_every_tenth(number: int) -> int:
+        seen[number] = asyncio.current_task()
+        if number % 10 == 0:
+            await asyncio.Event().wait()
+        return number
+
+    results = await run(hang_every_tenth.map(range(100)), timeout=0.2)
+    assert [result.status for result in results] == (["timeout"] + ["success"] * 9) * 10
+    assert len({seen[number] for number in range(0, 100, 10)}) == 10
+    assert len(set(seen.values())) <= 12
 
 
 async def test_a_job_that_cancels_itself_and_returns_harms_no_other() -> None:

@@ -71,6 +71,31 @@ async def test_who_is_cancelled_in_the_moment_of_being_served_passes_the_slot_on
     assert slots.free == 1
 
 
+async def test_who_can_use_slots_there_and_then_uses_them_in_turn_and_waits_on() -> None:
+    slots = Slots(1)
+    await slots.take()
+    used: list[str] = []
+
+    def use(name: str) -> bool:
+        used.append(name)
+        return used.count(name) < 3
+
+    ready = asyncio.create_task(slots.take(lambda: use("ready")))
+    await asyncio.sleep(0)
+    slow = asyncio.create_task(slots.take())
+    await asyncio.sleep(0)
+    slots.give()
+    assert used == ["ready"], "in the very moment in which the slot comes"
+    slots.give()
+    await slow
+    slots.give()
+    assert (used, slots.free) == (["ready"] * 2, 0)
+    assert not ready.done()
+    slots.give()
+    await asyncio.wait_for(ready, 1)
+    assert (used, slots.free) == (["ready"] * 3, 0), "one that it cannot use so it has as everybody has"
+
+
 async def test_waiting_for_several_free_slots_takes_none() -> None:
     slots = Slots(3)
     for _ in range(3):
@@ -114,10 +139,10 @@ def full(total: int, seconds: float) -> Slots:
 
 
 def test_slots_that_will_soon_be_free_are_room() -> None:
-    assert full(100, 1.0).room == 0, "of jobs that last none is claimed that another worker could start now"
+    assert full(100, 2.0).room == 0, "of jobs that last none is claimed that another worker could start now"
     slots = full(100, 0.02)
-    assert 20 <= slots.room <= 25, "a quarter of jobs of 20 ms is over within 5 ms"
-    slots.waiting = 25
+    assert 40 <= slots.room <= 50, "half of the jobs of 20 ms are over within 10 ms"
+    slots.waiting = 50
     assert slots.room <= 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Protocol
 
 from workers.calling.context import enter
@@ -25,6 +25,9 @@ class GivesJobs(Protocol):
 
     def next_run(self) -> JobRun | None:
         """Make the run of the next job, which has the slot of the one before it; None if none can start now."""
+
+    def next_lane(self) -> JobRun | None:
+        """Make the run of the next job, which takes a slot of its own; None if none can start at once."""
 
     def awaits(self, run: JobRun, pace: float) -> None:
         """Take note that a run awaits something, and so keeps task and slot; and of the pace of those before it."""
@@ -42,17 +45,21 @@ class Lane:
     Args:
         source: Where they come from.
         first: The first one.
-
-    Attributes:
-        moved_on: Done once a job awaits something, which keeps the task for itself, or no more jobs can start.
+        context: What each job's context is a copy of.
+        moved_on: Set once no more jobs can start here: this lane has ended, or a job awaits something, which keeps the
+            task for itself, and the next one could not begin a lane of its own at once.
     """
 
-    def __init__(self, source: GivesJobs, first: JobRun) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self, source: GivesJobs, first: JobRun, context: Context, moved_on: asyncio.Future[None] | None = None
+    ) -> None:
         self._source = source
-        self.moved_on: asyncio.Future[None] = loop.create_future()
-        self._task = first.task = guarded(loop, self._drive(first), first)
-        self._task.add_done_callback(self._move_on)
+        self._context = context
+        self._moved_on = moved_on
+        call = self._drive(first)
+        self._task = first.task = guarded(asyncio.get_running_loop(), call, first, context=context.copy())
+        if moved_on is not None:
+            self._task.add_done_callback(self._move_on)
 
     async def _drive(self, first: JobRun) -> None:
         task, next_run, count = self._task, self._source.next_run, 0
@@ -63,7 +70,7 @@ class Lane:
             enter(run)  # its context is a copy of this one, so that `current_job()` finds it
             if run.begin(copy_context()):
                 self._source.awaits(run, count / (time.monotonic() - began) if count else 0.0)
-                self._move_on()
+                self._begin_next_lane()
                 await run.go_on()
                 task.run = None  # a circle, too
                 return
@@ -79,6 +86,16 @@ class Lane:
         first.function.awaits = False
         self._source.took_turn(count / (time.monotonic() - began) if count else 0.0)
 
-    def _move_on(self, _: object = None) -> None:
-        if not self.moved_on.done():
-            self.moved_on.set_result(None)
+    def _begin_next_lane(self) -> None:
+        if self._moved_on is None or self._moved_on.done():
+            return
+        run = self._source.next_lane()
+        if run is None:
+            self._moved_on.set_result(None)
+        else:
+            Lane(self._source, run, self._context, self._moved_on)
+        self._moved_on = None
+
+    def _move_on(self, _: object) -> None:
+        if self._moved_on is not None and not self._moved_on.done():
+            self._moved_on.set_result(None)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from workers.starting.turns import Turns
 
 # So many jobs are taken on before they have a slot as will start within this time, s, but no more than one claim
 # brings: short ones never wait for a claim, and none is held here for longer that another worker could start now.
-_AHEAD = 0.005
+# Those that end at once need less time; with 5 ms for those of 20 ms, too, claims would be twice as many, and 200 slots
+# be filled to 0.88 of the ideal where they are to 0.91.
+_AHEAD = 0.010
+_AHEAD_AT_ONCE = 0.005
 _MOST_AHEAD = 1000
 # So long, s, what was learned of jobs that end at once holds for those that follow.
 _FRESH = 0.05
@@ -82,9 +86,10 @@ class Slots:
 
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
-        self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD))
-        self._last_turn = time.monotonic()
-        self.tell()
+        self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD_AT_ONCE))
+        if self._at_once:
+            self._last_turn = time.monotonic()
+            self.tell()
 
     def tell(self) -> None:
         """Let those look again who wait for room."""
@@ -97,10 +102,14 @@ class Slots:
             return True
         return False
 
-    async def take(self) -> None:
-        """Take a slot, as soon as one is free."""
+    async def take(self, use: Callable[[], bool] | None = None) -> None:
+        """Take a slot, as soon as one is free.
+
+        Args:
+            use: Uses those that are given back meanwhile, in turn with others who wait; false for one that it cannot.
+        """
         if not self.try_take():
-            await self._turns.wait(self.give)
+            await self._turns.wait(self.give, use)
 
     def give(self) -> None:
         """Give a slot back, to who waits longest."""
