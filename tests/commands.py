@@ -80,7 +80,7 @@ class Command(subprocess.Popen[str]):
         return line
 
 
-def straggler(*words: str, stdin: str = "", timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
+def straggler(*words: str, stdin: str = "", timeout: float = 150, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` does; its streams are captured."""
     pipe = subprocess.PIPE
     with Command(*words, stdin=pipe, stdout=pipe, stderr=pipe, **options) as process:

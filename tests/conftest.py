@@ -21,6 +21,7 @@ import hypothesis
 import pytest
 from redis import Redis
 
+from producer import cutting
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import connection, keys, memory
@@ -33,8 +34,9 @@ from workers.worker import StragglerWorker
 pytest_plugins = ["tests.examples", "tests.guards", "tests.turns"]
 
 ROOT = Path(__file__).parent.parent
-# What a machine that is busy with other tests may take for what takes a moment, s.
-PATIENCE = 20.0
+# What a machine that is busy with other tests may take for what takes a moment, and for a whole test, s.
+PATIENCE = 60.0
+LONGEST_TEST = 180.0
 NO_BINARY = "no redis-server binary on this machine: it needs processes, or what only a real Redis does"
 
 
@@ -71,7 +73,7 @@ def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Cor
 
     @functools.wraps(test)
     async def run(*args: Any, **kwargs: Any) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST_TEST):
             await test(*args, **kwargs)
 
     return run
@@ -123,6 +125,15 @@ def blocking_client(url: str) -> Iterator[Redis]:
 
 # ---- producers and workers
 
+
+@pytest.fixture(autouse=True, scope="session")
+def streams_are_not_hurried() -> Iterator[None]:
+    """Let a stream's jobs travel as one chunk, as many tests want it, though the machine stands still in between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutting, "LONGEST_WAIT", PATIENCE)
+        yield
+
+
 StartWorker = Callable[..., AbstractAsyncContextManager[StragglerWorker]]
 
 
@@ -147,7 +158,7 @@ def worker(redis_url: str) -> StartWorker:
             yield worker
         finally:
             worker.stop()
-            await asyncio.wait({running}, timeout=20)
+            await asyncio.wait({running}, timeout=PATIENCE)
             await worker.close()
             running.result()
 
@@ -189,11 +200,11 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end and return the exit code."""
         return self.process.wait(timeout)
 
-    def wait_for_output(self, text: str, timeout: float = 20) -> None:
+    def wait_for_output(self, text: str, timeout: float = PATIENCE) -> None:
         """Wait until its output holds a text."""
         deadline = time.monotonic() + timeout
         while text not in self.output:

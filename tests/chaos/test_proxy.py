@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.proxy import Cut, Proxy
 from tests.chaos.store import free_ports
+from tests.conftest import PATIENCE
 
 Link = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -67,7 +68,7 @@ async def is_silent(link: Link) -> bool:
 
 async def is_reset(link: Link) -> bool:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await link[0].read(100) == b""
     except ConnectionError:
         return True

@@ -45,7 +45,7 @@ class Visitor:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("requestfailed", lambda request: self._note_failure(request.url, request.failure or ""))
         page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
 
     def _note_failure(self, url: str, failure: str) -> None:
         if not (url.endswith("/live") or "/live?" in url):  # a page that is left closes its stream

@@ -12,7 +12,7 @@ import pytest
 
 from dashboard import actions
 from producer.producer import Producer
-from tests.conftest import StartWorker, until, until_running
+from tests.conftest import PATIENCE, StartWorker, until, until_running
 from tests.dashboard.conftest import TOKEN, Visit
 from tests.dashboard.jobs import fail_with, fetch_number
 from tests.dashboard.test_pages import plain, text_of
@@ -120,7 +120,7 @@ async def test_one_job_is_cancelled(visit: Visit, producer: Producer, worker: St
         await until_running(batch, 2)
         html = await act(client, f"/batches/{batch.id}/jobs/1/cancel")
         assert notices(html) == "The job was cancelled."
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await batch.status()).cancelled != 1:  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.02)
         assert "had its result" in await act(client, f"/batches/{batch.id}/jobs/1/cancel")
@@ -197,7 +197,7 @@ async def test_redrive_of_very_many_jobs_goes_on_by_itself(
         batch = await producer.submit([fail_with.spec("a")])
         await batch.wait()
         assert "On their way as batch" in notices(await act(client, f"/batches/{batch.id}/retry", what="failure"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(await producer.batches()) < 2:  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.02)
 

@@ -21,6 +21,7 @@ from protocol.settings import Settings
 from straggler.commands import dashboard as command
 from straggler.commands.place import Place
 from tests.commands import Command
+from tests.conftest import PATIENCE
 
 pytestmark = pytest.mark.redis
 
@@ -42,7 +43,7 @@ def dashboard(redis_url: str, log: Path, *words: str, **environment: str) -> Ite
 
 def wait_for(log: Path, pattern: str) -> str:
     """Wait until the log holds it, and return its group."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not (found := re.search(pattern, log.read_text())):
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
@@ -52,7 +53,7 @@ def wait_for(log: Path, pattern: str) -> str:
 def ended(redis_url: str, tmp_path: Path, *words: str) -> tuple[int, str]:
     """Start one that does not serve; returns its code and what it says."""
     with dashboard(redis_url, tmp_path / "log", *words) as process:
-        code = process.wait(timeout=20)
+        code = process.wait(PATIENCE)
     return code, (tmp_path / "log").read_text()
 
 
@@ -67,7 +68,7 @@ def test_it_says_where_it_serves_and_stops_in_order_also_with_a_page_open(
         with httpx.stream("GET", f"{address}live") as response:
             assert next(response.iter_text()).startswith("event: parts")
             process.send_signal(signum)
-            assert process.wait(timeout=10) == 0
+            assert process.wait(PATIENCE) == 0
     assert log.read_text().count("\n") == 1
 
 

@@ -17,14 +17,14 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError
 from straggler import JobSpec
-from tests.conftest import StartWorker, until_running
+from tests.conftest import PATIENCE, StartWorker, until_running
 from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch_number, wait_with_a_note
 from tests.jobs import hang, square
 
 
 async def text_of(client: httpx.AsyncClient, path: str, status_code: int = 200) -> str:
     """Load a page; one that does not know all results yet is loaded again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while "results so far" in (response := await client.get(path)).text:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.1)
     assert response.status_code == status_code, response.text
@@ -33,7 +33,7 @@ async def text_of(client: httpx.AsyncClient, path: str, status_code: int = 200) 
 
 async def until_said(client: httpx.AsyncClient, path: str, words: str) -> str:
     """Load a page again and again until it says something; returns its words then."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while words not in (text := plain((await client.get(path)).text)):  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.1)
     return text
@@ -93,9 +93,13 @@ async def test_nonsense_in_a_query_is_no_error(client: httpx.AsyncClient, produc
 async def test_batch_tells_counts_causes_and_failures_by_kind(
     client: httpx.AsyncClient, producer: Producer, worker: StartWorker
 ) -> None:
-    jobs = [*fetch_number.map(range(300)), *(fail_with.spec(f"no user {number}") for number in range(5)), hang.spec()]
+    jobs = [
+        *fetch_number.map(range(300)),
+        *(fail_with.spec(f"no user {number}") for number in range(5)),
+        hang.spec(timeout=0.2),
+    ]
     async with worker():
-        batch = await producer.submit(jobs, timeout=0.2, name="mixed")
+        batch = await producer.submit(jobs, name="mixed")
         await batch.wait()
     html = await text_of(client, f"/batches/{batch.id}")
     text = plain(html)

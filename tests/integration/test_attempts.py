@@ -82,7 +82,7 @@ async def test_a_retry_keeps_nobody_waiting(producer: Producer, worker: StartWor
 
     async with worker():
         batch = await producer.submit(stream(), retries=1, backoff=0.01)
-        async for result in batch.as_completed(10):
+        async for result in batch.as_completed():
             assert (result.index, result.attempt) == (1, 2), "while its neighbour goes on"
             break
         door.touch()
@@ -161,7 +161,7 @@ async def test_a_retry_that_could_not_start_before_the_deadline_is_none(
 ) -> None:
     async with worker():
         batch = await producer.submit([fail.spec("no")], retries=5, backoff=1000, deadline=60)
-        [result] = await asyncio.wait_for(batch.results(), 10)
+        [result] = await batch.results()
     assert (result.status, result.attempt) == ("failure", 1)
 
 
@@ -259,7 +259,7 @@ async def test_a_death_is_none_of_the_jobs_that_have_left_the_chunk_to_run_again
         await asyncio.sleep(0.01)
     [worker_id] = await producer.workers()
     os.kill(int(await producer.redis.hget(keys.worker(worker_id), "pid") or 0), signal.SIGKILL)  # type: ignore[misc]
-    await until(lambda: worker.output.count("takes jobs from") == 2, timeout=20)
+    await until(lambda: worker.output.count("takes jobs from") == 2)
     door.touch()
     assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 2), ("success", 2)]
     assert runs_of(trace) == ["1", "2"]
@@ -289,8 +289,8 @@ async def test_poison_that_nobody_saw_at_work_is_found_and_lost_alone(
             yield append_line.spec(tmp_path / "others", str(number), 0.5)
         yield die_soon.spec(trace)
 
-    batch = await producer.submit(stream(), timeout=20)
-    *others, lost = await asyncio.wait_for(batch.results(), 30)
+    batch = await producer.submit(stream())
+    *others, lost = await batch.results()
     assert isinstance(lost, LostResult)
     assert (lost.attempt, lost.reason) == (3, "its worker process ended under it 3 times, last by signal SIGKILL")
     assert runs_of(trace) == ["1", "2", "3"]
@@ -309,13 +309,13 @@ async def test_poison_is_found_by_its_lapsed_leases_where_no_supervisor_sees_it_
             yield append_line.spec(tmp_path / "others", str(number), 0.3)
         yield die_soon.spec(trace)
 
-    batch = await producer.submit(stream(), timeout=20)
+    batch = await producer.submit(stream())
     for death in (1, 2):
         started = worker_process(jobs="tests.jobs,tests.integration.test_attempts", lease=1)
         await until(lambda death=death: len(runs_of(trace)) == death)  # type: ignore[misc]
         started.kill()  # its worker dies with it
     worker_process(jobs="tests.jobs,tests.integration.test_attempts", lease=1)
-    *others, lost = await asyncio.wait_for(batch.results(), 30)
+    *others, lost = await batch.results()
     assert isinstance(lost, LostResult)
     assert (lost.attempt, len(runs_of(trace))) == (3, 3)
     assert "last by signal SIGKILL" in lost.reason, "alone in a process of its own"
@@ -330,7 +330,7 @@ async def test_suspicious_jobs_run_one_by_one(
         for _ in range(10):
             yield overlap.spec(tmp_path)
 
-    batch = await producer.submit(stream(), timeout=5)
+    batch = await producer.submit(stream())
     chunk = f"{batch.id}:0"
     crash = '{"worker":"%s","start":0,"stop":10,"ending":"signal SIGKILL"}'
     redis.hset(keys.crashes(batch.id), chunk, f"[{crash % 'one'},{crash % 'two'}]")
@@ -344,7 +344,7 @@ async def test_suspicious_jobs_run_one_by_one(
 async def test_suspicious_jobs_that_travel_as_rows_run_one_by_one_with_their_arguments(
     producer: Producer, worker: StartWorker, redis: Any
 ) -> None:
-    batch = await producer.submit(square.map(range(2)), timeout=5)
+    batch = await producer.submit(square.map(range(2)))
     chunk = f"{batch.id}:0"
     crash = '{"worker":"%s","start":0,"stop":2,"ending":"signal SIGKILL"}'
     redis.hset(keys.crashes(batch.id), chunk, f"[{crash % 'one'},{crash % 'two'}]")
@@ -377,8 +377,8 @@ async def test_poison_condemns_none_of_its_neighbours(
     jobs: list[JobSpec[Any]] = [
         exit_in_a_thread.spec(trace) if number in killers else note_and_sleep.spec(trace, 0.3) for number in range(12)
     ]
-    batch = await producer.submit(jobs, timeout=20)
-    results = await asyncio.wait_for(batch.results(), 40)
+    batch = await producer.submit(jobs)
+    results = await batch.results()
     assert {result.index for result in results if result.status == "lost"} == killers
     assert {result.status for result in results} == {"success", "lost"}
     runs = runs_of(trace)

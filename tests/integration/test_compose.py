@@ -32,6 +32,7 @@ from redis.exceptions import RedisError
 from protocol.batches import BatchOptions
 from protocol.settings import Settings
 from straggler.cli import app
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -238,12 +239,11 @@ def test_commands_of_the_file_bring_the_example_batch_to_its_end(
         for worker, log in zip((first, second), logs, strict=True):
             wait_until(partial(says, log, "takes jobs from"), worker)
         check = services["worker"]["healthcheck"]["test"][1:]
-        limit = float(services["worker"]["healthcheck"]["timeout"].removesuffix("s"))
         with running(check, tmp_path / "check.log", app_directory, environment["worker"]) as health:
-            assert health.wait(limit) == 0, (tmp_path / "check.log").read_text()
+            assert health.wait(PATIENCE) == 0, (tmp_path / "check.log").read_text()
         log = tmp_path / "producer.log"
         with running(services["producer"]["command"], log, app_directory, environment["producer"]) as producer:
-            assert producer.wait(60) == 0, log.read_text()
+            assert producer.wait(PATIENCE) == 0, log.read_text()
         for worker in (first, second):
             assert stop(worker, stop_grace_period("worker")) == 0
     assert files_below(app_directory) == before
@@ -254,7 +254,7 @@ def test_health_check_fails_where_there_is_no_worker(redis_port: int, app_direct
     check = services["worker"]["healthcheck"]["test"][1:]
     log = tmp_path / "check.log"
     with running(check, log, app_directory, environment_of("worker", redis_port)) as health:
-        assert health.wait(20) == 1
+        assert health.wait(PATIENCE) == 1
     assert "no worker" in log.read_text()
 
 
@@ -269,7 +269,7 @@ def test_dashboard_of_the_file_is_well_and_shows_to_browsers_and_prometheus(
         wait_until(partial(says, log, "dashboard on http"), dashboard)
         check = [word.replace("8080", str(port)) for word in services["dashboard"]["healthcheck"]["test"][1:]]
         with running(check, tmp_path / "check.log", app_directory, environment) as health:
-            assert health.wait(20) == 0, (tmp_path / "check.log").read_text()
+            assert health.wait(PATIENCE) == 0, (tmp_path / "check.log").read_text()
         assert "No batch" in fetched(port, "/", f"localhost:{port}")
         assert 'straggler_queue_workers{queue="default"} 0.0' in fetched(port, "/metrics", f"dashboard:{port}")
         with pytest.raises(urllib.error.HTTPError, match="421"):
@@ -314,7 +314,7 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> int:
     return process.wait(grace)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None, f"it has ended with {process.returncode}"

@@ -107,7 +107,7 @@ async def test_a_crash_of_workers_and_of_the_producer_changes_nothing_in_what_is
 
 async def reached(redis: Any, count: int) -> None:
     """Wait until so many pages were visited."""
-    await until(lambda: int(redis.hget("straggler:batch:crawl", "success") or 0) >= count, timeout=40)
+    await until(lambda: int(redis.hget("straggler:batch:crawl", "success") or 0) >= count)
 
 
 def pid_of_a_worker(redis: Any) -> int:

@@ -47,13 +47,13 @@ def test_no_key_of_a_batch_is_forgotten() -> None:
 async def test_jobs_that_wait_never_start_and_those_that_run_are_stopped(
     producer: Producer, worker: StartWorker, redis: Any, tmp_path: Path
 ) -> None:
-    async with worker(concurrency=2) as working:
+    async with worker(concurrency=2, lease=600.0) as working:  # it would look by itself after a third of that
         jobs = [clean_up.spec(tmp_path / "a"), clean_up.spec(tmp_path / "b"), append_line.spec(tmp_path / "c", "ran")]
         batch = await producer.submit(jobs, batch_id="gone")
         await until_running(batch, 2)
         await until((tmp_path / "b").exists)
         await batch.delete()
-        await until(lambda: [(tmp_path / name).read_text() for name in "ab"] == ["cleaned up"] * 2, timeout=2)
+        await until(lambda: [(tmp_path / name).read_text() for name in "ab"] == ["cleaned up"] * 2)
         other = await producer.submit(square.map(range(10)))
         assert await other.gather() == [number**2 for number in range(10)]
         await until(lambda: not working.crew.chunks)

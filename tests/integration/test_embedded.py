@@ -51,14 +51,14 @@ async def test_a_batch_runs_in_this_very_process() -> None:
 async def test_results_are_the_same_as_from_afar() -> None:
     async with embedded(Settings()) as producer:
         batch: Batch[Any] = await producer.submit([nap.spec(0.0), hang.spec(timeout=0.1), fail.spec("no")])
-        found = {type(result) async for result in batch.as_completed(10)}
+        found = {type(result) async for result in batch.as_completed()}
     assert {kind.__name__.partition("[")[0] for kind in found} == {
         kind.__name__ for kind in (SuccessResult, TimeoutResult, FailureResult)
     }
 
 
 async def test_leaving_ends_what_still_runs_at_once() -> None:
-    async with asyncio.timeout(3), embedded(Settings()) as producer:
+    async with asyncio.timeout(PATIENCE), embedded(Settings()) as producer:
         batch = await producer.submit([hang.spec()])
         await until_running(batch, 1)
 

@@ -17,7 +17,7 @@ from producer.records import START, read_entries, read_page
 from protocol import keys
 from protocol.errors import ProtocolError
 from straggler.commands.top import look
-from tests.conftest import StartProcess, StartWorker, until, until_running
+from tests.conftest import PATIENCE, StartProcess, StartWorker, until, until_running
 from tests.jobs import hang, square, wait_for_file
 from tests.metrics import parse, value
 
@@ -199,12 +199,12 @@ async def test_nobody_takes_a_drained_workers_place_and_its_supervisor_leaves_wi
 ) -> None:
     words = ["straggler", "worker", "--processes", "2"]
     process = worker_process(command=words, lease=1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(workers := await producer.workers()) < 2:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.05)
     first, second = workers
     await drain(producer.redis, first, producer.clock.now())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await producer.workers() != [second]:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.05)
     assert await (await producer.submit(square.map(range(9)))).gather()

@@ -77,7 +77,7 @@ async def test_no_key_outlives_its_batch(
         ]
         ended = {result.status for batch in batches for result in await batch.results()}
         assert ended == {"success", "failure", "timeout"}
-        await until(lambda: not of_batches(redis), timeout=20)
+        await until(lambda: not of_batches(redis))
         assert redis.zcard(keys.queue("default")) == 0
         assert await producer.batches() == []
         assert not watching.done(), watching.exception()
@@ -97,7 +97,7 @@ async def test_redrives_and_callbacks_leave_nothing(
     watching = asyncio.create_task(watch_lifetimes(redis, seen))
     async with worker():
         batch = await producer.submit(
-            [fail.spec("no"), *square.map(range(50))], keep_results=1.0, on_complete=report.spec(tmp_path / "runs")
+            [fail.spec("no"), *square.map(range(50))], keep_results=2, on_complete=report.spec(tmp_path / "runs")
         )
         await batch.results()
         again = await batch.retry("failure")
@@ -111,7 +111,7 @@ async def test_redrives_and_callbacks_leave_nothing(
 
 
 async def test_deadline_without_workers_leaves_nothing(producer: Producer, redis: Any) -> None:
-    batch = await producer.submit(square.map(range(300)), deadline=0.4, grace=0, keep_results=0.2)
+    batch = await producer.submit(square.map(range(300)), deadline=0.4, grace=0, keep_results=1)
     assert {result.status for result in await batch.results()} == {"timeout"}
     await until(lambda: not of_batches(redis))
     assert redis.zcard(keys.queue("default")) == 0
@@ -121,7 +121,7 @@ async def test_deadline_while_a_worker_holds_the_jobs_leaves_nothing(
     producer: Producer, worker: StartWorker, redis: Any
 ) -> None:
     async with worker():
-        batch = await producer.submit([hang.spec()] * 3, deadline=0.3, grace=0, keep_results=0.2)
+        batch = await producer.submit([hang.spec()] * 3, deadline=0.3, grace=0, keep_results=1)
         await until_running(batch, 3)
         assert {result.status for result in await batch.results()} == {"timeout"}
         await until(lambda: not of_batches(redis))
@@ -139,7 +139,7 @@ async def test_worker_keeps_nothing_of_the_jobs_it_has_run(
     process = worker_process()
 
     async def run(count: int) -> None:
-        batch = await producer.submit(square.map(range(count)), keep_results=0.1)
+        batch = await producer.submit(square.map(range(count)), keep_results=5)
         assert [result.status async for result in batch.as_completed()].count("success") == count
 
     await until(lambda: redis.keys("straggler:worker:*"))

@@ -25,9 +25,9 @@ def trace_of(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def ended(process: Any, timeout: float = 20) -> int:
+async def ended(process: Any) -> int:
     """Wait for a process without holding up the loop."""
-    return int(await asyncio.to_thread(process.wait, timeout))
+    return int(await asyncio.to_thread(process.wait))
 
 
 async def test_a_worker_that_is_told_to_stop_lets_running_jobs_finish(
@@ -47,7 +47,7 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 ) -> None:
     first = worker_process(shutdown_wait=0.1)
     batch: Batch[Any] = await producer.submit([*[wait_for_file.spec(door) for _ in range(5)], square.spec(3)])
-    assert (await batch.wait(10, "FIRST_COMPLETED")).done[0].value_or(None) == 9
+    assert (await batch.wait(return_when="FIRST_COMPLETED")).done[0].value_or(None) == 9
     await until_running(batch, 5)
     first.terminate()
     assert await ended(first) == 0
@@ -62,22 +62,23 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_hurries(producer: Producer, worker_process: StartProcess, first: signal.Signals) -> None:
-    worker = worker_process(shutdown_wait=60)
-    batch = await producer.submit([hang.spec()], timeout=60)
+    worker = worker_process(shutdown_wait=600)
+    batch = await producer.submit([hang.spec()], timeout=900)
     await until_running(batch, 1)
     os.kill(worker.pid, first)
     await asyncio.to_thread(worker.wait_for_output, "worker stops")
     os.kill(worker.pid, first)
-    assert await ended(worker, 10) == 0
+    assert await ended(worker) == 0
     assert (await batch.status()).queued == 1
 
 
 async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_nothing(
     worker_process: StartProcess, redis: Any
 ) -> None:
-    worker = worker_process(shutdown_wait=60)
+    worker = worker_process(shutdown_wait=600)
+    await until(lambda: redis.exists(keys.QUEUES))
     worker.terminate()
-    assert await ended(worker, 5) == 0
+    assert await ended(worker) == 0
     assert redis.keys("*") == [keys.QUEUES.encode()], "that there is such a queue stays known"
 
 
@@ -98,7 +99,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
         await asyncio.sleep(0.01)
     first.kill()
     worker_process(lease=1)
-    results = await asyncio.wait_for(batch.results(), 10)
+    results = await batch.results()
     assert [result.status for result in results] == ["success"] * 6
     assert {result.attempt for result in results} == {1}, "nobody has seen a crash: a lease has lapsed"
     pids = [result.value_or(0) for result in results]
@@ -112,8 +113,8 @@ async def test_a_lease_is_kept_as_long_as_its_worker_lives(
     producer: Producer, worker: StartWorker, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    async with worker(lease=0.3), worker(lease=0.3):
-        batch = await producer.submit([append_line.spec(trace, "a", 1.5)])
+    async with worker(lease=1.5), worker(lease=1.5):  # a machine may stand still for a second
+        batch = await producer.submit([append_line.spec(trace, "a", 2.5)])
         [result] = await batch.results()
     assert result.attempt == 1
     assert len(trace_of(trace)) == 1
@@ -124,7 +125,7 @@ async def test_a_worker_whose_lease_is_gone_stops_its_jobs(
 ) -> None:
     trace = tmp_path / "trace"
     async with worker(lease=0.5) as running:
-        batch = await producer.submit([append_line.spec(trace, "a", 30.0)], timeout=60)
+        batch = await producer.submit([append_line.spec(trace, "a", 300.0)])
         await until(lambda: trace_of(trace))
         [lease] = redis.keys("arq:in-progress:*")
         redis.set(lease, "another worker", px=60_000)

@@ -16,8 +16,8 @@ from prometheus_client import Metric
 from producer.overview.metrics import CONTENT_TYPE, exposition
 from producer.producer import Producer
 from straggler import Batch, JobSpec
-from tests.conftest import StartProcess, WorkerProcess
-from tests.jobs import echo, fail, hang, nap, square
+from tests.conftest import PATIENCE, StartProcess, WorkerProcess
+from tests.jobs import echo, fail, hang, square, wait_for_file
 from tests.metrics import parse, value
 from tests.redis_server import RedisServer
 
@@ -40,7 +40,7 @@ def scrape(worker: WorkerProcess) -> dict[str, Metric]:
 
 async def scraped(worker: WorkerProcess, name: str, expected: float, **labels: str) -> dict[str, Metric]:
     """Wait until a metric is what it should be; returns all of them then."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while value(found := await asyncio.to_thread(scrape, worker), name, **labels) != expected:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return found
@@ -111,17 +111,25 @@ async def test_job_for_which_a_process_was_killed_is_counted_and_what_ended_righ
     assert value(found, "straggler_jobs_total", function="square", result="success") == 50
 
 
-async def test_leases_and_what_is_in_progress_are_told(producer: Producer, worker_process: StartProcess) -> None:
+async def test_leases_and_what_is_in_progress_are_told(
+    producer: Producer, worker_process: StartProcess, door: Path
+) -> None:
     worker = await start(worker_process, lease=1)
-    batch = await producer.submit(nap.map([3.0] * 5))
-    found = await scraped(worker, "straggler_worker_slots_in_use", 5)
+    batch = await producer.submit(wait_for_file.map([door] * 5))
+    await scraped(worker, "straggler_worker_slots_in_use", 5)
     told = parse((await exposition(producer)).decode())
     assert (value(told, "straggler_batches_open"), value(told, "straggler_jobs_queued")) == (1, 0)
     await scraped(worker, "straggler_worker_batches", 1)
+    async with asyncio.timeout(PATIENCE):
+        while renewals(found := await asyncio.to_thread(scrape, worker), "renewed") < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    door.touch()
     await batch.results()
-    found = await asyncio.to_thread(scrape, worker)
-    assert value(found, "straggler_lease_renewals_total", outcome="renewed") >= 3
-    assert value(found, "straggler_lease_renewals_total", outcome="lost") == 0
+    assert renewals(found, "lost") == 0
+
+
+def renewals(found: dict[str, Metric], outcome: str) -> float:
+    return value(found, "straggler_lease_renewals_total", outcome=outcome)
 
 
 async def test_calls_that_were_made_again_are_counted(worker_process: StartProcess) -> None:
@@ -130,7 +138,7 @@ async def test_calls_that_were_made_again_are_counted(worker_process: StartProce
         worker = await start(worker_process, redis_url=server.url)
         await scraped(worker, "straggler_redis_retries_total", 0)
         server.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not value(await asyncio.to_thread(scrape, worker), "straggler_redis_retries_total"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         worker.terminate()

@@ -66,7 +66,7 @@ async def test_worker_processes_pickle_nothing(
 ) -> None:
     started = worker_process("tests.jobs", command=command, ready=ready)
     batch: Batch[Any] = await producer.submit(JOBS)
-    results = await asyncio.wait_for(batch.results(), 20)
+    results = await batch.results()
     assert [result.status for result in results] == ["success"] * 20 + ["timeout", "failure"]
     started.terminate()
     await asyncio.to_thread(started.wait)

@@ -25,7 +25,7 @@ import yaml
 
 from producer.producer import Producer
 from straggler import JobSpec
-from tests.conftest import ROOT, StartProcess
+from tests.conftest import PATIENCE, ROOT, StartProcess
 from tests.jobs import fail, hang, square
 from tests.metrics import parse
 
@@ -136,7 +136,7 @@ async def until_answered(producer: Producer, address: str) -> None:
     """Submit jobs until each expression has a value that is a number."""
     missing = [filled_in(expression) for expression, _ in ASKED]
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PATIENCE):
             while missing:
                 jobs: list[JobSpec[Any]] = [*square.map(range(20)), fail.spec("x"), hang.spec(timeout=0.05)]
                 await (await producer.submit(jobs)).results()

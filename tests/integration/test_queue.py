@@ -13,7 +13,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.connection import encode_payload
 from straggler import FailureResult
-from tests.conftest import StartWorker, until, until_running
+from tests.conftest import PATIENCE, StartWorker, until, until_running
 from tests.jobs import fail, hang, nap, square
 
 
@@ -22,14 +22,22 @@ def calls(redis: Any) -> int:
     return sum(s["calls"] for name, s in stats.items() if not name.startswith(("cmdstat_config", "cmdstat_info")))
 
 
+async def hardly_talks(redis: Any) -> None:
+    """Assert that a worker has little to say in a second, once it has said all about what it has just done."""
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        redis.config_resetstat()
+        await asyncio.sleep(1.0)
+        if calls(redis) <= 2:
+            return
+    pytest.fail(f"{calls(redis)} calls in the last second")
+
+
 @pytest.mark.redis
 async def test_an_idle_worker_hardly_talks(producer: Producer, redis: Any, worker: StartWorker) -> None:
     async with worker():
         await (await producer.submit(square.map([1]))).wait()
-        await asyncio.sleep(0.1)
-        redis.config_resetstat()
-        await asyncio.sleep(1.0)
-        assert calls(redis) <= 2
+        await hardly_talks(redis)
 
 
 @pytest.mark.redis
@@ -39,17 +47,14 @@ async def test_a_busy_worker_without_free_slots_hardly_talks(
     async with worker(concurrency=2):
         batch = await producer.submit([hang.spec() for _ in range(5)], timeout=30)
         await until_running(batch, 2)
-        await asyncio.sleep(0.1)
-        redis.config_resetstat()
-        await asyncio.sleep(1.0)
-        assert calls(redis) <= 2
+        await hardly_talks(redis)
 
 
 async def test_a_job_for_an_idle_worker_starts_at_once(producer: Producer, worker: StartWorker) -> None:
     async with worker():
         await (await producer.submit(square.map([1]))).wait()
-        times = []
-        for _ in range(5):
+        times: list[float] = []
+        while len(times) < 20 and min(times, default=1.0) > 0.1:  # a busy machine is slow now and then
             await asyncio.sleep(0.05)
             begin = time.monotonic()
             await (await producer.submit(square.map([1]))).wait()
@@ -74,7 +79,7 @@ async def test_a_burst_worker_leaves_once_the_queue_is_empty(
 ) -> None:
     batch = await producer.submit(nap.map([0.1, 0.0]))
     async with worker(burst=True):
-        assert (await batch.wait(timeout=10)).pending == []
+        assert (await batch.wait(PATIENCE)).pending == []
         await until(lambda: not redis.keys("straggler:worker:*"))
 
 
@@ -137,7 +142,7 @@ async def test_options_that_are_not_ours_fail_the_jobs_naming_the_key(
     batch = await producer.submit(square.map([1]))
     redis.hset(keys.batch(batch.id), "options", '{"timeout":-1}')
     async with worker():
-        [failure] = [result async for result in batch.as_completed(10)]
+        [failure] = [result async for result in batch.as_completed()]
     assert isinstance(failure, FailureResult)
     assert f"'straggler:batch:{batch.id}': field options: timeout" in failure.message
 

@@ -18,7 +18,7 @@ from protocol import keys
 from protocol.jobs import JobSpec
 from protocol.settings import Settings
 from straggler import job
-from tests.conftest import StartProcess, StartWorker, WorkerProcess, until, until_running
+from tests.conftest import PATIENCE, StartProcess, StartWorker, WorkerProcess, until, until_running
 from tests.jobs import nap, wait_for_file
 from tests.redis_server import RedisServer
 
@@ -154,7 +154,7 @@ class Producing:
     async def end(self) -> Batch[Any]:
         """Submit no more, and collect to the end."""
         self.over.set()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             await self._collecting
             return await self._submitting
 
@@ -182,7 +182,7 @@ async def test_a_batch_is_submitted_run_and_collected_past_an_outage(
     worker = worker_process(concurrency=8)
     async with Producer(server.url, settings=Settings()) as producer:
         producing = Producing(producer)
-        await until(lambda: len(producing.results) > 20, timeout=20)
+        await until(lambda: len(producing.results) > 20)
         asking = asyncio.create_task(_ask(producer, producing.over))
         await fault(server)
         batch = await producing.end()
@@ -215,7 +215,7 @@ async def test_an_outage_longer_than_the_leases_costs_no_result(
     worker = worker_process(concurrency=8, lease=1)
     async with Producer(server.url, settings=Settings()) as producer:
         producing = Producing(producer)
-        await until(lambda: len(producing.results) > 20, timeout=20)
+        await until(lambda: len(producing.results) > 20)
         server.kill()
         await asyncio.sleep(4)
         await asyncio.to_thread(server.start)
@@ -235,11 +235,11 @@ async def test_a_process_that_dies_while_redis_is_away_is_replaced_and_its_job_r
         pid = int(await producer.redis.hget(keys.worker(worker_id), "pid") or 0)  # type: ignore[misc]
         server.kill()
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: worker.output.count("takes jobs from") == 2, timeout=20)
+        await until(lambda: worker.output.count("takes jobs from") == 2)
         await until(lambda: worker.output.count(AWAY) == 2)  # the supervisor, and the new process
         await asyncio.to_thread(server.start)
         door.touch()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert_complete(await batch.results(), 4)
     await until(lambda: worker.output.count(BACK) == 2)
     assert worker.process.poll() is None
@@ -276,7 +276,7 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
         await asyncio.sleep(LONG_ENOUGH)
         assert 4 <= len(runs) == held <= 6, "the limit, and what ran as it was reached"
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert_complete(await batch.results(), 100)
     assert sorted(runs) == list(range(100)), "what was held was not run again"
 
@@ -285,11 +285,11 @@ async def test_results_that_wait_for_redis_are_bounded_and_hold_up_new_jobs(
 
 
 async def leave_while_away(worker: WorkerProcess, signals: int) -> None:
-    await until(lambda: AWAY in worker.output, timeout=20)
+    await until(lambda: AWAY in worker.output)
     for _ in range(signals):
         worker.terminate()
         await asyncio.sleep(0.2)  # two signals at once are one, to a process
-    assert await asyncio.to_thread(worker.wait, 30) == 0, worker.output
+    assert await asyncio.to_thread(worker.wait, PATIENCE) == 0, worker.output
     assert "Traceback" not in worker.output
 
 
@@ -318,7 +318,7 @@ async def test_a_worker_that_is_told_to_stop_while_redis_is_away_leaves(
         await asyncio.to_thread(server.start) if way is RedisServer.kill else server.resume()
         door.touch()
         worker_process(concurrency=8)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert_complete(await (await producer.attach("b")).results(), 5)
 
 

@@ -47,7 +47,7 @@ def messages(results: list[Any]) -> list[str]:
 
 async def test_redrive_runs_just_the_jobs_that_timed_out(producer: Producer, worker: StartWorker, door: Path) -> None:
     async with worker(concurrency=1000):
-        batch = await producer.submit(mixed(door, 900), timeout=0.3, grace=0)
+        batch = await producer.submit(mixed(door, 900), timeout=1.0, grace=0)
         assert statuses(await batch.results()) == {"success": 300, "timeout": 300, "failure": 300}
         door.touch()
         again = await batch.retry(timeout=60)
@@ -203,7 +203,7 @@ async def test_redrive_has_a_callback_of_its_own(producer: Producer, worker: Sta
 
 async def test_lineage_is_one_list_of_the_latest_results(producer: Producer, worker: StartWorker, door: Path) -> None:
     async with worker(concurrency=1000):
-        batch = await producer.submit(mixed(door, 300), timeout=0.3, grace=0)
+        batch = await producer.submit(mixed(door, 300), timeout=0.6, grace=0)
         await batch.results()
         second = await batch.retry(statuses=("timeout", "failure"))
         await second.results()

@@ -45,7 +45,7 @@ async def test_id_of_another_batch_is_refused(producer: Producer) -> None:
 
 async def test_redrive_of_a_batch_that_is_gone_says_so(producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        batch = await producer.submit([fail.spec("no")], keep_results=0.2)
+        batch = await producer.submit([fail.spec("no")], keep_results=1)
         await batch.results()
         again = await batch.retry("failure", keep_results=60)
         await again.results()

@@ -21,7 +21,7 @@ from protocol.errors import BatchNotFoundError, StragglerError
 from protocol.running import RunningJob
 from straggler import current_job, job
 from tests import commands
-from tests.conftest import ROOT, StartProcess, StartWorker, until
+from tests.conftest import PATIENCE, ROOT, StartProcess, StartWorker, until
 from tests.jobs import nap, plain_tell, square, tell, thread_tell
 from tests.redis_server import RedisServer
 from workers.calling.reports import LONGEST_NOTE
@@ -36,7 +36,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def told(batch: Batch[Any], count: int) -> tuple[RunningJob, ...]:
     """Wait until so many jobs are told of in the batch's status."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found := (await batch.status()).slowest) != count:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.01)
     return found
@@ -292,7 +292,7 @@ async def test_no_heartbeat_waits_for_a_redis_that_stands_still(
         redis_server.pause()
         try:
             (tmp_path / "go").touch()
-            await until((tmp_path / "ended").exists, timeout=30)
+            await until((tmp_path / "ended").exists)
         finally:
             redis_server.resume()
         assert [result.status for result in await batch.results()] == ["success"]

@@ -14,7 +14,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError
 from protocol.settings import Settings
-from tests.conftest import blocking_client
+from tests.conftest import PATIENCE, blocking_client
 from tests.jobs import square
 
 KEYS = {
@@ -55,7 +55,7 @@ async def use(producer: Producer, redis: Any) -> set[str]:
     async def collect() -> None:
         batch = await producer.attach("b")
         await batch.status()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await batch.wait()
             await batch.results()
 

@@ -17,7 +17,7 @@ from protocol.errors import BatchLostError, ProtocolError
 from protocol.jobs import JobSpec
 from protocol.settings import Settings
 from straggler import current_job, job
-from tests.conftest import StartWorker, blocking_client, until
+from tests.conftest import PATIENCE, StartWorker, blocking_client, until
 from tests.integration.test_spoilt import FIELDS, TYPES, put
 from tests.jobs import square
 from workers.leases import health_key
@@ -54,7 +54,7 @@ async def submit(producer: Producer, **options: Any) -> None:
 
 async def run_healthy(producer: Producer) -> None:
     """Run a batch whose keys are as they should be."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         batch = await producer.submit(square.map(range(5)))
         assert await batch.gather() == [0, 1, 4, 9, 16]
 
@@ -90,7 +90,7 @@ def spoil_any(redis: Any, data: st.DataObject, names: tuple[str, ...]) -> str:
 async def collect(producer: Producer) -> None:
     """Collect the spoilt batch: each job has its result, or an error of ours names a key."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             results = await (await producer.attach("b")).results()
     except ProtocolError as error:
         event(f"names {error.key}")
@@ -159,7 +159,7 @@ async def test_jobs_run_though_a_key_beside_them_is_spoilt(
 ) -> None:
     await submit(producer)
     spoil(redis, MENDED[which], kind, b"\xff")
-    async with worker(lease=1.0), asyncio.timeout(15):
+    async with worker(lease=1.0), asyncio.timeout(PATIENCE):
         assert await (await producer.attach("b")).gather() == [0, 1, 4, 9, 4, 25]
 
 
@@ -172,7 +172,7 @@ async def test_payload_of_a_retry_that_is_gone_is_written_anew(
         batch = await producer.attach("b")
         await until(lambda: redis.exists(f"{keys.ARQ_JOB}b:0+1") or redis.hexists(keys.batch("b"), "finished_at"))
         redis.delete(f"{keys.ARQ_JOB}b:0+1")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             assert await batch.gather() == [0, 1, 4, 9, 4, 25]
 
 
@@ -191,7 +191,7 @@ async def test_queue_of_another_type_holds_retries_until_it_is_mended(
         batch = await producer.submit([spoil_and_fail.spec()], retries=1, backoff=0.01)
         await until(lambda: f"brought back into Redis key '{QUEUE}'" in caplog.text)
         redis.delete(QUEUE)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             assert await batch.gather() == [7]
 
 

@@ -57,9 +57,10 @@ async def add_slowly(start: int, count: int) -> list[int]:
 
 
 @job
-async def block_the_loop(path: Path, seconds: float) -> None:
+async def block_the_loop(path: Path, door: Path) -> None:
     path.touch()
-    time.sleep(seconds)
+    while not door.exists():
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.__name__)
@@ -76,7 +77,7 @@ async def test_each_job_is_added_once_whatever_redis_does_meanwhile(
             await asyncio.sleep(0.005)
         await going
         await batch.close(when_idle=True)
-        first, *others = await asyncio.wait_for(batch.gather(), 40)
+        first, *others = await batch.gather()
     assert Counter(others) == Counter([*range(100), *range(1000, 1100)])
     assert [others[index - 1] for index in told] == list(range(100)), "each was told its own index"
     assert [others[index - 1] for index in first] == list(range(1000, 1100))
@@ -91,7 +92,7 @@ async def test_a_worker_hears_of_a_cancel_after_an_outage(
         await until_running(batch, 5)
         await outage(server)
         await batch.cancel(reason="why")
-        results = await asyncio.wait_for(batch.results(), 20)
+        results = await batch.results()
     assert [result.status for result in results] == ["cancelled"] * 5
 
 
@@ -105,8 +106,8 @@ async def test_a_cancel_during_an_outage_is_done_after_it(
         cancelling = asyncio.create_task(batch.cancel())
         await asyncio.sleep(0.5)
         await asyncio.to_thread(server.start)
-        assert await asyncio.wait_for(cancelling, 20) in (5, 10)
-        results = await asyncio.wait_for(batch.results(), 20)
+        assert await cancelling in (5, 10)
+        results = await batch.results()
     assert [result.status for result in results[:5]] == ["cancelled"] * 5
 
 
@@ -116,25 +117,22 @@ async def test_a_cancelled_batch_whose_canceller_was_killed_is_ended_by_its_coll
     batch = await producer.submit(square.map(range(300)), grace=0)
     names = tuple(name(batch.id) for name in (keys.batch, keys.cancelled, keys.done, keys.chunks))
     await producer.scripts.run("cancel", names, (60_000, "why"))  # and no more
-    results = await asyncio.wait_for(batch.results(), 20)
+    results = await batch.results()
     assert {(result.status, getattr(result, "reason", "")) for result in results} == {("cancelled", "why")}
 
 
 async def test_a_job_that_blocks_its_workers_loop_is_not_waited_for(
-    producer: Producer, worker_process: StartProcess, tmp_path: Path
+    producer: Producer, worker_process: StartProcess, door: Path, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(worker_process, JOBS, concurrency=2)
     there = tmp_path / "there"
-    batch = await producer.submit([block_the_loop.spec(there, 3.0), hang.spec()], timeout=30)
+    batch = await producer.submit([block_the_loop.spec(there, door), hang.spec()])
     await until(there.exists)
-    began = time.monotonic()
     await batch.cancel(reason="why")
-    results = await asyncio.wait_for(batch.results(), 20)
-    took = time.monotonic() - began
-    assert [result.status for result in results] == ["cancelled"] * 2
-    assert took < 2.5, "not after what the job takes"
+    assert [result.status for result in await batch.results()] == ["cancelled"] * 2
+    door.touch()  # it blocks to the end of the test, if need be
     other = await producer.submit(square.map(range(3)))
-    assert await asyncio.wait_for(other.gather(), 20) == [0, 1, 4], "the worker lives"
+    assert await other.gather() == [0, 1, 4], "the worker lives"
 
 
 async def test_two_cancel_at_the_same_time(producer: Producer, worker: StartWorker) -> None:
@@ -143,7 +141,7 @@ async def test_two_cancel_at_the_same_time(producer: Producer, worker: StartWork
         await until_running(batch, 100)
         other = await producer.attach(batch.id)
         counts = await asyncio.gather(batch.cancel(reason="a"), other.cancel(reason="b"), batch.cancel([1, 2], "c"))
-        results: list[Any] = await asyncio.wait_for(batch.results(), 20)
+        results: list[Any] = await batch.results()
     assert all(result.status == "cancelled" for result in results)
     assert {result.reason for result in results} <= {"a", "b", "c"}
     assert max(counts) == 300

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from producer import cutting
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
@@ -26,7 +27,7 @@ from protocol.errors import (
 )
 from protocol.jobs import JobSpec
 from protocol.settings import Settings
-from tests.conftest import StartWorker, until
+from tests.conftest import PATIENCE, StartWorker, until
 from tests.jobs import echo, square
 
 
@@ -96,7 +97,7 @@ async def test_results_of_a_slow_source_come_before_it_ends(producer: Producer, 
             except BatchNotFoundError:
                 await asyncio.sleep(0.005)
         seen = []
-        async for result in batch.as_completed(timeout=10):
+        async for result in batch.as_completed():
             seen.append(result.unwrap())
             if len(seen) == 2:
                 go_on.set()
@@ -104,7 +105,11 @@ async def test_results_of_a_slow_source_come_before_it_ends(producer: Producer, 
         await submitting
 
 
-async def test_jobs_of_a_steady_source_are_on_their_way_while_it_goes_on(producer: Producer, redis: Any) -> None:
+async def test_jobs_of_a_steady_source_are_on_their_way_while_it_goes_on(
+    producer: Producer, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "LONGEST_WAIT", 0.25)  # as it is but for tests
+
     async def steady() -> AsyncIterator[JobSpec[Any]]:
         for number in range(4000):  # never so fast that a chunk is full, nor so slow that it is cut short
             if redis.hget(keys.batch("steady"), "total") not in (None, b"0"):
@@ -136,7 +141,7 @@ async def test_a_submission_that_was_cut_off_is_run_again_without_a_job_twice(
         await producer.submit(wrap(squares(1000, cut_off_at)), batch_id="again")
     async with worker():
         batch = await producer.submit(wrap(squares(1000)), batch_id="again")
-        results = [result async for result in batch.as_completed(timeout=20)]
+        results = [result async for result in batch.as_completed()]
     assert sorted(result.index for result in results) == list(range(1000))
     assert await batch.gather() == [number**2 for number in range(1000)]
     assert (await batch.status()).success == 1000
@@ -277,7 +282,7 @@ async def test_a_job_that_cannot_be_is_refused_by_its_number_and_mended_later(
     producer: Producer, redis: Any, wrap: Any, bad: Any, error: type[Exception], message: str
 ) -> None:
     jobs = [*squares(700), bad, *squares(600)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(error, match=message) as raised:
             await producer.submit(wrap(jobs), batch_id="mended")
     assert "\n" not in str(raised.value)

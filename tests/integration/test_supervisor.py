@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,13 +20,15 @@ from protocol import keys
 from protocol.settings import Settings
 from straggler import JobSpec, LostResult, TimeoutResult
 from tests import rough_jobs
-from tests.conftest import WorkerProcess, until
+from tests.conftest import PATIENCE, WorkerProcess, until
 from tests.jobs import append_line, hang, square, stubborn
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
 StartSupervisor = Callable[..., WorkerProcess]
+# A lease longer than any test: what runs again within the test has not waited for one to lapse.
+NEVER_LAPSES = 600
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def starts(process: WorkerProcess) -> int:
 
 async def alive(producer: Producer, count: int) -> None:
     """Wait until so many workers have told their slots, by which a batch is cut into chunks."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(await producer.workers()) < count:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.01)
 
@@ -92,22 +93,20 @@ async def test_a_job_in_c_code_is_killed_within_its_bound_and_its_neighbours_run
     producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    workers = supervisor("--processes", "2", "--concurrency", "8")
+    workers = supervisor("--processes", "2", "--concurrency", "8", lease=NEVER_LAPSES)
     await alive(producer, 2)
     holder = rough_jobs.hold_in_c.spec(timeout=0.5)
     neighbours = [rough_jobs.wait_for_door.spec(door, trace, str(number)) for number in range(7)]
     batch = await producer.submit([*neighbours, holder], grace=0.2)
     await until(lambda: "hung and was killed" in workers.output)
-    # Where the chunk ran, nothing runs now; its seven others run again at once, though their leases had 10 s to go.
-    killed_at = time.monotonic()
+    # Where the chunk ran, nothing runs now; its seven others run again at once.
     await until(lambda: len(lines(trace)) >= 14)
-    assert time.monotonic() - killed_at < 3
     door.touch()
     *others, held = await batch.results()
     assert isinstance(held, TimeoutResult)
     assert (held.stopped, held.phase, held.limit) == ("killed", "running", 0.5)
     assert held.duration is not None
-    assert held.duration < 0.5 + 0.2 + 0.5  # 0.25 on an idle machine
+    assert held.duration < 0.5 + 0.2 + 5.0  # 0.25 on an idle machine; nothing else would have ended it
     assert {result.status for result in others} == {"success"}
     assert {result.attempt for result in others} == {1}
     assert await end(workers) == 0
@@ -168,7 +167,7 @@ async def test_a_job_that_holds_the_loop_costs_its_neighbours_no_lease(
         yield append_line.spec(trace, "neighbour", 1.0)
         yield rough_jobs.hold_loop.spec(4.0)
 
-    batch = await producer.submit(stream(), timeout=20)
+    batch = await producer.submit(stream())
     assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 2
     assert len(lines(trace)) == 1
     assert not [log for log in (workers.output, other.output) if "was lost" in log]
@@ -183,7 +182,7 @@ async def test_a_stop_that_reaches_every_process_of_a_service_is_one_stop(
         rough_jobs.wait_for_door.spec(door, trace, "a"),
         rough_jobs.note_and_sleep_on.spec(trace),
     ]
-    batch = await producer.submit(jobs, timeout=30)
+    batch = await producer.submit(jobs)
     await until(lambda: len(lines(trace)) == 2)
     [worker] = children_of(workers)
     for pid in (workers.pid, worker, *map(int, tree_below(worker))):
@@ -198,14 +197,11 @@ async def test_a_job_that_holds_the_loop_keeps_no_worker_from_stopping(
     producer: Producer, supervisor: StartSupervisor, redis: Any
 ) -> None:
     workers = supervisor("--concurrency", "2", shutdown_wait=0.5)
-    batch = await producer.submit([rough_jobs.hold_loop.spec(60.0)], timeout=300)
-    async with asyncio.timeout(10):
+    batch = await producer.submit([rough_jobs.hold_loop.spec(600.0)], timeout=900)
+    async with asyncio.timeout(PATIENCE):
         while (await batch.status()).running < 1:  # noqa: ASYNC110  # nobody tells us
             await asyncio.sleep(0.01)
-    begin = time.monotonic()
-    workers.terminate()
-    assert await asyncio.to_thread(workers.wait, 40) == 0
-    assert time.monotonic() - begin < 30
+    assert await end(workers) == 0
     assert not redis.keys("arq:in-progress:*"), "handed back"
     assert not redis.exists(keys.crashes(batch.id)), "nobody's doing"
 
@@ -237,13 +233,11 @@ async def test_a_job_that_crashes_its_worker_three_times_is_lost_and_the_others_
     producer: Producer, supervisor: StartSupervisor, tmp_path: Path, how: str, told: str
 ) -> None:
     trace = tmp_path / "trace"
-    workers = supervisor("--concurrency", "2")  # few slots: large chunks
+    workers = supervisor("--concurrency", "2", lease=NEVER_LAPSES)  # few slots: large chunks
     await alive(producer, 1)
     poison: JobSpec[Any] = rough_jobs.crash_worker.spec(how, trace)
     specs: list[JobSpec[Any]] = [*square.map(range(60)), poison, *square.map(range(39))]
-    began = time.monotonic()
     results = await (await producer.submit(specs)).results()
-    assert time.monotonic() - began < 10  # three starts, and no lease had to lapse
     lost = results[60]
     assert isinstance(lost, LostResult)
     assert (lost.attempt, lost.reason) == (3, f"its worker process ended under it 3 times, last by {told}")
@@ -258,14 +252,12 @@ async def test_a_worker_that_is_killed_from_outside_is_replaced_and_its_chunks_r
     producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path, redis: Any
 ) -> None:
     trace = tmp_path / "trace"
-    workers = supervisor("--concurrency", "4")
+    workers = supervisor("--concurrency", "4", lease=NEVER_LAPSES)
     batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
     await until(lambda: len(lines(trace)) == 4)
     [pid] = children_of(workers)
     os.kill(pid, signal.SIGKILL)
-    killed_at = time.monotonic()
     await until(lambda: len(lines(trace)) == 8)
-    assert time.monotonic() - killed_at < 5
     assert (await batch.status()).running == 4
     door.touch()
     results = await batch.results()
@@ -301,15 +293,13 @@ async def test_sigterm_hands_chunks_back_that_run_elsewhere_soon(
     producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    first = supervisor("--processes", "2", "--concurrency", "2", shutdown_wait=0.2)
+    first = supervisor("--processes", "2", "--concurrency", "2", shutdown_wait=0.2, lease=NEVER_LAPSES)
     await alive(producer, 2)
     batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
     await until(lambda: len(lines(trace)) == 4)
     second = supervisor("--concurrency", "4")
-    began = time.monotonic()
     assert await end(first) == 0
     await until(lambda: len(lines(trace)) == 8)
-    assert time.monotonic() - began < 3  # the leases had 10 s
     assert not re.search("worker process|Traceback", first.output)
     door.touch()
     assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 1)] * 4
@@ -320,16 +310,14 @@ async def test_sigterm_lets_running_jobs_finish_and_a_second_one_hurries(
     producer: Producer, supervisor: StartSupervisor, tmp_path: Path, redis: Any
 ) -> None:
     trace = tmp_path / "trace"
-    workers = supervisor(shutdown_wait=30)
-    batch: Any = await producer.submit([append_line.spec(trace, "short", 1.0), hang.spec()])
+    workers = supervisor(shutdown_wait=600)
+    batch: Any = await producer.submit([append_line.spec(trace, "short", 1.0), hang.spec()], timeout=900)
     await until(lambda: lines(trace))
     workers.terminate()
     await until(lambda: "worker stops" in workers.output)
     await until(lambda: redis.hget(keys.batch(batch.id), "success") == b"1")
     assert workers.process.poll() is None
-    began = time.monotonic()
     assert await end(workers) == 0
-    assert time.monotonic() - began < 5
     assert (await batch.status()).running == 0
 
 
@@ -482,7 +470,7 @@ async def test_what_a_dead_worker_left_is_settled_once_redis_is_back_and_others_
 ) -> None:
     trace = tmp_path / "trace"
     async with Producer(own_redis.url, settings=Settings()) as producer:
-        workers = supervisor("--concurrency", "4", redis_url=own_redis.url)
+        workers = supervisor("--concurrency", "4", redis_url=own_redis.url, lease=NEVER_LAPSES)
         batch = await producer.submit([rough_jobs.wait_for_door.spec(door, trace, str(n)) for n in range(4)])
         await until(lambda: len(lines(trace)) == 4)
         os.kill(own_redis.pid, signal.SIGSTOP)
@@ -494,9 +482,7 @@ async def test_what_a_dead_worker_left_is_settled_once_redis_is_back_and_others_
             await until(lambda: workers.output.count("signal SIGKILL") == 2)
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
-        back_at = time.monotonic()
         await until(lambda: len(lines(trace)) == 8)
-        assert time.monotonic() - back_at < 8  # the leases had longer
         door.touch()
         assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 2)] * 4
         assert await end(workers) == 0

@@ -32,7 +32,7 @@ from protocol.errors import (
 from protocol.jobs import JobSpec
 from protocol.settings import Settings
 from straggler import SuccessResult, sync
-from tests.conftest import ROOT, StartProcess
+from tests.conftest import PATIENCE, ROOT, StartProcess
 from tests.jobs import fail, square
 
 
@@ -53,7 +53,7 @@ def made(redis_url: str) -> Iterator[sync.Producer]:
 
 
 def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -360,7 +360,7 @@ def test_close_ends_the_wait_of_another_thread(redis_url: str) -> None:
     collecting.start()
     time.sleep(0.1)
     made.close()
-    collecting.join(10)
+    collecting.join(PATIENCE)
     assert ["the producer was closed while this call waited" in str(error) for error in errors] == [True]
 
 

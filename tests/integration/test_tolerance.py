@@ -14,7 +14,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol.errors import BatchClosedError, OptionError
 from straggler import CancelledResult, JobSpec, job
-from tests.conftest import StartWorker, until_running
+from tests.conftest import PATIENCE, StartWorker, until_running
 from tests.jobs import echo, fail, hang, nap, square, wait_for_file
 
 
@@ -31,7 +31,7 @@ async def fail_slowly() -> None:
 
 
 async def ends(batch: Batch[Any]) -> list[str]:
-    return [result.status for result in await asyncio.wait_for(batch.results(), 10)]
+    return [result.status for result in await batch.results()]
 
 
 async def test_past_so_many_failures_the_rest_is_cancelled(producer: Producer, worker: StartWorker) -> None:
@@ -68,7 +68,7 @@ async def test_what_runs_may_finish(producer: Producer, worker: StartWorker, doo
         jobs: list[JobSpec[Any]] = [wait_for_file.spec(door), fail.spec("no"), *[hang.spec()] * 5]
         batch = await producer.submit(one_by_one(*jobs), max_failures=0)
         found = []
-        async for result in batch.as_completed(10):
+        async for result in batch.as_completed():
             found.append((result.index, result.status))
             if len(found) >= 5:
                 door.touch()
@@ -121,7 +121,7 @@ async def test_the_share_of_a_small_batch_is_judged_by_its_half(producer: Produc
 async def test_a_stopped_batch_ends_without_any_worker(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=1):
         batch = await producer.submit(one_by_one(*[fail.spec("no")] * 2, *[hang.spec()] * 510), max_failures=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await batch.status()).stopped is None:  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.01)
     assert set((await ends(batch))[2:]) == {"cancelled"}
@@ -131,7 +131,7 @@ async def test_an_open_batch_takes_no_more_jobs_once_it_is_stopped(producer: Pro
     async with worker():
         batch = await producer.open_batch(max_failures=0)
         await batch.add([fail.spec("no"), echo.spec("x")])
-        await asyncio.wait_for(batch.results(), 10)
+        await batch.results()
         with pytest.raises(BatchClosedError, match="stopped"):
             await batch.add([echo.spec("y")])
 
@@ -167,7 +167,7 @@ async def test_a_stop_reaches_what_waits_in_another_workers_chunk(
         await batch.add([square.spec(1)])
         async with worker(concurrency=1):
             await batch.add([fail.spec("no")])
-            async for result in batch.as_completed(10):
+            async for result in batch.as_completed():
                 if result.index == 2:
                     break
             door.touch()

@@ -121,23 +121,34 @@ async def by_batch(row: Row, batch: Batch[Any]) -> Waits:
     return waits
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("begin", BEGINS)
 async def test_each_row_has_the_same_done_and_pending_as_with_asyncio_wait(
     producer: Producer, worker: StartWorker, begin: str
 ) -> None:
     rows = [row for row in ROWS if row.begin == begin]
+    assert len(rows) > 70
+    different = await differences(producer, worker, rows)
+    for _ in range(3):  # a busy machine may be late by more than these 0.7 s, but not for the same rows each time
+        if different:
+            different = await differences(producer, worker, list(different))
+    assert not different, "\n".join(f"{row}: {mine}, asyncio.wait: {their}" for row, (mine, their) in different.items())
+
+
+async def differences(
+    producer: Producer, worker: StartWorker, rows: list[Row]
+) -> dict[Row, tuple[Waits | BaseException, Waits]]:
+    """Run rows, all at a time; returns those that differ, with what `Batch.wait` told and what `asyncio.wait`."""
     start["now"] = asyncio.Event()
     async with worker(concurrency=2000) as started:
         batches = [
             await producer.submit([end_after.spec(ends, well=well) for ends, well in row.jobs], timeout=2 * NEVER)
             for row in rows
         ]
-        await until(lambda: started.crew.slots.used == sum(len(row.jobs) for row in rows), timeout=30)
+        await until(lambda: started.crew.slots.used == sum(len(row.jobs) for row in rows))
         start["now"].set()
         ours, theirs = await asyncio.gather(
-            asyncio.gather(*map(by_batch, rows, batches)), asyncio.gather(*map(by_asyncio, rows))
+            asyncio.gather(*map(by_batch, rows, batches), return_exceptions=True),
+            asyncio.gather(*map(by_asyncio, rows)),
         )
-    different = {row: (mine, their) for row, mine, their in zip(rows, ours, theirs, strict=True) if mine != their}
-    assert not different, "\n".join(f"{row}: {mine}, asyncio.wait: {their}" for row, (mine, their) in different.items())
-    assert len(rows) > 70
+        await asyncio.gather(*(batch.cancel() for batch in batches))
+    return {row: (mine, their) for row, mine, their in zip(rows, ours, theirs, strict=True) if mine != their}

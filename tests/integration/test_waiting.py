@@ -23,9 +23,13 @@ from tests.jobs import fail, hang, nap, square, wait_for_file
 from tests.redis_server import RedisServer
 
 
-async def test_wait_for_all_returns_done_in_order_of_completion(producer: Producer, worker: StartWorker) -> None:
+async def test_wait_for_all_returns_done_in_order_of_completion(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
     async with worker():
-        batch = await producer.submit(nap.map([0.1, 0.0]))
+        batch: Batch[Any] = await producer.submit([wait_for_file.spec(door), square.spec(2)])
+        await batch.wait(return_when="FIRST_COMPLETED")
+        door.touch()
         done, pending = await batch.wait()
     assert ([result.index for result in done], pending) == ([1, 0], [])
 
@@ -35,6 +39,7 @@ async def test_wait_never_raises_for_a_slow_job_and_cancels_nothing(
 ) -> None:
     async with worker():
         batch: Batch[Any] = await producer.submit([square.spec(2), wait_for_file.spec(door), wait_for_file.spec(door)])
+        await batch.wait(return_when="FIRST_COMPLETED")
         done, pending = await batch.wait(timeout=0.2)
         assert ([result.index for result in done], pending) == ([0], [1, 2])
         door.touch()
@@ -87,15 +92,18 @@ async def test_wait_knows_three_modes(producer: Producer) -> None:
         await batch.wait(return_when="SOME")  # type: ignore[arg-type]  # the point
 
 
-async def test_a_wait_goes_on_among_what_the_last_one_left(producer: Producer, worker: StartWorker) -> None:
+async def test_a_wait_goes_on_among_what_the_last_one_left(
+    producer: Producer, worker: StartWorker, tmp_path: Path
+) -> None:
+    doors = [tmp_path / name for name in "abc"]
     async with worker():
-        batch = await producer.submit(nap.map([0.2, 0.0, 0.1]))
-        done, pending = await batch.wait(return_when="FIRST_COMPLETED")
-        order = [result.index for result in done]
-        while pending:
+        batch = await producer.submit(wait_for_file.map(doors))
+        pending, order = [0, 1, 2], []
+        for opened in (1, 2, 0):
+            doors[opened].touch()
             done, pending = await batch.wait(return_when="FIRST_COMPLETED", among=pending)
             order += [result.index for result in done]
-    assert order == [1, 2, 0]
+    assert (order, pending) == ([1, 2, 0], [])
 
 
 async def test_waits_that_go_on_read_each_result_once(
@@ -209,17 +217,19 @@ async def test_gather_and_results_are_in_order_of_submission(producer: Producer,
 
 async def test_gather_gives_the_default_for_what_did_not_succeed(producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        batch: Batch[Any] = await producer.submit([square.spec(1), hang.spec(), fail.spec("no")], timeout=0.1)
+        batch: Batch[Any] = await producer.submit([square.spec(1), hang.spec(timeout=0.1), fail.spec("no")])
         assert await batch.gather(default="none") == [1, "none", "none"]
         assert await batch.gather(default=None) == [1, None, None]
 
 
-@pytest.mark.parametrize(("first", "error"), [(hang.spec(), JobTimeoutError), (fail.spec("no"), JobFailedError)])
+@pytest.mark.parametrize(
+    ("first", "error"), [(hang.spec(timeout=0.1), JobTimeoutError), (fail.spec("no"), JobFailedError)]
+)
 async def test_gather_raises_for_the_first_that_did_not_succeed(
     producer: Producer, worker: StartWorker, first: Any, error: type[Exception]
 ) -> None:
     async with worker():
-        batch: Batch[Any] = await producer.submit([square.spec(1), first, fail.spec("later")], timeout=0.1)
+        batch: Batch[Any] = await producer.submit([square.spec(1), first, fail.spec("later")])
         with pytest.raises(error, match=f"job {batch.id}:1 "):
             await batch.gather()
 
@@ -237,14 +247,14 @@ async def test_a_result_tells_where_and_when_its_job_ran(producer: Producer, red
         assert result.enqueued_at is not None
         assert result.started_at is not None
         assert result.finished_at is not None
-        # Stamps are written on hosts whose clocks may differ a little.
-        assert before - 0.1 < result.enqueued_at < result.started_at + 0.1
-        assert result.started_at <= result.finished_at < time.time() + 0.1
+        # Stamps are written on hosts whose clocks may differ a little, more where Redis was slow to tell the time.
+        assert before - 2 < result.enqueued_at < result.started_at + 2
+        assert result.started_at <= result.finished_at < time.time() + 2
     assert [r.key for r in (success, timeout, failure)] == ["a", None, "c"]
     assert [r.function for r in (success, timeout, failure)] == ["nap", "hang", "fail"]
     assert isinstance(success, SuccessResult)
     assert success.duration is not None
-    assert 0.05 <= success.duration < 0.3
+    assert 0.05 <= success.duration < time.time() - before
     assert isinstance(timeout, TimeoutResult)
     assert (timeout.limit, timeout.phase, timeout.stopped) == (0.1, "running", "cancelled")
     assert isinstance(failure, FailureResult)

@@ -18,7 +18,7 @@ from protocol.chunks import decode_chunk
 from protocol.connection import Scripts
 from protocol.jobs import JobSpec
 from straggler import FailureResult, SuccessResult, TimeoutResult, current_job, job
-from tests.conftest import StartWorker, keep_whole, until
+from tests.conftest import PATIENCE, StartWorker, keep_whole, until
 from tests.jobs import append_line, echo, fail, hang, nap, plain_square, square, stubborn, wait_for_file
 from workers.calling.context import CurrentJob
 from workers.claims import Claimed, Claims, Found
@@ -36,9 +36,9 @@ def lines(path: Path) -> list[list[str]]:
 
 async def test_hanging_jobs_hold_their_own_slots_and_nothing_else(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=20):
-        hanging = await producer.submit([hang.spec() for _ in range(10)], timeout=30)
+        hanging = await producer.submit([hang.spec() for _ in range(10)])
         others = await producer.submit(square.map(range(2000)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert len(await others.gather()) == 2000
         assert (await hanging.status()).running == 10
 

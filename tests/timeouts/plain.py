@@ -54,7 +54,7 @@ def plain_closes_all() -> None:
     time.sleep(FOR_EVER)
 
 
-@animal("timeout", "abandoned", isolation="thread")
+@animal("timeout", "abandoned", also="interrupted", isolation="thread")
 def thread_hangs() -> None:
     """Hang in a thread."""
     time.sleep(5)

@@ -52,7 +52,9 @@ def specs(rows: Iterable[Row], ordinary_ones: int, of_crashes: int = TIMES, seed
     """Shuffle several of each row and the ordinary ones; of those that end their process, `of_crashes`."""
     made: list[JobSpec[Any]] = []
     for row in rows:
-        made += [row.job.spec(key=row.name)] * (of_crashes if row.needs else TIMES)
+        # What is to end by itself may take its time; the others have the batch's timeout.
+        own = row.job.spec(key=row.name) if row.status == "timeout" else row.job.spec(key=row.name, timeout=30)
+        made += [own] * (of_crashes if row.needs else TIMES)
     made += [ordinary.spec(number, key="ordinary", timeout=30) for number in range(ordinary_ones)]
     random.Random(seed).shuffle(made)
     return made
@@ -85,7 +87,7 @@ def _judge(row: Row, results: Sequence[Any], blockers: Sequence[Any]) -> Verdict
     over = max(result.duration or 0.0 for result in results) - LIMIT
     # What its neighbours have taken from it is known only if they were recorded, before their process ended.
     timed = [result for result in results if row.expected != "timeout killed" or not row.blocks]
-    timed = [result for result in timed if result.status != "lost"]
+    timed = [result for result in timed if result.status == "timeout"]
     beyond = max(((r.duration or 0.0) - LIMIT - GRACE - BOUND - stalls(r, blockers) for r in timed), default=0.0)
     return Verdict(row, Counter(map(outcome, results)), over, beyond)
 
@@ -118,4 +120,4 @@ def workers(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield supervisor
         finally:
             supervisor.terminate()
-            supervisor.wait(timeout=15)  # whatever threads, tasks and children the jobs have left
+            supervisor.wait(timeout=60)  # whatever threads, tasks and children the jobs have left

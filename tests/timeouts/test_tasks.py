@@ -14,7 +14,7 @@ import pytest
 
 from protocol.settings import Settings
 from straggler import FailureResult, TimeoutResult, current_job, embedded, job
-from tests.conftest import ROOT, StartProcess
+from tests.conftest import PATIENCE, ROOT, StartProcess
 from tests.jobs import nap, square
 from workers.starting.tasks import GuardedTask, Tasks
 
@@ -180,7 +180,7 @@ async def test_what_a_plain_job_has_started_ends_with_its_worker_process(
     program = Path(f"/proc/{pid.read_text().strip()}")
     assert program.exists()
     os.kill(_child_of(supervisor.pid), signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while program.exists():
             await asyncio.sleep(0.02)
 

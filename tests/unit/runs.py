@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from protocol.results import Phase
+from tests.conftest import PATIENCE
 from workers.ending.outcomes import Outcome, TimedOut
 from workers.timeouts import Run
 from workers.timing.deadlines import Deadlines
 
 LIMIT = 0.03
 LONG = 60.0
+# What a busy machine may add to a bound, s.
+SLOW = 20.0
 
 Call = Coroutine[Any, Any, Any]
 Meanwhile = Callable[[Run], Awaitable[None]]
@@ -40,7 +43,7 @@ async def ended(
 ) -> WatchedRun:
     """Run a coroutine to its outcome, and let something happen meanwhile."""
     run = WatchedRun(call, limit, grace, phase)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         if meanwhile is not None:
             await run.begun.wait()
             await meanwhile(run)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Command, straggler
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 
 JOBS = """
 import os, sys
@@ -66,7 +66,7 @@ async def test_it_is_waited_for_and_ended_as_any_process(tmp_path: Path, signum:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
         process.send_signal(signum)
-        assert process.wait(40) == code
+        assert process.wait(PATIENCE) == code
         assert process.poll() == code
 
 

@@ -165,4 +165,4 @@ def test_the_clock_is_as_good_as_its_best_reading() -> None:
     assert clock.at(now + 0.001) == pytest.approx(2000.5), "a slow trip says less than what is known"
     clock.sync(3000, 0, now + 999, now + 999.05)
     assert clock.at(now + 999.025) == pytest.approx(3000), "an old reading counts for less"
-    assert clock.now() == pytest.approx(clock.at(time.monotonic()), abs=0.01)
+    assert clock.at(time.monotonic()) <= clock.now() <= clock.at(time.monotonic())

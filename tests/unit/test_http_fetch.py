@@ -16,6 +16,7 @@ from aiohttp import web
 
 from protocol.errors import ArgumentsError
 from straggler import FailureResult, Producer, Settings, SuccessResult, TimeoutResult, embedded, with_result
+from tests.conftest import PATIENCE
 from workers.library.http import HTTPStatusError, Response, fetch
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -153,7 +154,7 @@ async def test_body_is_cut_at_the_limit_and_the_rest_is_never_fetched(server: Se
         while True:
             await response.write(b"x" * 10_000)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         response = await fetch(server.url("/endless", endless), max_bytes=12_345)
     assert response.truncated
     assert response.body == "x" * 12_345

@@ -18,22 +18,25 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PATIENCE
 from workers.ending.outcomes import Outcome, Raised, Returned, TimedOut
 from workers.interrupts import Interrupted, Interrupts, _is_inside
 from workers.timeouts import Run
 from workers.timing.deadlines import Deadlines
 
 LIMIT, GRACE = 0.1, 0.3
-# What a busy machine may add to our bound, s.
-SLOW = 0.7
+# What a busy machine may add to our bound, s; what is not interrupted blocks for a minute or for ever.
+SLOW = 20.0
 
 
 class OverRun(Run):
     """A run that tells when it is over."""
 
-    def __init__(self, call: Coroutine[Any, Any, Any], deadlines: Deadlines, limit: float = LIMIT) -> None:
+    def __init__(
+        self, call: Coroutine[Any, Any, Any], deadlines: Deadlines, limit: float = LIMIT, grace: float = GRACE
+    ) -> None:
         self.over = asyncio.Event()
-        super().__init__(call, limit, GRACE, deadlines)
+        super().__init__(call, limit, grace, deadlines)
 
     def ended(self) -> None:
         self.over.set()
@@ -50,11 +53,13 @@ def interrupting(deadlines: Deadlines) -> Iterator[Interrupts]:
         deadlines.close()
 
 
-async def outcome_of(call: Coroutine[Any, Any, Any], limit: float = LIMIT) -> tuple[Outcome | None, float]:
+async def outcome_of(
+    call: Coroutine[Any, Any, Any], limit: float = LIMIT, grace: float = GRACE
+) -> tuple[Outcome | None, float]:
     """Run one coroutine to its end; returns what it ended in, and how long that took."""
     deadlines = Deadlines()
     with interrupting(deadlines):
-        run = OverRun(call, deadlines, limit)
+        run = OverRun(call, deadlines, limit, grace)
         await run.over.wait()
         await asyncio.wait({run.task}, timeout=5)
     return run.outcome, run.finished - run.started
@@ -120,9 +125,11 @@ async def test_a_job_that_begins_to_block_shortly_before_its_deadline_is_interru
         await asyncio.sleep(1.08)
         spin()
 
-    outcome, took = await outcome_of(call(), limit=1.15)
-    assert outcome == TimedOut(1.15, "running", "interrupted")
-    assert took < 1.15 + 0.5
+    for _ in range(5):  # a busy machine may be late once, not each time
+        outcome, took = await outcome_of(call(), limit=1.15)
+        if outcome == TimedOut(1.15, "running", "interrupted") and took < 1.15 + 0.5:
+            return
+    pytest.fail(f"in the end it was {outcome}, {took - 1.15:.2f} s late")
 
 
 async def test_nothing_is_raised_before_the_deadline() -> None:
@@ -146,7 +153,7 @@ async def test_an_interrupted_job_may_clean_up_with_awaits_within_its_grace() ->
             await asyncio.sleep(GRACE / 3)
             cleaned.append(1)
 
-    outcome, took = await outcome_of(call())
+    outcome, took = await outcome_of(call(), grace=SLOW)
     assert cleaned
     assert outcome == TimedOut(LIMIT, "running", "interrupted")
     assert took >= LIMIT + GRACE / 3
@@ -332,15 +339,16 @@ def test_handler_and_timer_are_given_back() -> None:
     former = signal.signal(signal.SIGALRM, lambda signum, _: rung.append(signum))
     mine = signal.getsignal(signal.SIGALRM)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3, 5.0)
+        signal.setitimer(signal.ITIMER_REAL, 2.0, 50.0)
         with interrupting(Deadlines()):
             assert signal.getsignal(signal.SIGALRM) is not mine
             time.sleep(0.1)
         assert signal.getsignal(signal.SIGALRM) is mine
         delay, interval = signal.getitimer(signal.ITIMER_REAL)
-        assert 0 < delay <= 0.2
-        assert interval == pytest.approx(5.0)
-        time.sleep(0.3)
+        assert 0 < delay <= 1.9
+        assert interval == pytest.approx(50.0)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        time.sleep(0.1)
         assert rung == [signal.SIGALRM]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -383,7 +391,7 @@ def test_off_the_main_thread_everything_else_works() -> None:
     before = signal.getsignal(signal.SIGALRM)
     thread = threading.Thread(target=asyncio.run, args=(cancelled_in_time(result),))
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert result == [TimedOut(LIMIT, "running", "cancelled")]
     assert signal.getsignal(signal.SIGALRM) == before
 

@@ -27,7 +27,7 @@ from redis.exceptions import (
 
 from protocol.connection import ArqRedis, Scripts, connect
 from protocol.patience import Outage, Patience, in_time, is_passing, pauses
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.redis_server import RedisServer
 
 SET = "redis.call('set', KEYS[1], 'x', 'px', 60000) return redis.call('get', KEYS[1])"
@@ -194,12 +194,12 @@ async def test_a_call_without_a_reply_is_made_again_and_given_more_time(
 async def test_a_cancel_gets_through_whatever_step_a_call_is_at(redis_url: str) -> None:
     client = connect(redis_url)
     for steps in range(40):
-        blpop: Any = client.blpop([f"list-{steps}"], timeout=5)
+        blpop: Any = client.blpop([f"list-{steps}"], timeout=600)
         waiting = asyncio.create_task(blpop)
         for _ in range(steps):
             await asyncio.sleep(0)
         waiting.cancel()
-        done, _ = await asyncio.wait({waiting}, timeout=2)
+        done, _ = await asyncio.wait({waiting}, timeout=PATIENCE)
         assert done, f"swallowed after {steps} steps"
     await client.aclose(close_connection_pool=True)
 
@@ -278,7 +278,7 @@ async def test_calls_wait_for_a_script_that_holds_redis(server: RedisServer, cli
 
 @pytest.mark.redis
 async def test_a_blocked_call_goes_on_waiting_past_a_change_of_roles(server: RedisServer, client: ArqRedis) -> None:
-    blpop: Any = client.blpop(["list"], timeout=5)
+    blpop: Any = client.blpop(["list"], timeout=60)
     waiting = asyncio.create_task(blpop)
     with server.client() as other:
         await until(lambda: other.info("clients")["blocked_clients"])
@@ -331,7 +331,7 @@ async def test_what_was_read_under_a_watch_is_not_written_by_another_try(server:
         with server.client() as other:
             other.config_set("maxmemory", 1)
             with pytest.raises(OutOfMemoryError):
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(PATIENCE):
                     await pipe.execute()
             other.config_set("maxmemory", 0)
     assert await client.get("key") is None

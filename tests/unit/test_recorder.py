@@ -95,7 +95,7 @@ def indexes(redis: Any, batch_id: str = "b") -> list[list[int]]:
 async def test_a_lone_result_is_written_at_once(recorder: Recorder, redis: Any, batch: str) -> None:
     owner = Owner()
     put(recorder, batch, row(3), owner)
-    await until(lambda: owner.recorded, timeout=1)
+    await until(lambda: owner.recorded)
     assert (owner.recorded, indexes(redis)) == ([1], [[3]])
 
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from straggler import Settings, embedded, job
+from tests.conftest import PATIENCE
 from workers.calling import resources
 from workers.calling.resources import Resources, shared
 
@@ -95,7 +96,7 @@ async def test_what_never_closes_does_not_hold_the_worker(
     monkeypatch.setattr(resources, "_LONGEST_CLOSE", 0.01)
     mine = Resources()
     await mine.get(endless)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await mine.close()
     assert "could not be closed" in caplog.text
 

@@ -54,7 +54,7 @@ async def run_until(supervisor: Supervisor, condition: Any) -> int:
     """Run until a condition holds, then stop."""
     running = asyncio.create_task(supervisor.run())
     try:
-        await until(condition, timeout=20)
+        await until(condition)
     finally:
         for child in supervisor._children:
             child.process.kill()

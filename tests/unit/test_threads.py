@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from workers.calling.calls import in_thread
 from workers.calling.threads import Threads
 from workers.ending.failures import DescribedError
@@ -75,7 +75,7 @@ async def test_a_thread_whose_job_is_over_is_counted_until_it_ends(threads: Pool
 
     def hold() -> None:
         running.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE)
 
     call = asyncio.create_task(threads.run(hold))
     await until(running.is_set)
@@ -89,7 +89,7 @@ async def test_a_thread_whose_job_is_over_is_counted_until_it_ends(threads: Pool
 
 async def test_a_call_that_is_cancelled_before_a_thread_takes_it_never_runs(threads: Pool) -> None:
     go_on = threading.Event()
-    holding = [asyncio.create_task(threads.run(go_on.wait, 20)) for _ in range(2)]
+    holding = [asyncio.create_task(threads.run(go_on.wait, PATIENCE)) for _ in range(2)]
     ran: list[int] = []
     waiting = asyncio.create_task(threads.run(ran.append, 1))
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
     def hold() -> None:
         running.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE)
         ended.set()
 
     async def leave_one() -> None:
@@ -121,4 +121,4 @@ async def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
     other.start()
     await asyncio.to_thread(other.join)
     go_on.set()
-    assert await asyncio.to_thread(ended.wait, 10)
+    assert await asyncio.to_thread(ended.wait, PATIENCE)

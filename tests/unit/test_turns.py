@@ -12,7 +12,7 @@ import pytest
 
 from tests.turns import room
 
-LONGEST = 10.0
+LONGEST = 60.0
 
 
 def test_others_are_in_the_room_together_and_one_that_is_alone_waits_for_them(tmp_path: Path) -> None:
