@@ -722,3 +722,17 @@ async def test_chunk_that_is_handed_back_is_taken_before_what_has_come_since(
     await hand.leases.release(claimed, "again")
     assert not redis.exists(keys.leases("default"))
     assert [chunk.chunk_id for chunk in await other.claim(3)] == ["first:0"]
+
+
+async def test_chunk_that_is_given_back_whole_is_nobodys(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    hand, other = hands
+    await producer.submit(streamed(square.map(range(3))), batch_id="first")
+    [claimed] = await hand.claim(3)
+    await producer.submit(square.map(range(600)), batch_id="later")
+    redis.zadd(keys.workers("default"), {"another": 1})
+    redis.expire(keys.workers("default"), 60)
+    assert await hand.leases.give_back(claimed, 0, b"") == 1
+    assert not redis.exists(keys.leases("default"), keys.holders("first"))
+    assert [chunk.chunk_id for chunk in await other.claim(3)] == ["first:0"]
