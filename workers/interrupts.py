@@ -15,6 +15,7 @@ import math
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -149,11 +150,16 @@ class _Alarm:
 
 _alarm = _Alarm()
 
+# What is raised in the callback of a weak reference is printed and lost; it may be called wherever an object ends, e.g.
+# an exception with its task. It is short: the next alarm comes after it.
+_CONTAINERS: list[Any] = [weakref.WeakSet(), weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()]
+_CALLBACKS = {container._remove.__code__ for container in _CONTAINERS}  # noqa: SLF001  # it has no other name
+
 
 def _is_inside(frame: FrameType | None, call: Any) -> bool:
-    """Whether a frame is the coroutine's own, or was called from it."""
+    """Whether a frame is the coroutine's own, or was called from it and hands on what is raised in it."""
     own = getattr(call, "cr_frame", None)
-    while frame is not None and own is not None:
+    while frame is not None and own is not None and frame.f_code not in _CALLBACKS:
         if frame is own:
             return True
         frame = frame.f_back

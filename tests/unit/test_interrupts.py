@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -241,6 +242,29 @@ async def test_a_frame_is_inside_a_coroutine_that_called_it_and_inside_no_other(
     one.close()
     two.close()
     assert not _is_inside(frames[0], one)  # an ended coroutine has no frame
+
+
+async def test_no_frame_is_inside_that_loses_what_is_raised_in_it() -> None:
+    frames: list[FrameType | None] = []
+
+    class Seen(set[Any]):
+        def discard(self, _: Any) -> None:
+            deep(frames)
+
+    async def call() -> None:
+        tasks: Any = weakref.WeakSet()
+        tasks.data = Seen()
+        task = set[int]()
+        gone = weakref.ref(task, tasks._remove)
+        del task
+        assert gone() is None
+        await asyncio.sleep(0)
+
+    one = call()
+    one.send(None)
+    assert frames
+    assert not any(_is_inside(frame, one) for frame in frames)
+    one.close()
 
 
 class Overdue:
