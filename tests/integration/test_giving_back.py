@@ -86,7 +86,7 @@ async def test_a_chunk_of_which_nothing_has_started_goes_back_whole(
         assert set(one.crew.chunks) == {"b:0", "b:10", "b:20"}
         async with worker(concurrency=40) as two:
             await until(lambda: two.crew.slots.used == 28)
-            await until(lambda: set(one.crew.chunks) == {"b:0", "b:10"})
+            await until(lambda: "b:20" not in one.crew.chunks)  # b:0 may have both slots, and b:10 be gone, too
             assert redis.get(keys.ARQ_IN_PROGRESS + "b:20") == two.crew.worker_id.encode()
             assert not redis.exists(keys.crashes("b"))
             door.touch()
