@@ -99,8 +99,8 @@ async def test_what_is_given_back_stands_in_front_of_what_came_later(
     async with hoard(wait_for_file.map([door] * 30)) as (one, batch):
         later = await producer.submit(square.map(range(3)), batch_id="later")
         redis.zadd(keys.workers("default"), {"another": time.time()})
-        await until(lambda: not one.crew.slots.waiting)
-        assert redis.zrange(keys.queue("default"), 0, 1) == [b"b:2", b"later:0"]
+        await until(lambda: redis.zrange(keys.queue("default"), 0, 1) == [b"b:2", b"later:0"])
+        assert not one.crew.slots.waiting
         status = await batch.status()
         assert (status.queued, status.running) == (28, 2), "what waits in the queue is not with a worker"
         door.touch()
