@@ -84,7 +84,7 @@ async def test_a_job_that_starts_as_another_ends_or_is_left_behind_has_the_conte
     seen[0] = asyncio.Event()
     setting.set(-7)
     async with embedded(Settings(concurrency=1)) as producer:
-        batch = await producer.submit(see_setting.map(range(20)), timeout=0.1, grace=0.05)
+        batch = await producer.submit(see_setting.map(range(20)), timeout=1, grace=0.05)
         results = list(await batch.results())
         seen[0].set()
     assert getattr(results[0], "stopped", None) == "abandoned"
@@ -99,7 +99,7 @@ async def test_jobs_behind_one_that_awaits_go_on_in_another_task_at_once() -> No
             await asyncio.Event().wait()
         return number
 
-    results = await run(hang_every_tenth.map(range(100)), timeout=0.2)
+    results = await run(hang_every_tenth.map(range(100)), timeout=1)
     assert [result.status for result in results] == (["timeout"] + ["success"] * 9) * 10
     assert len({seen[number] for number in range(0, 100, 10)}) == 10
     assert len(set(seen.values())) <= 12
