@@ -154,6 +154,8 @@ _alarm = _Alarm()
 # an exception with its task. It is short: the next alarm comes after it.
 _CONTAINERS: list[Any] = [weakref.WeakSet(), weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()]
 _CALLBACKS = {container._remove.__code__ for container in _CONTAINERS}  # noqa: SLF001  # it has no other name
+# Nor in what a tracer runs in the job's frames: coverage would keep its lock, and the process stand still for ever.
+_TRACERS = {"coverage"}
 
 
 def _is_inside(frame: FrameType | None, call: Any) -> bool:
@@ -162,5 +164,7 @@ def _is_inside(frame: FrameType | None, call: Any) -> bool:
     while frame is not None and own is not None and frame.f_code not in _CALLBACKS:
         if frame is own:
             return True
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _TRACERS:
+            return False
         frame = frame.f_back
     return False

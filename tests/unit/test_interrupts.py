@@ -267,6 +267,22 @@ async def test_no_frame_is_inside_that_loses_what_is_raised_in_it() -> None:
     one.close()
 
 
+def test_a_tracers_own_code_is_not_the_jobs() -> None:
+    """An interrupt there would leave coverage's lock taken, and the process standing still for ever."""
+    tracer: dict[str, Any] = {"__name__": "coverage.collector", "sys": sys}
+    exec("def lock_data(): return sys._getframe()", tracer)  # noqa: S102  # code of a module of that name
+    frames: list[FrameType] = []
+
+    async def call() -> None:
+        frames.extend([sys._getframe(), tracer["lock_data"]()])
+        await asyncio.sleep(0)
+
+    one = call()
+    one.send(None)
+    assert [_is_inside(frame, one) for frame in frames] == [True, False]
+    one.close()
+
+
 class Overdue:
     """A run whose time is up."""
 
