@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from producer.producer import Producer
-from tests.conftest import StartWorker, until, until_running
-from tests.jobs import fail, hang, square
+from tests.conftest import PATIENCE, StartWorker, until, until_running
+from tests.jobs import fail, hang, nap, square
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -50,10 +50,11 @@ async def test_a_batch_that_is_past_its_tolerance_ends(
     limited: Producer, limited_url: str, worker: StartWorker
 ) -> None:
     async with worker(limited_url, concurrency=1):
-        batch = await limited.submit([fail.spec("no"), *square.map(range(5))], max_failures=0)
-        await asyncio.wait_for(batch.results(), 10)
+        batch = await limited.submit([fail.spec("no"), *nap.map([0.2] * 5)], max_failures=0)
+        await asyncio.wait_for(batch.results(), PATIENCE)
         status = await batch.status()
-        assert (status.total, status.failure, status.cancelled) == (6, 1, 5)
+        assert (status.total, status.failure) == (6, 1)
+        assert status.cancelled >= 1, "what ran may finish"
 
 
 async def test_a_deleted_batch_leaves_nothing(limited: Producer, redis: Any) -> None:
