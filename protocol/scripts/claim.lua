@@ -5,8 +5,8 @@
 -- they cost a claim nothing and starve nothing behind them. A chunk whose lease has lapsed is one whose worker died: it is
 -- put back where it stood, as its batch would wait else for all that has come since.
 -- Safe to call twice: the same token gets the same chunks again, and no others.
--- Reads and writes: KEYS 1 queue, 2 wake, 3 the worker's last claim; the queue's leases; of each chunk its arq keys, and its batch's header,
---      chunks, done bits, holders, crashes and retries
+-- Reads and writes: KEYS 1 queue, 2 wake, 3 the worker's last claim; the queue's leases; of each chunk its arq keys, and its
+--      batch's header, chunks, done bits, holders, crashes and retries
 -- ARGV 1 worker id, 2 lease ms, 3 jobs that there is room for, 4 how many of these are as good as over: a chunk of no more
 --      jobs is taken whole; 5 jobs of a piece, if there is room for so many, 6 1 if a chunk that cannot be cut may be
 --      taken, however many jobs it has, 7 most chunks, 8 most jobs, 9 lifetime of an open batch ms, 10 token, 11 the one
@@ -210,15 +210,6 @@ local function take_one(id, due_ms)
   return true
 end
 
--- What is no longer in the queue is only dropped.
-local function put_back_lapsed()
-  local lapsed = ask('ZRANGEBYSCORE', leases, '-inf', now_ms, 'LIMIT', 0, most_chunks) or {}
-  for _, id in ipairs(lapsed) do
-    redis.call('ZADD', KEYS[1], 'XX', place_of(id, now_ms), id)
-    redis.call('ZREM', leases, id)
-  end
-end
-
 -- Look at what is due; returns whether there is more. What was looked at is due no longer, or passed over, or nothing behind
 -- it is looked at.
 local function look(from, most)
@@ -232,7 +223,7 @@ end
 -- Look at the queue's head: at four chunks, as most claims take one or two (to read 16 takes 15 us more), then at the rest;
 -- where it needs processes also farther on, by and by. Where that has found something, the next look begins there, too.
 local function take_due()
-  put_back_lapsed()
+  put_back_lapsed(KEYS[1], now_ms, most_chunks)
   if not (look(0, 4) and look(passed, most_chunks - 4)) or passed == 0 or look_from < 0 then return end
   local before, from = #taken, math.max(look_from, passed)
   local has_more = look(from, MOST_LOOKED_AT)

@@ -2,8 +2,8 @@
 -- The chunk is cut in front of them, unless they are all that it has; no attempt is burnt. They are kept where no other
 -- worker lives, and where something was decided of which this worker has not heard: it knows what becomes of them.
 -- Safe to call twice: a chunk that was cut there already stays as it is, and so does one that is another's.
--- Reads and writes: KEYS 1 queue, 2 wake, 3 the live workers of the queue, 4 the batch's header; the queue's leases; of the chunk and of what is
---      given back the arq keys; the batch's chunks, done bits and holders
+-- Reads and writes: KEYS 1 queue, 2 wake, 3 the live workers of the queue, 4 the batch's header; the queue's leases; of the
+--      chunk and of what is given back the arq keys; the batch's chunks, done bits and holders
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, 3 chunk id, 4 how many of its jobs are kept (0: none, whatever it has),
 --      5 the last decision of which the worker knows
 -- Returns 1 if they are in the queue, 0 if they are kept, -1 if the chunk is this worker's no longer

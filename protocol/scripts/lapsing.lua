@@ -12,3 +12,12 @@ end
 local function place_of(chunk, otherwise)
   return string.match(ask('GET', 'arq:job:' .. chunk) or '', '"et":(%d+)') or otherwise
 end
+
+-- Put chunks whose leases have lapsed back where they stood, `most` of them; what is no longer in the queue is only dropped.
+local function put_back_lapsed(queue, now_ms, most)
+  local leases = leases_of(queue)
+  for _, id in ipairs(ask('ZRANGEBYSCORE', leases, '-inf', now_ms, 'LIMIT', 0, most) or {}) do
+    redis.call('ZADD', queue, 'XX', place_of(id, now_ms), id)
+    redis.call('ZREM', leases, id)
+  end
+end

@@ -1,9 +1,10 @@
 -- release: let go of chunks that this worker has taken: of finished ones, and of those that another shall run.
 -- Safe to call twice: a chunk that this worker holds no longer is passed over.
--- Reads and writes: KEYS 1 queue, 2 wake; the queue's leases; of each chunk its arq keys, and its batch's header, chunks, holders, crashes,
---      attempts
+-- Reads and writes: KEYS 1 queue, 2 wake; the queue's leases; of each chunk its arq keys, and its batch's header, chunks,
+--      holders, crashes, attempts
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, then for each chunk: id, batch id, first index, number of jobs, outcome:
---      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere; it stands in the queue where it stood)
+--      "succeeded" (all jobs; forget them), "ended" (all have a result; keep them for redrive), "again" (run it elsewhere;
+--      it stands in the queue where it stood)
 --      and behind it, a line each, the index and the attempt (JSON) of each job that was at work, or the crash under which
 --      the worker has died (JSON, see crashes.lua; run it elsewhere), `harmless` if that was no doing of these jobs
 -- Returns how many were released

@@ -693,14 +693,19 @@ async def test_lease_of_a_chunk_that_is_being_let_go_of_is_not_taken_for_lost(ha
 # ---- what runs again stands where it stood
 
 
+async def claim_before_others_come(producer: Producer, hand: Hand) -> Claimed:
+    await producer.submit(streamed(square.map(range(3))), batch_id="first")
+    [claimed] = await hand.claim(3)
+    await producer.submit(square.map(range(600)), batch_id="later")
+    return claimed
+
+
 async def test_lapsed_chunk_is_taken_before_what_has_come_since(
     producer: Producer, hands: tuple[Hand, Hand], redis: Any
 ) -> None:
     redis_of_both = hands[0].scripts.redis
     dead, other = Hand(redis_of_both, "dead", lease=0.2), Hand(redis_of_both, "other", lease=0.2)
-    await producer.submit(streamed(square.map(range(3))), batch_id="first")
-    await dead.claim(3)
-    await producer.submit(square.map(range(600)), batch_id="later")
+    await claim_before_others_come(producer, dead)
 
     async def is_taken() -> bool:  # it is missed for a moment before that
         return "first:0" in [chunk.chunk_id for chunk in await other.claim(3)]
@@ -716,9 +721,7 @@ async def test_chunk_that_is_handed_back_is_taken_before_what_has_come_since(
     producer: Producer, hands: tuple[Hand, Hand], redis: Any
 ) -> None:
     hand, other = hands
-    await producer.submit(streamed(square.map(range(3))), batch_id="first")
-    [claimed] = await hand.claim(3)
-    await producer.submit(square.map(range(600)), batch_id="later")
+    claimed = await claim_before_others_come(producer, hand)
     await hand.leases.release(claimed, "again")
     assert not redis.exists(keys.leases("default"))
     assert [chunk.chunk_id for chunk in await other.claim(3)] == ["first:0"]
@@ -728,9 +731,7 @@ async def test_chunk_that_is_given_back_whole_is_nobodys(
     producer: Producer, hands: tuple[Hand, Hand], redis: Any
 ) -> None:
     hand, other = hands
-    await producer.submit(streamed(square.map(range(3))), batch_id="first")
-    [claimed] = await hand.claim(3)
-    await producer.submit(square.map(range(600)), batch_id="later")
+    claimed = await claim_before_others_come(producer, hand)
     redis.zadd(keys.workers("default"), {"another": 1})
     redis.expire(keys.workers("default"), 60)
     assert await hand.leases.give_back(claimed, 0, b"") == 1
