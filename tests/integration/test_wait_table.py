@@ -121,6 +121,7 @@ async def by_batch(row: Row, batch: Batch[Any]) -> Waits:
     return waits
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("begin", BEGINS)
 async def test_each_row_has_the_same_done_and_pending_as_with_asyncio_wait(
     producer: Producer, worker: StartWorker, begin: str
