@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,9 +147,14 @@ def test_idleness_is_what_no_process_has_used(monkeypatch: pytest.MonkeyPatch, t
     assert idle.cores() == 0
 
 
-def test_budget_spends_what_it_has_at_once_and_then_no_more_than_its_share() -> None:
+def test_budget_spends_what_it_has_at_once_and_then_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(follower_module, "time", SimpleNamespace(monotonic=lambda: now))
     budget = _Budget(0.3)
     assert budget.spend(0.1, 0.02) == 0
     assert budget.spend(0.1, 0.02) == 0
-    assert budget.spend(0.2, 0.02) == pytest.approx(5.0, abs=0.1)
-    assert budget.spend(0.1, 0.5) == pytest.approx(0.4, abs=0.01)
+    assert budget.spend(0.2, 0.02) == pytest.approx(5.0)
+    now += 5.0
+    assert budget.spend(0.1, 0.5) == 0, "what came in meanwhile is kept"
+    now += 0.6
+    assert budget.spend(0.6, 0.5) == pytest.approx(0.6), "but no more than at first"
