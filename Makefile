@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 # Of pytest. More than there are cores: most of what tests do is wait for processes that they have started.
-PROCESSES ?= 6
+PROCESSES ?= 4
 
 # Each process that a test starts would compile all of straggler, and each of pytest's all tests: half of what they cost.
 unexport PYTHONDONTWRITEBYTECODE

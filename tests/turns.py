@@ -1,4 +1,4 @@
-"""Tests that run beside each other (`pytest -n 6`), but for those that want the machine to themselves.
+"""Tests that run beside each other (`pytest -n 4`), but for those that want the machine to themselves.
 
 Each process of pytest-xdist has a session, and so a Redis server, of its own: tests share nothing but the machine. One
 that measures times, or loads the machine for long, is marked `alone`: it waits until all others have ended, and they

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from producer.producer import Producer
 from protocol import keys
 from protocol.settings import Settings
-from straggler import JobSpec, LostResult, TimeoutResult
+from straggler import JobSpec, LostResult, Result, TimeoutResult
 from tests import rough_jobs
 from tests.conftest import PATIENCE, WorkerProcess, until
 from tests.jobs import append_line, hang, square, stubborn
@@ -248,6 +248,12 @@ async def test_a_job_that_crashes_its_worker_three_times_is_lost_and_the_others_
     assert await end(workers) == 0
 
 
+def assert_one_death(results: Sequence[Result[Any]]) -> None:
+    """Their worker died once: under all of them, or under the one whose code held the loop at that moment."""
+    assert {result.status for result in results} == {"success"}
+    assert sorted(result.attempt for result in results) in ([2, 2, 2, 2], [1, 1, 1, 2])
+
+
 async def test_a_worker_that_is_killed_from_outside_is_replaced_and_its_chunks_run_elsewhere_at_once(
     producer: Producer, supervisor: StartSupervisor, door: Path, tmp_path: Path, redis: Any
 ) -> None:
@@ -261,7 +267,7 @@ async def test_a_worker_that_is_killed_from_outside_is_replaced_and_its_chunks_r
     assert (await batch.status()).running == 4
     door.touch()
     results = await batch.results()
-    assert [(result.status, result.attempt) for result in results] == [("success", 2)] * 4
+    assert_one_death(results)
     assert f"worker process {pid}: signal SIGKILL" in workers.output
     assert await end(workers) == 0
 
@@ -484,7 +490,7 @@ async def test_what_a_dead_worker_left_is_settled_once_redis_is_back_and_others_
             os.kill(own_redis.pid, signal.SIGCONT)
         await until(lambda: len(lines(trace)) == 8)
         door.touch()
-        assert [(result.status, result.attempt) for result in await batch.results()] == [("success", 2)] * 4
+        assert_one_death(await batch.results())
         assert await end(workers) == 0
 
 
