@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -86,26 +87,59 @@ async def run_chunks(runs: int, function: str, arguments: list[tuple[Any, ...]])
     return min(took) / CHUNK * 1e6
 
 
-async def drain(jobs: Any) -> None:
-    async for _ in cut(jobs, LIMIT):
-        pass
+def cut_and_write(runs: int) -> float:
+    """Time a chunk's way through a producer, from its arguments to its bytes."""
+
+    async def drain() -> None:
+        async for _ in cut(noop.map(range(CHUNK)), LIMIT):
+            pass
+
+    loop = asyncio.new_event_loop()
+    try:
+        return best(runs, lambda: loop.run_until_complete(drain()))
+    finally:
+        loop.close()
 
 
-def measure(runs: int) -> list[dict[str, str]]:
+def stages() -> dict[str, Callable[[int], float]]:
+    """Name the stages; each is run so many times over a chunk, and tells its best time, us a job."""
     numbers = [(number,) for number in range(CHUNK)]
     data = encode_calls("noop", numbers, LIMIT) or b""
     rows = [(number, "success", b"%d" % number, number / 1e5, number / 1e5 + 1e-6) for number in range(CHUNK)]
-    call = record_successes("b", encode_common("noop", "w", 1.0), rows, 1e9)
-    entry = entry_of(call)
-    stages = {
-        "producer: cut and write": best(runs, lambda: asyncio.run(drain(noop.map(range(10 * CHUNK))))) / 10,
-        "worker: read a chunk": best(runs, lambda: decode_chunk(0, data, "key")),
-        "worker: a chunk of no-ops": asyncio.run(run_chunks(runs, "noop", numbers)),
-        "worker: a chunk of pauses": asyncio.run(run_chunks(runs, "pause", [(0.0,)] * CHUNK)),
-        "worker: write results": best(runs, lambda: record_successes("b", encode_common("noop", "w", 1.0), rows, 1e9)),
-        "producer: read results": best(runs, lambda: decode_entry("b", entry, "key")),
+    common = encode_common("noop", "w", 1.0)
+    entry = entry_of(record_successes("b", common, rows, 1e9))
+    return {
+        "producer: cut and write": cut_and_write,
+        "worker: read a chunk": lambda runs: best(runs, lambda: decode_chunk(0, data, "key")),
+        "worker: a chunk of no-ops": lambda runs: asyncio.run(run_chunks(runs, "noop", numbers)),
+        "worker: a chunk of pauses": lambda runs: asyncio.run(run_chunks(runs, "pause", [(0.0,)] * CHUNK)),
+        "worker: write results": lambda runs: best(runs, lambda: record_successes("b", common, rows, 1e9)),
+        "producer: read results": lambda runs: best(runs, lambda: decode_entry("b", entry, "key")),
     }
-    return [{"stage": stage, "us a job": f"{took:.2f}"} for stage, took in stages.items()]
+
+
+def calls(stage: Callable[[int], float], runs: int = 2) -> float:
+    """Count the calls of functions, Python's and C's, that a stage makes for a job.
+
+    Other than its time that is the same on each machine, however busy; what a stage does once is not counted.
+    """
+    return (_calls(stage, 2 * runs) - _calls(stage, runs)) / (runs * CHUNK)
+
+
+def _calls(stage: Callable[[int], float], runs: int) -> int:
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        stage(runs)
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def main() -> None:
@@ -113,9 +147,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
     assert (noop.name, pause.name) == ("noop", "pause")
-    print("| stage | us a job |\n| --- | --- |")
-    for row in measure(runs):
-        print(f"| {row['stage']} | {row['us a job']} |")
+    print("| stage | us a job | calls of functions a job |\n| --- | --- | --- |")
+    for name, stage in stages().items():
+        print(f"| {name} | {stage(runs):.2f} | {calls(stage):.2f} |")
 
 
 if __name__ == "__main__":

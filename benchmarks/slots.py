@@ -1,4 +1,4 @@
-"""How well slots are filled: 10,000 jobs of 20 ms on 200 slots, beside the ideal and a semaphore in one process.
+"""How well slots are filled: 10,000 jobs of 20 ms on 200 slots, beside the ideal and what asyncio alone makes of it.
 
     python -m benchmarks.slots [--size quick|normal|full]
 
@@ -11,11 +11,11 @@ import asyncio
 import time
 
 from benchmarks.figures import Answer, median
-from benchmarks.harness import Effort, main, redis_server, workers
+from benchmarks.harness import Effort, in_own_process, main, redis_server, workers
 from benchmarks.jobs import pause
+from benchmarks.naps import NAP
 from straggler import Producer
 
-NAP = 0.02
 WORKERS = 2
 CONCURRENCY = 100
 SLOTS = WORKERS * CONCURRENCY
@@ -31,17 +31,11 @@ async def by_straggler(producer: Producer, count: int) -> float:
     return took
 
 
-async def by_semaphore(count: int) -> float:
-    """Run the same in this process, as many at a time."""
-    slots = asyncio.Semaphore(SLOTS)
-
-    async def one() -> None:
-        async with slots:
-            await asyncio.wait_for(asyncio.sleep(NAP), 300)
-
-    started = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(count)))
-    return time.perf_counter() - started
+async def by_asyncio(way: str, count: int) -> float:
+    """Run the same by asyncio alone, in as many processes; returns how long the slower one took, s."""
+    words = (way, str(count // WORKERS), str(CONCURRENCY))
+    took: list[float] = await asyncio.gather(*(in_own_process("benchmarks.naps", *words) for _ in range(WORKERS)))
+    return max(took)
 
 
 async def measure(effort: Effort) -> Answer:
@@ -51,19 +45,25 @@ async def measure(effort: Effort) -> Answer:
     with redis_server() as url:
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
             await by_straggler(producer, 1000)
-            ours, plain = [], []
+            ours, plain, bare = [], [], []
             for _ in range(effort.runs):
                 ours.append(await by_straggler(producer, count))
-                plain.append(await by_semaphore(count))
+                plain.append(await by_asyncio("semaphore", count))
+                bare.append(await by_asyncio("loop", count))
     rows = [
         {"": name, "s": f"{took:.3f}", "of the ideal": f"{ideal / took:.1%}"}
         for name, took in (
             ("the ideal", ideal),
             (f"straggler, {WORKERS} workers of {CONCURRENCY} slots", median(ours)),
-            (f"`gather`, `wait_for` and a semaphore of {SLOTS} in one process", median(plain)),
+            (f"`gather`, `wait_for`, a semaphore of {CONCURRENCY}; in each of {WORKERS} processes", median(plain)),
+            (f"{CONCURRENCY} tasks in which `asyncio.sleep` follows `asyncio.sleep`; likewise", median(bare)),
         )
     ]
-    figures = {"share of ideal": ideal / median(ours), "share of ideal, semaphore": ideal / median(plain)}
+    figures = {
+        "share of ideal": ideal / median(ours),
+        "share of ideal, semaphore": ideal / median(plain),
+        "share of ideal, bare asyncio": ideal / median(bare),
+    }
     settings = {"jobs": f"{count:,}", "of ms": round(NAP * 1000), "slots": SLOTS, "runs": effort.runs}
     return Answer("Jobs that wait, on 200 slots (medians)", settings, rows, figures)
 

@@ -36,6 +36,12 @@ class Over(NamedTuple):
 Success = tuple[int, str, bytes, float, float]
 """Index, "success", the value as JSON, and when the job started and ended, on one clock, s."""
 
+Row = tuple[int, str, bytes] | Success
+"""A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
+
+For a success that is like its group's others that is just the value, and behind it when the job started and ended.
+"""
+
 
 def encode_common(function: str, worker: str | None, enqueued_at: float | None) -> bytes:
     """Write what all results of a group share."""

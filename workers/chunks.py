@@ -13,12 +13,12 @@ from typing import Any
 
 from protocol.control import Orders
 from protocol.errors import ProtocolError
-from protocol.recording import encode_common
+from protocol.recording import Row, encode_common
 from workers.calling.runs import JobRun, Runner
 from workers.claims import Claimed
 from workers.ending.outcomes import Returned, TimedOut
 from workers.ending.retries import Deferred, delay_before_retry, say_again
-from workers.ending.rows import Row, Rows, say_done
+from workers.ending.rows import Rows, say_done
 from workers.ending.unreadable import fail_all
 from workers.processes import leaves_process_fit
 from workers.starting.starts import Starts

@@ -20,8 +20,7 @@ from redis.exceptions import RedisError
 
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
-from protocol.recording import Over, Success, record_rows, record_successes
-from workers.ending.rows import Row
+from protocol.recording import Over, Row, Success, record_rows, record_successes
 
 logger = logging.getLogger(__name__)
 

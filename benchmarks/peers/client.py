@@ -26,13 +26,13 @@ _PAUSE = 0.002
 
 
 async def measure(adapter: Any, jobs: int, runs: int, lone: int, seconds: float) -> dict[str, list[float]]:
-    """Measure batches, as many as begin in so many seconds but at least three, and lone jobs."""
+    """Measure batches, as many as begin in so many seconds but at least two, and lone jobs."""
     batches: list[float] = []
     times: list[float] = []
     async with adapter.opened() as client:
         await _batch(client, min(WARM_UP, jobs))
         started = time.perf_counter()
-        while len(batches) < runs and (len(batches) < min(3, runs) or time.perf_counter() - started < seconds):
+        while len(batches) < runs and (len(batches) < min(2, runs) or time.perf_counter() - started < seconds):
             batches.append(await _batch(client, jobs))
         for _ in range(LONE_WARM_UP):
             await _lone(client)

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from protocol.clock import RedisClock
 from protocol.entries import decode_entry
 from protocol.jobs import JobSpec
-from protocol.recording import Success, encode_common, record_rows, record_successes
+from protocol.recording import Row, Success, encode_common, record_rows, record_successes
 from protocol.results import (
     CancelledResult,
     FailureResult,
@@ -22,7 +22,7 @@ from straggler import job
 from tests.entries import entry_of
 from tests.jobs import echo, square
 from workers.ending.outcomes import Cancelled, HandedBack, Outcome, Raised, Returned, TimedOut
-from workers.ending.rows import Row, Rows
+from workers.ending.rows import Rows
 from workers.registry import Job
 from workers.timeouts import Run
 

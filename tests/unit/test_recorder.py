@@ -15,9 +15,8 @@ from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Call, Scripts, connected
 from protocol.entries import decode_entry
-from protocol.recording import encode_common, encode_row
+from protocol.recording import Row, encode_common, encode_row
 from tests.conftest import until
-from workers.ending.rows import Row
 from workers.recorder import Recorder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from protocol.attempts import encode_attempt
 from protocol.clock import RedisClock
 from protocol.jobs import JobSpec
-from protocol.recording import Success, encode_row
+from protocol.recording import Row, encode_row
 from protocol.results import Phase
 from workers.calling.calls import Encoded
 from workers.crashes import Crash
@@ -19,12 +19,6 @@ from workers.registry import Job, UnusableValueError
 from workers.timeouts import Run
 
 logger = logging.getLogger(__name__)
-
-Row = tuple[int, str, bytes] | Success
-"""A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
-
-For a success that is like its group's others that is just the value, and behind it when the job started and ended.
-"""
 
 # Where the value begins in `{"value":...}`.
 _VALUE = len(b'{"value":')
