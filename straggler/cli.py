@@ -1,51 +1,38 @@
-"""The command line: the commands and their order.
+"""The door to the command line: what takes long is begun before anything is imported."""
 
-What each is called with is in `straggler.usage`, what it does in `straggler.commands`.
-"""
+# ruff: noqa: PLC0415  # what the command line imports is what its first worker process need not wait for
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    from straggler.commands.recruit import Recruit
 
-from straggler.usage.common import Commands, say_version
-from straggler.usage.feeding import collect, submit
-from straggler.usage.looking import status, timeline, top, workers
-from straggler.usage.redriving import retry
-from straggler.usage.running import run, worker
-from straggler.usage.serving import dashboard
-from straggler.usage.steering import cancel, delete, extend
-
-app = typer.Typer(
-    name="straggler",
-    cls=Commands,
-    epilog="Settings are read from STRAGGLER_* variables, such as STRAGGLER_REDIS_URL, or a .env file. Exit codes: "
-    "0 all jobs succeeded, 3 the batch ended and some did not, 1 an error, 2 wrong usage, 130 Ctrl-C.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["--help", "-h"]},
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
-def straggler(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=say_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Run batches of jobs, each inside a timeout of its own, so that a job that hangs costs its own result only."""
-
-
-for command in (run, worker, submit, collect, cancel, extend, retry, delete, status, top, workers, timeline, dashboard):
-    app.command()(command)
+# Who asks for these wants no worker.
+_QUESTIONS = {"--help", "-h", "--check"}
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="straggler")
+    """Run the command line; `worker` finds its first process on the way."""
+    recruit = _recruit() if sys.argv[1:2] == ["worker"] and not _QUESTIONS.intersection(sys.argv) else None
+    try:
+        from straggler.usage.app import app
+
+        app(prog_name="straggler", obj=recruit)
+    finally:
+        if recruit:
+            recruit.dismiss()
+
+
+def _recruit() -> Recruit | None:
+    from straggler.commands.recruit import Recruit
+
+    with suppress(OSError):  # the supervisor says it, should it find the same
+        return Recruit()
+    return None
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import logging
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -62,7 +61,7 @@ class Child:
         renewed: When its leases were renewed for it, on the monotonic clock.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     pulse: Pulse
     path: Path
     started: float
@@ -94,12 +93,12 @@ class Supervisor:
     is a passing trouble.
 
     Args:
-        words: The command of a worker process; it finds the path of its shared memory in `--pulse`.
+        start: Starts a worker process, in a session of its own, and tells it where its shared memory is; raises OSError
+            if none can be started.
         count: How many.
         chunks: How many chunks one may hold at a time.
         aftermath: Who settles a dead process's jobs.
         kill_floor: A process whose loop stands still for less than this is never killed, s.
-        environment: Of the processes.
         shutdown_wait: How long running jobs may finish once the processes are told to stop, s.
         burst: Whether a process that leaves by itself has done its work.
 
@@ -109,18 +108,16 @@ class Supervisor:
 
     def __init__(
         self,
-        words: Sequence[str],
+        start: Callable[[Path], Popen[bytes]],
         count: int,
         chunks: int,
         aftermath: Aftermath,
         kill_floor: float,
-        environment: Mapping[str, str],
         shutdown_wait: float = 10.0,
         *,
         burst: bool = False,
     ) -> None:
-        self._environment = environment
-        self._words = words
+        self._start_process = start
         self._count = count
         self._chunks = chunks
         self._aftermath = aftermath
@@ -178,10 +175,8 @@ class Supervisor:
 
     def _start(self, path: Path) -> None:
         pulse = Pulse.create(path, self._chunks)
-        # A session of its own: Ctrl-C is ours to pass on, and a kill reaches what the jobs have started.
-        words = [*self._words, "--pulse", str(path)]
         try:
-            process = subprocess.Popen(words, start_new_session=True, env=self._environment)  # noqa: S603  # ourselves
+            process = self._start_process(path)
         except OSError:
             pulse.close()
             path.unlink()
@@ -292,8 +287,3 @@ class Supervisor:
     def _back_off(self) -> None:
         self._failures += 1
         self._start_at = time.monotonic() + min(_LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10))
-
-
-def worker_words(arguments: Sequence[str]) -> list[str]:
-    """Make the command of a worker process."""
-    return [sys.executable, "-m", "straggler.commands.workerprocess", *arguments]

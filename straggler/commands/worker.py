@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import TypeAlias
 
 from protocol.connection import Scripts, connect, reach
@@ -16,8 +16,9 @@ from protocol.settings import Settings
 from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.place import Place
 from straggler.commands.process import run_loop
+from straggler.commands.recruit import Recruit
 from workers.leases import say_goodbye
-from workers.supervisor import Supervisor, worker_words
+from workers.supervisor import Supervisor
 from workers.vitals import exposition
 from workers.vitals.aftermath import Aftermath
 
@@ -55,14 +56,21 @@ class Work:
         return words + (["--verbose"] if self.verbose else [])
 
 
-def supervise(place: Place, processes: int, work: Work) -> int:
-    """Keep worker processes running until told to stop, or in burst mode until the queue is empty."""
+def supervise(place: Place, processes: int, work: Work, recruit: Recruit | None = None) -> int:
+    """Keep worker processes running until told to stop, or in burst mode until the queue is empty.
+
+    Args:
+        place: Where.
+        processes: How many.
+        work: What they do.
+        recruit: The first of them, if it was started already.
+    """
     set_up_logs(place.settings, verbose=work.verbose)
     log_life(logger)
-    return run_loop(_supervise(place, processes, work))
+    return run_loop(_supervise(place, processes, work, [recruit] if recruit else []))
 
 
-async def _supervise(place: Place, processes: int, work: Work) -> int:
+async def _supervise(place: Place, processes: int, work: Work, recruits: list[Recruit]) -> int:
     settings = place.settings
     queue, slots = place.queue or settings.queue, work.concurrency or settings.concurrency
     await reach(place.url)
@@ -70,15 +78,21 @@ async def _supervise(place: Place, processes: int, work: Work) -> int:
     try:
         aftermath = Aftermath(Scripts(redis), queue, settings.lease)
         with _metrics(settings, work) as (folder, serve):
+            words = work.words(queue, slots) + (["--metrics", str(folder)] if folder else [])
+            environment = {"STRAGGLER_REDIS_URL": place.url, "STRAGGLER_LOG_FORMAT": settings.log_format}
+
+            def start(pulse: Path) -> Popen[bytes]:
+                recruit = recruits.pop() if recruits else Recruit()
+                recruit.tell([*words, "--pulse", str(pulse)], environment)
+                return recruit.process
+
             supervisor = Supervisor(
-                worker_words(work.words(queue, slots) + (["--metrics", str(folder)] if folder else [])),
+                start,
                 processes,
                 # A chunk holds a slot at least, but for those whose last results are just being recorded.
                 slots + _CHUNKS_BEING_RECORDED,
                 aftermath,
                 settings.kill_floor,
-                # The URL may hold a password: the environment keeps it off the processes' command lines.
-                {**os.environ, "STRAGGLER_REDIS_URL": place.url, "STRAGGLER_LOG_FORMAT": settings.log_format},
                 settings.shutdown_wait,
                 burst=work.burst,
             )

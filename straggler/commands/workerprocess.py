@@ -1,7 +1,8 @@
 """One worker process, as a supervisor starts it: `python -m straggler.commands.workerprocess`.
 
-It reads its few words itself: the command line's library and what draws tables are a third of what the other commands
-import, and a worker that dies is missed until another is there.
+It has imported all of this when it is told its words (`straggler.commands.recruit`), and reads them itself: the
+command line's library and what draws tables are a third of what the other commands import, and a worker that dies is
+missed until another is there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from protocol.connection import connect
 from protocol.settings import Settings
 from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.process import SUCCEEDED, finish, run_loop
+from straggler.commands.recruit import await_words
 from workers import registry
 from workers.crew import WorkerOptions
 from workers.supervisor import DRAINED, EXHAUSTED
@@ -27,8 +28,11 @@ from workers.worker import StragglerWorker
 logger = logging.getLogger(__name__)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run jobs until told to stop, or in burst mode until the queue is empty; then leave."""
+    words = await_words()
+    if words is None:
+        return
     parser = argparse.ArgumentParser(prog="straggler worker", allow_abbrev=False)
     parser.add_argument("--pulse", type=Path, required=True)
     parser.add_argument("--queue", required=True)

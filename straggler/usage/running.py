@@ -79,6 +79,7 @@ def run(
 
 
 def worker(
+    context: typer.Context,
     *,
     jobs: Jobs = None,
     concurrency: Concurrency = None,
@@ -124,6 +125,6 @@ def worker(
             return check_health(where, as_json=as_json)
         from straggler.commands.worker import Work, supervise
 
-        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port))
+        return supervise(where, processes, Work(jobs, concurrency, burst, verbose, metrics_port), context.obj)
 
     finish(command)

@@ -70,7 +70,7 @@ class Node:
         if not self._program.is_running:
             return []
         said = self._program.output()  # "worker <host>-<pid>-<digits> takes jobs from"
-        return [pid for pid in children(self.pid, "--pulse") if re.search(rf"-{pid}-\w+ {READY}", said)]
+        return [pid for pid in children(self.pid, "workerprocess") if re.search(rf"-{pid}-\w+ {READY}", said)]
 
     async def keep(self) -> None:
         """Start it, and again whenever it ends, until it is told to leave."""

@@ -134,7 +134,7 @@ def cpu_of_children() -> float:
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = ("redis", "pydantic", "rich", "aiohttp", "arq")
-    code = f"import sys, straggler.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, straggler.usage.app; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -12,7 +12,7 @@ import click
 import pytest
 import typer.main
 
-from straggler.cli import app
+from straggler.usage.app import app
 from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess
 

@@ -31,7 +31,7 @@ from redis.exceptions import RedisError
 
 from protocol.batches import BatchOptions
 from protocol.settings import Settings
-from straggler.cli import app
+from straggler.usage.app import app
 from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]

@@ -46,7 +46,7 @@ def test_sync_is_loaded_when_it_is_used_and_hides_nothing() -> None:
 @pytest.mark.parametrize(
     ("module", "dead_weight"),
     [
-        ("straggler.cli", {"redis", "pydantic", "rich.console", "producer", "workers"}),
+        ("straggler.usage.app", {"redis", "pydantic", "rich.console", "producer", "workers"}),
         ("straggler.commands.worker", {"rich", "producer.producer", "workers.worker", "workers.crew"}),
         ("straggler.commands.workerprocess", {"typer", "rich", "producer", "fakeredis", "aiohttp"}),
     ],

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, until
 from workers import supervisor as module
-from workers.supervisor import Child, Supervisor, worker_words
+from workers.supervisor import Child, Supervisor
 from workers.vitals.aftermath import Aftermath, Death
 from workers.vitals.pulse import CURRENT, LAST_MOMENT, SINCE, TICK, Pulse, job_number
 
@@ -37,7 +37,11 @@ def supervise(code: str, count: int = 1, *, burst: bool = False, kill_floor: flo
     ledger = Ledger()
     words = [sys.executable, "-c", f"{start}\n{code}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return Supervisor(words, count, 4, ledger, kill_floor, environment, burst=burst), ledger
+
+    def start_program(path: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*words, str(path)], start_new_session=True, env=environment)
+
+    return Supervisor(start_program, count, 4, ledger, kill_floor, burst=burst), ledger
 
 
 READY = "pulse.cells[TICK] = time.monotonic()\n"
@@ -125,7 +129,7 @@ def test_only_one_long_step_past_its_last_moment_is_a_hang(
 
 async def test_the_culprit_is_who_held_the_loop_when_it_was_judged(child: Child) -> None:
     ledger = Ledger()
-    supervisor = Supervisor([], 1, 4, ledger, 0.1, {})
+    supervisor = Supervisor(lambda path: child.process, 1, 4, ledger, 0.1)
     supervisor._children.append(child)
     now = time.monotonic()
     cells, row = child.pulse.cells, child.pulse.hold("b:0")
@@ -195,7 +199,3 @@ async def test_a_supervisor_that_is_cancelled_leaves_no_process() -> None:
     running.cancel()
     await asyncio.wait({running})  # the guard against leaked processes looks for them
     assert running.cancelled()
-
-
-def test_a_worker_is_the_command_line_itself() -> None:
-    assert worker_words(["--queue", "q"]) == [sys.executable, "-m", "straggler.commands.workerprocess", "--queue", "q"]
