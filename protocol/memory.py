@@ -10,9 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from redis.asyncio import ConnectionPool
-
 from protocol.lua import source
+from protocol.pool import OneLoopPool
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _servers: dict[str, FakeServer] = {}
 
 
-class MemoryPool(ConnectionPool):
+class MemoryPool(OneLoopPool):
     """Connections to the server of a URL: the same one for the same URL, for as long as nobody forgets it.
 
     Args:

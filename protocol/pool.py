@@ -7,6 +7,7 @@ on a machine half as fast), BLPOP and a script behind it 137 where redis-py's pi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,8 +16,42 @@ from redis.asyncio.connection import AbstractConnection
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import ResponseError
 
+from protocol.errors import UsageError
 
-class QuickPool(ConnectionPool):
+
+class OneLoopPool(ConnectionPool):
+    """A pool that is used on the event loop on which it was opened, and says so on another.
+
+    Raises:
+        UsageError: If it is used on another one.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        """Connect, if need be."""
+        self.check_loop()
+        await super().ensure_connection(connection)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002  # redis-py's
+        """End the connections; after that any loop may open the pool anew."""
+        self.check_loop()
+        await super().disconnect(inuse_connections)
+        self._loop = None
+
+    def check_loop(self) -> None:
+        """Make sure that this is the loop; the first one is."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        elif self._loop is not running:
+            raise UsageError(
+                "this Producer was opened on another event loop, and works on that one only: open it ('async with') on "
+                "the loop that uses it, or use straggler.sync.Producer, which brings its own"
+            )
+
+
+class QuickPool(OneLoopPool):
     """A pool whose connections pack in C, and are looked at rather than read from before they are used again."""
 
     def make_connection(self) -> AbstractConnection:
@@ -31,11 +66,13 @@ class QuickPool(ConnectionPool):
         redis-py reads from it with a timeout of 0 instead, which takes two turns of the loop. What the loop has not
         heard of yet, such as a server that is just closing, its caller meets in the command, and tries again.
         """
+        self.check_loop()
         if not _is_fit(connection):
             await super().ensure_connection(connection)
 
     def take(self) -> AbstractConnection | None:
         """Take a connection that is there and can be used at once; None if there is none."""
+        self.check_loop()
         if not self._available_connections or not _is_fit(self._available_connections[-1]):
             return None
         connection = self._available_connections.pop()

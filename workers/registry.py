@@ -1,6 +1,7 @@
 """`@job`: make a function a job, and find it again by its name.
 
-A decorated function stays what it was when called, and makes `JobSpec`s. Workers import modules to know their jobs.
+A decorated function stays what it was when called, and makes `JobSpec`s. Workers import modules to know their jobs
+(`workers.loading`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,14 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from protocol import signatures
-from protocol.errors import InputError, OptionError, UnknownFunctionError, explain, suggest
+from protocol.errors import OptionError, UnknownFunctionError, explain, suggest
 from protocol.jobs import JobSpec, JobSpecs, spec
 from protocol.signatures import Signature
 from workers.calling.isolation import Isolation, find_isolation
@@ -249,43 +247,6 @@ def isolation_of(name: str) -> Isolation | None:
 def plain_names() -> str:
     """Name the functions that run in processes, as JSON writes them, each with a line break on either side."""
     return "".join(f"\n{to_json(name)[1:-1].decode()}\n" for name, made in _jobs.items() if made.isolation == "process")
-
-
-def load(module: str) -> ModuleType:
-    """Import a module (`jobs`, `package.jobs`) or a file (`path/jobs.py`), so that its jobs are known.
-
-    Raises:
-        InputError: If there is none, its import fails, or another module has the file's name.
-    """
-    path = Path(module)
-    is_file = module.endswith(".py")
-    if is_file and not path.is_file():
-        raise InputError(f"no file {module!r} here ({Path.cwd()})")
-    home = str(path.parent.resolve()) if is_file else str(Path.cwd())
-    if home not in sys.path:
-        sys.path.insert(0, home)
-    try:
-        imported = importlib.import_module(path.stem if is_file else module)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(imported, "__file__", None)
-    if is_file and (found is None or Path(found).resolve() != path.resolve()):
-        raise InputError(
-            f"{module} cannot be imported, as Python has another module named {path.stem!r} ({found or 'built in'}): "
-            "rename the file"
-        )
-    return imported
-
-
-def load_all(modules: str) -> None:
-    """Import several modules or files, their names separated by commas.
-
-    Raises:
-        InputError: If there is no such module, or its import fails.
-    """
-    for module in modules.split(","):
-        if module.strip():
-            load(module.strip())
 
 
 def _load_ready_made(module: str) -> None:

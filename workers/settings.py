@@ -7,11 +7,11 @@ looks for chunks every 0.5 s; what it does with them is the same as in `straggle
 from __future__ import annotations
 
 from protocol.settings import Settings
-from workers import registry
+from workers import loading
 from workers.crew import WorkerOptions
 from workers.worker import arq_settings
 
 _settings = Settings.read()
-registry.load_all(_settings.jobs)
+loading.load_all(_settings.jobs)
 
 WorkerSettings = arq_settings(_settings.redis_url, WorkerOptions.of(_settings))

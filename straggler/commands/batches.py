@@ -24,7 +24,7 @@ from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say
-from workers.registry import load_all
+from workers.loading import load_all
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from protocol.errors import UnknownFunctionError
-from workers import registry
+from workers import loading, registry
 from workers.registry import Job
 
 
@@ -25,7 +25,7 @@ def find_function(reference: str, *, plain_too: bool = False) -> str:
         if reference.endswith(".py"):
             raise UnknownFunctionError(f"{reference!r} names no job: put its name behind, as in {reference}:fetch")
         return registry.find(reference).name
-    module = registry.load(module_name)
+    module = loading.load(module_name)
     found = getattr(module, name, None)
     if isinstance(found, Job):
         return found.name

@@ -8,7 +8,7 @@ from straggler.commands.notes import notes
 from straggler.commands.output import Output, print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SOME_DID_NOT_SUCCEED, SUCCEEDED, run_loop
-from workers.registry import load_all
+from workers.loading import load_all
 
 
 def collect_lineage(place: Place, batch_id: str, *, out: Output, jobs: str | None) -> int:

@@ -22,7 +22,7 @@ from straggler.commands.output import Output
 from straggler.commands.place import Place
 from straggler.commands.process import run_loop, say
 from straggler.inprocess import embedded
-from workers.registry import load_all
+from workers.loading import load_all
 
 
 def run(

@@ -18,7 +18,7 @@ from protocol.settings import Settings
 from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.process import SUCCEEDED, finish, run_loop
 from straggler.commands.recruit import await_words
-from workers import registry
+from workers import loading, registry
 from workers.crew import WorkerOptions
 from workers.supervisor import DRAINED, EXHAUSTED
 from workers.vitals.endings import die_with_parent
@@ -52,7 +52,7 @@ def work(given: argparse.Namespace) -> int:
     set_up_logs(settings, verbose=given.verbose)
     log_life(logger)
     modules = given.jobs or settings.jobs
-    registry.load_all(modules)
+    loading.load_all(modules)
     if modules:
         logger.info("jobs of %s: %s", modules, ", ".join(registry.names()), extra={"event": "worker.jobs"})
     else:

@@ -14,8 +14,8 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.chunks import decode_chunk
-from straggler import job
-from tests.conftest import StartProcess, StartWorker, WorkerProcess, until
+from straggler import UsageError, job
+from tests.conftest import PATIENCE, StartProcess, StartWorker, WorkerProcess, until
 from tests.jobs import square
 from tests.producers import JOBS
 
@@ -119,3 +119,25 @@ async def test_cancelled_collector_leaves_batch_and_handle_usable(producer: Prod
             await asyncio.wait({collecting})
     assert sorted(seen) == list(range(3000))
     assert (await batch.status()).success == 3000
+
+
+# ---- another event loop
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("url", ["memory://on-two-loops", None])
+def test_producer_on_another_loop_than_the_one_it_was_opened_on_says_what_is_wrong(
+    url: str | None, redis_url: str
+) -> None:
+    producer = Producer(url or redis_url)
+    with asyncio.Runner() as opened_on, asyncio.Runner() as other:
+        opened_on.run(producer.__aenter__())
+        batch = opened_on.run(producer.submit(square.map(range(3))))
+        for use in (lambda: producer.submit(square.map(range(3))), batch.status, batch.results, producer.close):
+            with pytest.raises(UsageError, match=r"opened on another event loop.*straggler\.sync"):
+                other.run(asyncio.wait_for(use(), PATIENCE))
+        assert opened_on.run(batch.status()).total == 3
+        opened_on.run(producer.close())
+        other.run(producer.__aenter__())  # closed, it may be opened anew anywhere
+        assert len(other.run(producer.batches())) == 1
+        other.run(producer.close())

@@ -13,7 +13,7 @@ from protocol import signatures
 from protocol.errors import InputError, OptionError, UnknownFunctionError
 from protocol.jobs import JobSpec
 from tests.jobs import square
-from workers import registry
+from workers import loading, registry
 from workers.registry import job
 
 
@@ -108,8 +108,24 @@ def test_jobs_of_a_module_or_a_file_are_loaded(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "module_of_a_test.py", code.format("from_module"))
     (tmp_path / "deep").mkdir()
     file = write(tmp_path / "deep" / "file_of_a_test.py", code.format("from_file"))
-    registry.load_all(f" module_of_a_test, {file} ,")
+    loading.load_all(f" module_of_a_test, {file} ,")
     assert {"from_module", "from_file"} <= set(registry.names())
+
+
+def test_a_file_that_brings_no_job_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    imports = "from straggler import job\n"
+    write(tmp_path / "no_jobs_of_a_test.py", f"{imports}async def forgotten(): ...\n")
+    write(tmp_path / "jobs_of_a_test.py", f"{imports}@job\nasync def known_of_a_test(): ...\n")
+    write(tmp_path / "others_jobs_of_a_test.py", "from jobs_of_a_test import known_of_a_test\n")
+    write(tmp_path / "imports_of_a_test.py", "import deep_jobs_of_a_test\n")
+    write(tmp_path / "deep_jobs_of_a_test.py", f"{imports}@job\nasync def deep_of_a_test(): ...\n")
+    loading.load_all("no_jobs_of_a_test.py,jobs_of_a_test.py,others_jobs_of_a_test,imports_of_a_test")
+    assert caplog.messages == [
+        "no_jobs_of_a_test.py has no jobs: put @job (from straggler import job) above its functions"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,11 +144,11 @@ def test_a_module_that_cannot_be_imported_is_said_so_in_one_line(
     write(tmp_path / "broken_of_a_test.py", "1 / 0\n")
     write(tmp_path / "leaving_of_a_test.py", "raise SystemExit(3)\n")
     with pytest.raises(InputError, match=message) as raised:
-        registry.load(module)
+        loading.load(module)
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_whose_name_another_module_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("")
     with pytest.raises(InputError, match="as Python has another module named 'json'"):
-        registry.load(str(tmp_path / "json.py"))
+        loading.load(str(tmp_path / "json.py"))

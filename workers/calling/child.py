@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 
 from protocol.errors import BatchClosedError, StragglerError
 from protocol.newjobs import NewJob
-from workers import registry
+from workers import loading, registry
 from workers.calling import context, spans
 from workers.calling.reports import SharedReport
 from workers.ending.failures import asks_again, describe
@@ -111,7 +111,7 @@ def _run(call: dict[str, Any], report: SharedReport, line: _Line) -> bytes:
     run: context.RunElsewhere | None = None
     try:
         with importing():
-            registry.load(call["module"])
+            loading.load(call["module"])
         function = registry.find(call["job"])
         if call["about"] is not None:
             run = context.RunElsewhere(call["about"], report, line.add)
