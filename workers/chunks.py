@@ -174,15 +174,13 @@ class ChunkRun:
         self.rows = Rows(function, self.runner.clock, self.runner.result_limit)
 
     async def _start_until_stopped(self, starts: Starts) -> None:
-        if self._is_stopped:
-            starts.close()
-            return
         starting = self._starting = asyncio.current_task()
         try:
-            if self.orders is not None:
-                self.obey(self.orders)
-            await starts.run()
-            self._has_started = True
+            if not self._is_stopped:
+                if self.orders is not None:
+                    self.obey(self.orders)
+                await starts.run()
+                self._has_started = True
         except asyncio.CancelledError:
             # A cancel of our own ends nothing but the starting.
             if not self._is_stopped or starting is None or starting.uncancel() > 0:

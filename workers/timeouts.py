@@ -221,18 +221,15 @@ class Run:
             own = Raised(error)
         self.deadlines.forget(self)
         self._end(own, time.monotonic())
-        # The context knows the run: a circle, which only the garbage collector would find (2 us a job).
-        del self._context
+        # Circles, which only the garbage collector would find: the context knows the run, an error's frames this one.
+        del self._context, own
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        """Drive the coroutine step by step, so that it is known whose code holds the loop.
-
-        What an `await` of the coroutine would do, with a note before and after each step.
-        """
+        """Drive the coroutine step by step, as an `await` of it would: so it is known whose code holds the loop."""
         deadlines, call, run = self.deadlines, self.call, self._context.run
         step: Callable[[Any], Any]
         payload: Any
-        awaited = self._awaited
+        awaited, self._awaited = self._awaited, None  # it may know the run
         while True:
             try:
                 payload = yield awaited
@@ -249,6 +246,7 @@ class Run:
                 return stop.value
             finally:
                 deadlines.leave(self)
+                del payload  # an error's frames know this one, and with it the error: a circle
 
     def _is_current(self) -> bool:
         try:

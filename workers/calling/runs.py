@@ -18,6 +18,7 @@ from workers.calling.calls import in_thread, on_loop
 from workers.calling.context import CurrentJob
 from workers.calling.reports import OwnReport, Report
 from workers.calling.threads import Threads
+from workers.ending.outcomes import Raised
 from workers.ending.retries import Retries
 from workers.leases import Leases
 from workers.processes import Process, Processes
@@ -172,6 +173,9 @@ class JobRun(Run):
     def ended(self) -> None:
         """Let the chunk conclude it."""
         self.chunk.conclude(self)
+        if isinstance(self.outcome, Raised):
+            error = self.outcome.error
+            error.__traceback__ = error.__context__ = None  # their frames know the run: a circle
 
     def report(self, progress: float | None, note: str) -> None:
         """Take note of a heartbeat."""

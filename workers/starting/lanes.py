@@ -66,29 +66,37 @@ class Lane:
 
     async def _drive(self, first: JobRun) -> None:
         task, next_run, count = self._task, self._source.next_run, 0
-        run: JobRun | None = first
+        run = first
         began = time.monotonic()
-        while run is not None:
-            task.run, run.task = run, task
-            enter(run)  # its context is a copy of this one, so that `current_job()` finds it
-            if run.begin(copy_context()):
-                self._source.awaits(run, count / (time.monotonic() - began) if count else 0.0)
-                self._begin_next_lane()
-                await run.go_on()
-                task.run = None  # a circle, too
-                return
-            count += 1
-            if run.finished > began + _TURN:
-                task.run = None
-                self._source.took_turn(count / (run.finished - began))
-                for _ in range(3 if run.finished > began + _LONG_TURN else 1):
-                    await asyncio.sleep(0)
-                began, count = time.monotonic(), 0
-                if not self._source.take_slot():
+        try:
+            while True:
+                task.run, run.task = run, task
+                enter(run)  # its context is a copy of this one, so that `current_job()` finds it
+                if run.begin(copy_context()):
+                    self._source.awaits(run, count / (time.monotonic() - began) if count else 0.0)
+                    self._begin_next_lane()
+                    await run.go_on()
                     return
-            run = None if task.was_cancelled else next_run()
-        first.function.awaits = False
-        self._source.took_turn(count / (time.monotonic() - began) if count else 0.0)
+                count += 1
+                if run.finished > began + _TURN:
+                    task.run = None
+                    self._source.took_turn(count / (run.finished - began))
+                    for _ in range(3 if run.finished > began + _LONG_TURN else 1):
+                        await asyncio.sleep(0)
+                    began, count = time.monotonic(), 0
+                    if not self._source.take_slot():
+                        return
+                following = None if task.was_cancelled else next_run()
+                if following is None:
+                    break
+                run = following
+            first.function.awaits = False
+            self._source.took_turn(count / (time.monotonic() - began) if count else 0.0)
+        finally:
+            # Task and context know the run: circles, which only the garbage collector would find, 13 objects a job. It
+            # held the loop for 10 ms a second, with 100 slots of jobs of 20 ms, and for 2 ms every 80.
+            task.run = None
+            del run.task
 
     def _begin_next_lane(self) -> None:
         if self._moved_on is None or self._moved_on.done():

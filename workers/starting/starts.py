@@ -78,6 +78,7 @@ class Starts:
         """Let go of what has not started."""
         self._unstarted.clear()
         self._lateness.close()
+        del self._lateness  # it knows whom to tell: a circle
 
     def is_held_up(self) -> bool:
         """Whether jobs have waited in vain since this was last asked; those of an unhappy chunk stay together."""
