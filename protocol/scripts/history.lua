@@ -3,26 +3,14 @@
 -- @include crashes
 -- @include done
 -- @include orders
-
--- Index and failures of each of a chunk's jobs that runs again.
-local function read_retried(chunk)
-  local retried, indexes = {}, {}
-  for index = chunk.start, chunk.stop - 1 do table.insert(indexes, string.format('%d', index)) end
-  for at, failures in ipairs(ask('HMGET', chunk.batch.header .. ':retries', unpack(indexes)) or {}) do
-    if failures then
-      table.insert(retried, tonumber(indexes[at]))
-      table.insert(retried, failures)
-    end
-  end
-  return retried
-end
+-- @include ranges
 
 -- What is known of a chunk's earlier runs.
 local function look_into(chunk)
   local batch = chunk.batch
   chunk.holder, chunk.held_start, chunk.held_stop, chunk.is_missed = read_holder(batch.header, chunk.id)
   chunk.crashes = batch.has_crashes and read_crashes(batch.header, chunk.id) or {}
-  chunk.retried = batch.has_retries and read_retried(chunk) or {}
+  chunk.retried = batch.has_retries and read_range(batch.header .. ':retries', chunk.start, chunk.stop) or {}
   chunk.done = ask('GETRANGE', batch.header .. ':done', math.floor(chunk.first / 8), math.floor((chunk.first + chunk.count) / 8))
 end
 

@@ -3,7 +3,7 @@
 -- batch:<id>:cancelled holds index -> reason, or "*" -> reason for all jobs; batch:<id>:heard chunk -> the last decision of
 -- which the worker that holds the chunk knows.
 
--- @include spoilt
+-- @include ranges
 
 -- Hint to all workers that they look at a batch. A user who may not publish breaks nothing off: they look by themselves, too.
 local function hint(header)
@@ -27,16 +27,7 @@ local function read_orders(header, chunk, start, stop, known, lifetime)
     redis.call('PEXPIRE', header .. ':heard', lifetime)
   end
   local told = {fields[1], fields[2], fields[3], ask('HGET', header .. ':cancelled', '*')}
-  if redis.call('EXISTS', header .. ':cancelled') == 1 then
-    local indexes = {}
-    for index = start, stop - 1 do table.insert(indexes, string.format('%d', index)) end
-    for at, reason in ipairs(ask('HMGET', header .. ':cancelled', unpack(indexes)) or {}) do
-      if reason then
-        table.insert(told, tonumber(indexes[at]))
-        table.insert(told, reason)
-      end
-    end
-  end
+  for _, said in ipairs(read_range(header .. ':cancelled', start, stop)) do table.insert(told, said) end
   return told
 end
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
+import fakeredis
 import pytest
 from redis.exceptions import ResponseError
 
@@ -485,6 +486,44 @@ async def test_holders_are_found_without_a_search(producer: Producer, hands: tup
     await producer.submit([square.spec(1)], batch_id="b")
     await hand.claim(1)
     assert redis.object("encoding", keys.holders("b")) == b"hashtable"
+
+
+@pytest.mark.parametrize("step", [1, 2, 100], ids=["all", "a large hash", "a small hash"])
+@pytest.mark.parametrize("room", [3, 1000])
+async def test_claim_tells_which_jobs_were_cancelled_and_which_have_failed(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any, step: int, room: int
+) -> None:
+    hand, _ = hands
+    jobs = square.map(range(2000))
+    await producer.submit(streamed(jobs), batch_id="b")
+    cancelled = dict.fromkeys(range(5, 1200, step), "why")
+    failures = dict.fromkeys(range(1300, 2000, step), 2)
+    redis.hset(keys.cancelled("b"), mapping=cancelled)
+    redis.hset(keys.retries("b"), mapping=failures)
+    redis.hset(keys.batch("b"), "control", 1)
+    for key in keys.cancelled("b"), keys.retries("b"):
+        redis.expire(key, 60)
+    while some := await hand.claim(room):
+        for chunk in some:
+            indexes = range(chunk.payload.first, chunk.payload.first + chunk.payload.count)
+            assert chunk.orders is not None
+            assert chunk.orders.cancelled == {index: "why" for index in indexes if index in cancelled}
+            assert chunk.failures == {index: 2 for index in indexes if index in failures}
+
+
+async def test_a_small_hash_is_read_as_a_whole_once_a_claim(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    if isinstance(redis, fakeredis.FakeRedis):
+        pytest.skip("fakeredis counts no commands")
+    hand, _ = hands
+    await producer.submit(square.map(range(1000)), batch_id="b")
+    redis.hset(keys.cancelled("b"), mapping=dict.fromkeys(range(0, 1000, 3), "why"))
+    redis.expire(keys.cancelled("b"), 60)
+    redis.hset(keys.batch("b"), "control", 1)
+    redis.config_resetstat()
+    assert sum(len(chunk.orders.cancelled) for chunk in await hand.claim(1000) if chunk.orders) > 300
+    assert redis.info("commandstats")["cmdstat_hgetall"]["calls"] == 1
 
 
 async def test_late_claim_leaves_alone_what_others_have_taken(
