@@ -169,8 +169,7 @@ class Claims:
 
     async def due(self, slots: Slots) -> Found:
         """Lease chunks that are due, as many of their jobs as there is room for."""
-        # A chunk that was run before is not cut, and may be larger than all slots: half of them free is enough for any.
-        may_exceed = slots.room >= max(1, slots.total // 2)
+        may_exceed = slots.has_half(slots.soon_over)
         plain, look_from = (0, 0), -1
         if self._places is not None:
             plain = max(0, self._places.room), self._places.piece
@@ -189,8 +188,8 @@ class Claims:
         Whoever cancels it must `recall` it.
         """
         # What stands empty now still does then: a slot is taken by nothing but what is claimed here.
-        empty, whole = slots.free - slots.waiting, slots.whole if slots.ahead else 0
-        may_exceed = empty >= max(1, slots.total // 2)
+        empty, whole = slots.empty, slots.whole if slots.ahead else 0
+        may_exceed = empty > 0 and slots.has_half(0)
         places = self._places
         plain = (0, 0) if places is None else (max(0, places.free - places.waiting), places.piece)
         call = self._awaited = self._call(empty + slots.ahead, whole, slots.piece, may_exceed=may_exceed, plain=plain)

@@ -168,7 +168,7 @@ class StragglerWorker(Worker):
 
     async def _wait_room(self, count: int) -> None:
         """Wait for room for jobs, but no longer than arq's health key lives: a worker that is full is healthy."""
-        await within(self.options.lease / 2, self.crew.slots.wait_room, count)
+        await within(self.crew.slots.no_longer(self.options.lease / 2), self.crew.slots.wait_room, count)
 
     def _start_chunk(self, chunk: Claimed) -> None:
         task = self.loop.create_task(self.crew.run(chunk), name=f"straggler-chunk-{chunk.chunk_id}")

@@ -19,9 +19,11 @@ from protocol.jobs import JobSpec
 from straggler import CancelledResult, SuccessResult, TimeoutResult
 from tests.conftest import StartWorker, until
 from tests.jobs import fail, square, wait_for_file
+from tests.rough_jobs import hold_loop
 from workers.claims import Claimed
 from workers.leases import Leases
 from workers.starting.slots import Slots
+from workers.starting.unstarted import Unstarted
 from workers.worker import StragglerWorker
 
 Hoarder = tuple[StragglerWorker, Batch[Any]]
@@ -251,3 +253,19 @@ async def test_whoever_has_taken_the_chunk_since_keeps_it(
         assert jobs_of(redis, "b:0") == 30
         door.touch()
         assert len(await batch.gather()) == 30
+
+
+async def test_jobs_that_hold_the_loop_are_shared_with_a_worker_that_has_none(
+    producer: Producer, worker: StartWorker, redis: Any
+) -> None:
+    async with worker(concurrency=100) as one, worker(concurrency=100) as two:
+        await until(lambda: redis.zcard(keys.workers("default")) == 2)
+        results = await (await producer.submit(hold_loop.map([0.06] * 20))).results()
+    assert {result.worker for result in results} == {one.crew.worker_id, two.crew.worker_id}
+    assert {(type(result), result.attempt) for result in results} == {(SuccessResult, 1)}
+
+
+def test_of_a_chunk_whose_jobs_have_started_meanwhile_nothing_is_given_back() -> None:
+    unstarted = Unstarted([0], 0, [square.spec(1)], Slots(1), Slots(1))
+    assert unstarted.pop() == 0
+    assert unstarted.withhold(0) is None

@@ -180,3 +180,33 @@ async def test_jobs_that_end_at_once_are_taken_on_beyond_the_slots_but_not_witho
     assert slots.room == 10 - 50 + 1000
     slots.took_turn(0.0)
     assert slots.room == 10 - 50
+
+
+def test_jobs_that_hold_the_loop_are_not_taken_for_each_slot() -> None:
+    slots = Slots(100)
+    slots.took_turn(2.0)
+    assert slots.room == 1, "the next ones start elsewhere"
+    assert slots.has_half(0), "a chunk that cannot be cut does not wait for that"
+    slots.waiting = 1
+    assert not slots.has_room
+    slots.took_turn(0.0)
+    assert slots.at_hand == 1, "no job has ended since"
+    slots.took_turn(200.0)
+    assert slots.room == 10 - 1 + 1
+    slots.go_on()
+    assert slots.room == 100 - 1 + 1
+
+
+async def test_what_held_the_loop_is_forgotten_after_a_while() -> None:
+    slots = Slots(100)
+    slots.took_turn(0.01)
+    assert 100 < slots.no_longer(1000) < 300, "nobody tells when that is over"
+    slots.took_turn(100.0)
+    await until(lambda: slots.room == 100)
+    assert slots.no_longer(5) == 5
+
+
+def test_who_is_alone_takes_jobs_on_whatever_holds_the_loop() -> None:
+    slots = Slots(10, 500)
+    slots.took_turn(2.0)
+    assert slots.room == 510

@@ -18,6 +18,9 @@ from workers.starting.tasks import guarded
 
 # So long, s, jobs may follow each other before everything else on the loop has its turn.
 _TURN = 0.005
+# Past a turn that was longer than this, s, everything else has turns enough: results leave, and so do jobs that wait
+# behind, for other workers.
+_LONG_TURN = 0.05
 
 
 class GivesJobs(Protocol):
@@ -78,7 +81,8 @@ class Lane:
                 if run.finished > began + _TURN:
                     task.run = None
                     self._source.took_turn(count / (run.finished - began))
-                    await asyncio.sleep(0)
+                    for _ in range(3 if run.finished > began + _LONG_TURN else 1):
+                        await asyncio.sleep(0)
                     began, count = time.monotonic(), 0
                     if not self._source.take_slot():
                         return

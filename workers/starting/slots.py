@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ _AHEAD_AT_ONCE = 0.005
 _MOST_AHEAD = 1000
 # So long, s, what was learned of jobs that end at once holds for those that follow.
 _FRESH = 0.05
+# Jobs that hold the loop start one after another, however many slots there are. No more of them are here than start
+# within this time, s: with as many as there are slots one of two workers had all of eight jobs of 0.5 s, for 4 s.
+_AT_HAND = 0.05
 
 
 class Slots:
@@ -41,6 +45,7 @@ class Slots:
         self._soon = soon
         self._rounds = rounds
         self._at_once = 0
+        self._at_hand, self._at_hand_until = sys.maxsize, 0.0
         self._typical = self._last_end = self._last_turn = 0.0
         self._turns = Turns()
         self._freed = asyncio.Event()
@@ -73,14 +78,31 @@ class Slots:
         return _MOST_AHEAD if self.ahead else self.soon_over
 
     @property
+    def at_hand(self) -> int:
+        """How many jobs can start here one after another within moments, as the last ones have each held the loop."""
+        return sys.maxsize if self.ahead or time.monotonic() > self._at_hand_until else self._at_hand
+
+    @property
+    def empty(self) -> int:
+        """Slots for which no job is here, as far as the loop can start jobs in them; below 0 if jobs wait for slots."""
+        return min(self.free, self.at_hand) - self.waiting
+
+    @property
     def room(self) -> int:
         """How many more jobs may be taken on: as many as can start at once, or within milliseconds."""
-        return self.free - self.waiting + self.soon_over
+        return self.empty + self.soon_over
+
+    def has_half(self, soon: int) -> bool:
+        """Whether half of all stand empty, or do once `soon` more jobs have started.
+
+        A chunk that was run before is not cut, and may be larger than all slots: half of them is enough for any.
+        """
+        return self.free - self.waiting + soon >= max(1, self.total // 2)
 
     @property
     def has_room(self) -> bool:
         """Whether it is worth while to ask for jobs: a slot stands empty, or half of what was ahead has started."""
-        ahead = self.waiting - self.free
+        ahead = -self.empty
         return ahead < 0 or 2 * ahead < self.soon_over
 
     def took(self, seconds: float) -> None:
@@ -96,9 +118,21 @@ class Slots:
     def took_turn(self, pace: float) -> None:
         """Take note of how many jobs/s have ended at once, without awaiting; 0 where the last one did not."""
         self._at_once = min(_MOST_AHEAD, int(pace * _AHEAD_AT_ONCE))
+        if pace:
+            now = time.monotonic()
+            self._at_hand, self._at_hand_until = max(1, int(pace * _AT_HAND)), now + _FRESH + 2 / pace
         if self._at_once:
-            self._last_turn = time.monotonic()
+            self._last_turn = now
             self.tell()
+
+    def go_on(self) -> None:
+        """Take note that a job awaits something, and lets others start meanwhile."""
+        self._at_hand_until = 0.0
+
+    def no_longer(self, longest: float) -> float:
+        """Say how long, s, to wait for room: until it is out of date what held the loop, and `longest` at most."""
+        left = self._at_hand_until - time.monotonic()
+        return min(longest, left) if left > 0 else longest
 
     def tell(self) -> None:
         """Let those look again who wait for room."""
@@ -134,6 +168,6 @@ class Slots:
 
     async def wait_room(self, count: int) -> None:
         """Wait until it is worth while to ask for jobs, and there is room for so many; takes none."""
-        while not self.has_room or self.room < min(count, self.total):
+        while not self.has_room or self.free - self.waiting + self.soon_over < min(count, self.total):
             self._freed.clear()
             await self._freed.wait()

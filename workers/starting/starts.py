@@ -198,6 +198,7 @@ class Starts:
         if pace:
             self._chunk.took_turn()
         self._runner.slots.took_turn(pace)
+        self._runner.slots.go_on()
 
     def took_turn(self, pace: float) -> None:
         """Give the slot back, and take note of how many jobs/s have ended at once."""

@@ -86,8 +86,10 @@ class Unstarted:
         self._keep([])
 
     def is_held_up(self) -> bool:
-        """Whether none has started since this was last asked, for want of a slot or of a process."""
+        """Whether none has started since this was last asked, for want of a slot or of a process, or few soon will."""
         before, self._seen = self._seen, len(self.left)
+        if self.left and not self.is_next_plain and self._slots.waiting >= 2 * self._slots.at_hand:
+            return True
         return 0 < before == len(self.left) and not (self.waits_for.free and self._slots.free)
 
     @property
@@ -97,7 +99,7 @@ class Unstarted:
 
     def withhold(self, least: int) -> Surplus | None:
         """Take out all that may be given back, so that `least` jobs of the chunk stay; None if these are all."""
-        stay = max(0, least - (self.left[-1] - self._first))
+        stay = max(0, least - (self.left[-1] - self._first)) if self.left else 0
         indexes = self.left[: len(self.left) - stay]
         if not indexes:
             return None
