@@ -39,7 +39,7 @@ async def fail_later(seconds: float) -> None:
 
 
 @job
-async def fail_the_first_time(number: int) -> int:
+async def fail_and_then_return(number: int) -> int:
     if current_job().attempt == 1:
         raise ValueError(number)
     return number
@@ -70,7 +70,7 @@ async def run(producer: Producer, function: Any, arguments: tuple[Any, ...], opt
         (in_a_thread, (1,), {}, "success"),
         (fail, ("no",), {}, "failure"),
         (fail_later, (0.001,), {}, "failure"),
-        (fail_the_first_time, (1,), {"retries": 1}, "success"),
+        (fail_and_then_return, (1,), {"retries": 1}, "success"),
         (hang, (), {"timeout": 0.05}, "timeout"),
     ],
     ids=lambda value: getattr(value, "name", ""),
