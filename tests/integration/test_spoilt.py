@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from producer.producer import Producer
 from protocol import keys
-from protocol.errors import BatchNotFoundError, ProtocolError
+from protocol.errors import BatchClosedError, BatchNotFoundError, ProtocolError
 from protocol.settings import Settings
 from tests.conftest import PATIENCE, blocking_client
 from tests.jobs import square
@@ -74,6 +74,8 @@ async def use(producer: Producer, redis: Any) -> set[str]:
             named.add(error.key)
         except BatchNotFoundError:
             assert not redis.exists(keys.batch("b")), "only what is not there is not found"
+        except BatchClosedError:
+            assert int(redis.hget(keys.batch("b"), "total")) < 600, "only a smaller batch has no place for more"
     return named
 
 
