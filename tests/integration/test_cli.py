@@ -267,7 +267,9 @@ def test_run_ends_at_the_deadline_of_its_batch_and_collects_what_it_has() -> Non
     assert late["phase"] == "batch"
     assert "timed out" in said
     # Where all was over before the row came, nobody has read it.
-    assert code == (1 if re.search(r"batch '\w+' is closed with 2 jobs, and nothing beyond them was added", said) else 3)
+    assert code == (
+        1 if re.search(r"batch '\w+' is closed with 2 jobs, and nothing beyond them was added", said) else 3
+    )
 
 
 @pytest.mark.parametrize(
