@@ -184,7 +184,7 @@ async def side_by_side(url: str, producer: Producer, count: int, runs: int) -> d
 
 async def measure(effort: Effort) -> Answer:
     """Measure both."""
-    results, jobs = effort.pick(5_000, 1_000_000, 1_000_000), effort.pick(2_000, 500_000, 1_000_000)
+    results, jobs = effort.pick(5_000, 1_000_000, 1_000_000), effort.pick(2_000, 300_000, 1_000_000)
     with redis_server() as url:
         async with Producer(url) as producer:
             async with workers(url, WORKERS, CONCURRENCY):

@@ -109,6 +109,14 @@ def redis_url(redis_server: RedisServer | None) -> Iterator[str]:
 
 
 @pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """Start a server of the test's own, which may be killed: what it has said is written is on the disk."""
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def redis(redis_url: str) -> Iterator[Any]:
     """Look into the test's Redis from outside, with a blocking client (Any, as its types know no blocking)."""
     with blocking_client(redis_url) as client:

@@ -94,7 +94,7 @@ async def _produced_while(
 
 
 async def _produced(peer: Peer, python: Path, url: str, jobs: int, effort: Effort) -> Found:
-    seconds, lone = effort.pick(5.0, 25.0, 200.0), effort.pick(20, 200, 500)
+    seconds, lone = effort.pick(5.0, 20.0, 200.0), effort.pick(20, 200, 500)
     words = ["-m", "benchmarks.peers.client", peer.adapter, "--jobs", str(jobs), "--runs", str(effort.runs)]
     words += ["--lone", str(lone), "--seconds", str(seconds)]
     process = await asyncio.create_subprocess_exec(

@@ -317,27 +317,23 @@ async def test_another_type_of_value_is_named_and_makes_way_for_the_next_attempt
 
 @pytest.mark.redis
 async def test_attempts_outlive_a_redis_that_is_killed_and_are_told_once_past_the_outage(
-    worker_process: StartProcess, tmp_path: Path
+    server: RedisServer, worker_process: StartProcess, tmp_path: Path
 ) -> None:
-    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
-    try:
-        async with Producer(server.url) as producer:
-            trace = tmp_path / "trace"
-            worker_process(jobs="tests.integration.test_attempts_kept", redis_url=server.url)
-            batch = await producer.submit(
-                [fail_for_a_while.spec(trace, number) for number in range(40)], retries=3, backoff=0.2
-            )
-            await until(lambda: trace.exists() and len(trace.read_text().split()) > 60)
-            server.kill()
-            await asyncio.sleep(1.0)
-            await asyncio.to_thread(server.start)
-            results = await batch.results()
-            for result in results:
-                attempts = await batch.attempts(result.index)
-                assert told(attempts) == [(number, "failure") for number in range(1, result.attempt)]
-            assert {result.attempt for result in results} == {3}
-    finally:
-        server.stop()
+    async with Producer(server.url) as producer:
+        trace = tmp_path / "trace"
+        worker_process(jobs="tests.integration.test_attempts_kept", redis_url=server.url)
+        batch = await producer.submit(
+            [fail_for_a_while.spec(trace, number) for number in range(40)], retries=3, backoff=0.2
+        )
+        await until(lambda: trace.exists() and len(trace.read_text().split()) > 60)
+        server.kill()
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(server.start)
+        results = await batch.results()
+        for result in results:
+            attempts = await batch.attempts(result.index)
+            assert told(attempts) == [(number, "failure") for number in range(1, result.attempt)]
+        assert {result.attempt for result in results} == {3}
 
 
 @job

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,25 +283,18 @@ async def test_callback_of_a_killed_producer_is_started_once(
     assert len(runs(trace)) == 1
 
 
-@pytest.fixture
-def durable() -> Iterator[RedisServer]:
-    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
-    yield server
-    server.stop()
-
-
 @pytest.mark.redis
 async def test_callback_is_started_once_over_a_restart_of_redis(
-    durable: RedisServer, worker_process: StartProcess, tmp_path: Path
+    server: RedisServer, worker_process: StartProcess, tmp_path: Path
 ) -> None:
     trace = tmp_path / "runs"
-    worker_process(redis_url=durable.url, lease=2)
-    async with Producer(durable.url, settings=Settings()) as producer:
+    worker_process(redis_url=server.url, lease=2)
+    async with Producer(server.url, settings=Settings()) as producer:
         batch = await producer.submit(nap.map([0.5] * 20), on_complete=report.spec(trace))
         await asyncio.sleep(0.3)
-        durable.kill()  # the results are held, and recorded once it is back
+        server.kill()  # the results are held, and recorded once it is back
         await asyncio.sleep(0.7)
-        await asyncio.to_thread(durable.start)
+        await asyncio.to_thread(server.start)
         assert len(await batch.results()) == 20
         assert (await value_of(await callback_of(producer, batch)))["success"] == 20
     assert len(runs(trace)) == 1

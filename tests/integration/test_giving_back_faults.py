@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys, lua
 from protocol.errors import BatchLostError
-from protocol.settings import Settings
 from straggler import current_job, job
 from tests.conftest import PATIENCE, StartProcess, StartWorker, WorkerProcess, until
 from tests.integration.test_redis_away import restart_after_a_crash
@@ -64,23 +63,9 @@ async def run_until_open(trace: Path, door: Path) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def redis_url(server: RedisServer) -> str:
     """Let producers and workers of a test work with its own server."""
     return server.url
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    """Give a producer on the test's own server."""
-    async with Producer(redis_url, settings=Settings()) as producer:
-        yield producer
 
 
 @pytest.fixture

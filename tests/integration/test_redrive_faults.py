@@ -227,10 +227,9 @@ async def test_redrive_whose_producer_is_killed_goes_on_with_the_same_id(
 
 @pytest.mark.redis
 async def test_redrive_goes_on_after_a_restart_of_redis(
-    worker_process: StartProcess, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, worker_process: StartProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, trips = Redrive._submit, []
-    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
 
     async def restart_and_submit(self: Redrive, chunks: list[Chunk]) -> tuple[int, bool]:
         trips.append(chunks)
@@ -243,15 +242,12 @@ async def test_redrive_goes_on_after_a_restart_of_redis(
     monkeypatch.setattr("producer.redrives.redrive.LARGEST_AMONG_WORKERS", 50)
     monkeypatch.setattr(Redrive, "_submit", restart_and_submit)
     worker_process(redis_url=server.url, lease=2)
-    try:
-        async with Producer(server.url, settings=Settings()) as producer:
-            batch = await producer.submit(fail.map(map(str, range(400))))
-            await batch.results()
-            again = await batch.retry("failure")
-            assert messages(await again.results()) == list(map(str, range(400)))
-            assert len(trips) > 3
-    finally:
-        server.stop()
+    async with Producer(server.url, settings=Settings()) as producer:
+        batch = await producer.submit(fail.map(map(str, range(400))))
+        await batch.results()
+        again = await batch.retry("failure")
+        assert messages(await again.results()) == list(map(str, range(400)))
+        assert len(trips) > 3
 
 
 async def test_redrive_reads_a_few_places_and_chunks_at_a_time(

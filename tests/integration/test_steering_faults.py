@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 
 from producer.producer import Producer
 from protocol import keys
-from protocol.settings import Settings
 from straggler import current_job, job
 from tests.conftest import StartProcess, StartWorker, until, until_running
 from tests.integration.test_redis_away import kill_clients, restart_after_a_crash, run_out_of_memory, stand_still
@@ -27,23 +26,9 @@ JOBS = "tests.jobs,tests.integration.test_steering_faults"
 
 
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def redis_url(server: RedisServer) -> str:
     """Let producers and workers of a test work with its own server."""
     return server.url
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    """Give a producer on the test's own server."""
-    async with Producer(redis_url, settings=Settings()) as producer:
-        yield producer
 
 
 @job
