@@ -142,7 +142,7 @@ async def test_a_job_that_is_handed_back_at_shutdown_is_kept(
 ) -> None:
     async with worker(concurrency=1) as one:
         batch = await producer.submit([wait_for_file.spec(door), square.spec(1)], timeout=60)
-        await until_running(batch, 1)
+        await until(lambda: one.crew.slots.used == 1)  # it runs, and is not only held
         worker_id = one.crew.worker_id
     door.touch()
     async with worker():

@@ -16,7 +16,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
 from tests.conftest import StartProcess, StartWorker, until, until_running
-from tests.jobs import append_line, hang, square, wait_for_file
+from tests.jobs import append_line, square, wait_for_file
 
 pytestmark = pytest.mark.redis
 
@@ -61,10 +61,12 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_hurries(producer: Producer, worker_process: StartProcess, first: signal.Signals) -> None:
+async def test_a_second_signal_hurries(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path, first: signal.Signals
+) -> None:
     worker = worker_process(shutdown_wait=600)
-    batch = await producer.submit([hang.spec()], timeout=900)
-    await until_running(batch, 1)
+    batch = await producer.submit([append_line.spec(tmp_path / "trace", "here", 600.0)], timeout=900)
+    await until((tmp_path / "trace").exists)  # else it has nothing to wait for, and leaves at the first
     os.kill(worker.pid, first)
     await asyncio.to_thread(worker.wait_for_output, "worker stops")
     os.kill(worker.pid, first)
