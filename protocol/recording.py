@@ -47,9 +47,9 @@ For a success that is like its group's others that is just the value, and behind
 """
 
 
-def encode_common(function: str, worker: str | None, enqueued_at: float | None) -> bytes:
-    """Write what all results of a group share."""
-    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
+def encode_common(function: str, worker: str | None, enqueued_at: float | None, **more: Any) -> bytes:
+    """Write what all results of a group share; `more` are fields of their kind."""
+    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at, **more})
 
 
 def encode_row(**fields: Any) -> bytes:
@@ -73,7 +73,7 @@ def record_rows(
         batch_id: Their batch.
         common: What they share, from `encode_common`.
         indexes: Their jobs.
-        statuses: Their statuses.
+        statuses: Their statuses, or the one that all have.
         rows: What each adds, from `encode_row`.
         was_taken: Whether a worker had them.
         over: The chunks that are over with them.
