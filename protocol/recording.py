@@ -19,18 +19,22 @@ if TYPE_CHECKING:  # each process of a job imports this, and none of them speaks
     from protocol.connection import Call
 
 
+OverChunk = tuple[str, int, str, str]
+
+
 class Over(NamedTuple):
     """Chunks that are over once some results are written, all of one batch: they are let go of in the same step.
 
     Args:
         queue: Where they wait.
         worker: Who holds them.
-        chunks: Of each its id, first index, and `succeeded` or `ended` (see release.lua).
+        chunks: Of each its id, first index, `succeeded` or `ended` (see release.lua), and the `place` that its payload
+            names, if all its results are among these; else "".
     """
 
     queue: str
     worker: str
-    chunks: Sequence[tuple[str, int, str]]
+    chunks: Sequence[OverChunk]
 
 
 Success = tuple[int, str, bytes, float, float]
@@ -43,9 +47,9 @@ For a success that is like its group's others that is just the value, and behind
 """
 
 
-def encode_common(function: str, worker: str | None, enqueued_at: float | None) -> bytes:
-    """Write what all results of a group share."""
-    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
+def encode_common(function: str, worker: str | None, enqueued_at: float | None, **more: Any) -> bytes:
+    """Write what all results of a group share; `more` are fields of their kind."""
+    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at, **more})
 
 
 def encode_row(**fields: Any) -> bytes:
@@ -69,7 +73,7 @@ def record_rows(
         batch_id: Their batch.
         common: What they share, from `encode_common`.
         indexes: Their jobs.
-        statuses: Their statuses.
+        statuses: Their statuses, or the one that all have.
         rows: What each adds, from `encode_row`.
         was_taken: Whether a worker had them.
         over: The chunks that are over with them.
