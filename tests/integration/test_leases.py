@@ -16,7 +16,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
 from tests.conftest import StartProcess, StartWorker, until, until_running
-from tests.jobs import append_line, square, wait_for_file
+from tests.jobs import append_and_wait, append_line, square, wait_for_file
 
 pytestmark = pytest.mark.redis
 
@@ -85,15 +85,16 @@ async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_not
 
 
 async def test_jobs_of_a_killed_worker_run_again_on_another(
-    producer: Producer, worker_process: StartProcess, tmp_path: Path
+    producer: Producer, worker_process: StartProcess, tmp_path: Path, door: Path
 ) -> None:
     trace = tmp_path / "trace"
     first = worker_process(lease=1)
 
     async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
-        for name, seconds in (("quick", 0.0), ("slow", 2.0)):
-            for number in range(3):
-                yield append_line.spec(trace, f"{name}-{number}", seconds)
+        for number in range(3):
+            yield append_line.spec(trace, f"quick-{number}")
+        for number in range(3):
+            yield append_and_wait.spec(trace, f"slow-{number}", door)
 
     batch = await producer.submit(stream())
     await until(lambda: len(trace_of(trace)) == 6)
@@ -101,6 +102,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
         await asyncio.sleep(0.01)
     first.kill()
     worker_process(lease=1)
+    door.touch()
     results = await batch.results()
     assert [result.status for result in results] == ["success"] * 6
     assert {result.attempt for result in results} == {1}, "nobody has seen a crash: a lease has lapsed"
