@@ -46,12 +46,12 @@ async def rough(number: int) -> int:
 
 
 @job
-async def fetch(url: str, retries: int = 0) -> int:
+async def fetch_page(url: str, retries: int = 0) -> int:
     """Do nothing, called as jobs are that fetch pages."""
     return len(url) + retries
 
 
 @job
-async def keep(number: int, document: dict[str, Any]) -> int:  # it is to travel
+async def keep_document(number: int, document: dict[str, Any]) -> int:  # it is to travel
     """Do nothing with much."""
     return number

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.figures import Answer, median, median_ratio
 from benchmarks.harness import Effort, main, redis_server, workers
-from benchmarks.jobs import fetch, keep, noop
+from benchmarks.jobs import fetch_page, keep_document, noop
 from benchmarks.throughput import CONCURRENCY, WORKERS, forget
 from straggler import JobSpec, Producer
 
@@ -33,16 +33,16 @@ def _url(number: int) -> str:
 KINDS: dict[str, Kind] = {
     PLAIN: lambda count: noop.map(range(count)),
     "`.spec(number)`": lambda count: (noop.spec(number) for number in range(count)),
-    "keywords": lambda count: (fetch.spec(url=_url(number), retries=2) for number in range(count)),
+    "keywords": lambda count: (fetch_page.spec(url=_url(number), retries=2) for number in range(count)),
     "a key each": lambda count: (noop.spec(number, key=f"k{number}") for number in range(count)),
     "a timeout each": lambda count: (noop.spec(number, timeout=1 + number) for number in range(count)),
     "keywords, a key and a timeout each": lambda count: (
-        fetch.spec(url=_url(number), retries=2, key=f"k{number}", timeout=1 + number) for number in range(count)
+        fetch_page.spec(url=_url(number), retries=2, key=f"k{number}", timeout=1 + number) for number in range(count)
     ),
     "two functions in turn": lambda count: (
-        fetch.spec(url=_url(number), retries=2) if number % 2 else noop.spec(number) for number in range(count)
+        fetch_page.spec(url=_url(number), retries=2) if number % 2 else noop.spec(number) for number in range(count)
     ),
-    "2 kB of arguments": lambda count: (keep.spec(number, _DOCUMENT) for number in range(count)),
+    "2 kB of arguments": lambda count: (keep_document.spec(number, _DOCUMENT) for number in range(count)),
 }
 
 

@@ -147,4 +147,4 @@ def test_unknown_questions_are_named(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(sys, "argv", ["benchmarks", "troughput"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "no question troughput: there are throughput, latency" in capsys.readouterr().err
+    assert "no question troughput: there are throughput, kinds, latency" in capsys.readouterr().err
