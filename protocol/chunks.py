@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 
 from protocol.errors import ProtocolError, explain
 from protocol.jobs import JobSpec
-from protocol.kinds import Call, Kind, Shape, read_kinds, shapes_of, write_calls, write_kinds, write_rows
+from protocol.kinds import Called, Kind, Shape, read_kinds, shapes_of, write_calls, write_kinds, write_rows
 
 LARGEST_CHUNK = 1000
 """Jobs in one chunk at most; scripts refuse one with more."""
@@ -84,18 +84,18 @@ class Calls(Sequence[JobSpec[Any]]):
         return self.kinds[0 if len(self.kinds) == 1 else self._rows[at][0]]
 
     @cached_property
-    def calls(self) -> list[Call] | None:
+    def calls(self) -> Called | None:
         """What each is to be called with; None where they must be looked at one by one."""
         try:
             return self._read_one_kind() if len(self.kinds) == 1 else self._read_kinds()
         except Exception:  # noqa: BLE001  # the validators of a job's own types may raise anything: one by one tells
             return None
 
-    def _read_one_kind(self) -> list[Call] | None:
+    def _read_one_kind(self) -> Called | None:
         return self.kinds[0].read(self._data, len(self._rows[0]), is_numbered=False)
 
-    def _read_kinds(self) -> list[Call] | None:
-        texts, found = _rows_of(self._data), dict[int, Call]()
+    def _read_kinds(self) -> Called | None:
+        texts, found = _rows_of(self._data), dict[int, Any]()
         for kind, places in zip(self.kinds, self._places, strict=True):
             if not places:
                 continue
@@ -103,8 +103,9 @@ class Calls(Sequence[JobSpec[Any]]):
             calls = kind.read(encode_jobs([texts[place] for place in places]), width, is_numbered=True)
             if calls is None:
                 return None
-            found.update(zip(places, calls, strict=True))
-        return [found[place] for place in range(len(self))]
+            found.update(zip(places, zip(*calls, strict=True), strict=True))
+        jobs, args, kwargs = zip(*[found[place] for place in range(len(self))], strict=True)
+        return Called(list(jobs), list(args), list(kwargs))
 
 
 def _sorted_by_kind(rows: Sequence[Sequence[Any]], count: int) -> list[Sequence[int]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
 from operator import itemgetter
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 from pydantic_core import to_json
@@ -20,8 +19,22 @@ from protocol.columns import PLAIN
 from protocol.jobs import JobSpec, trusted
 from protocol.own import NUMBER, OWN, Name
 
-Call: TypeAlias = tuple[JobSpec[Any], tuple[Any, ...], dict[str, Any]]
-"""A job without its arguments, and what its function is called with: `function(*args, **kwargs)`."""
+
+class Called(NamedTuple):
+    """What jobs are called with, each `function(*args, **kwargs)`, as three lists of the same length.
+
+    A tuple for each job would cost as much as to read its row: the garbage collector looks at all of them.
+
+    Args:
+        jobs: Each without its arguments.
+        args: Of each what it is called with by position.
+        kwargs: Of each what it is called with by name.
+    """
+
+    jobs: list[JobSpec[Any]]
+    args: list[tuple[Any, ...]]
+    kwargs: list[dict[str, Any]]
+
 
 _Own = Literal["key", "timeout", "queue_timeout", "deadline", "heartbeat_timeout"]
 
@@ -63,7 +76,7 @@ class Kind(NamedTuple):
         if self.own:
             _own_columns(self.own).validate_python([row[: len(self.own)] for row in rows])
 
-    def read(self, data: bytes, width: int, *, is_numbered: bool) -> list[Call] | None:
+    def read(self, data: bytes, width: int, *, is_numbered: bool) -> Called | None:
         """Read rows by the function's annotations; `width` is the first one's.
 
         Returns:
@@ -80,19 +93,20 @@ class Kind(NamedTuple):
         if columns is None:
             return None
         rows = columns.decode(data)
-        if not before and by_position == len(names):
-            return list(zip(repeat(trusted(self.function, (), {}, {})), rows, repeat({}), strict=False))
         jobs = self._jobs(rows, lead, len(before))
+        if not before and by_position == len(names):
+            return Called(jobs, rows, [{}] * len(rows))
         stop, by_name = len(before) + by_position, names[by_position:]
         args = [row[len(before) : stop] for row in rows]
-        kwargs = [dict(zip(by_name, row[stop:], strict=True)) for row in rows] if by_name else repeat({})
-        return list(zip(jobs, args, kwargs, strict=False))
+        if not by_name:
+            return Called(jobs, args, [{}] * len(rows))
+        return Called(jobs, args, [dict(zip(by_name, row[stop:], strict=True)) for row in rows])
 
-    def _jobs(self, rows: Sequence[tuple[Any, ...]], start: int, stop: int) -> Iterable[JobSpec[Any]]:
+    def _jobs(self, rows: Sequence[tuple[Any, ...]], start: int, stop: int) -> list[JobSpec[Any]]:
         """Make jobs without their arguments of rows in which what they have of their own stands here."""
-        if not self.own:
-            return repeat(trusted(self.function, (), {}, {}))
         function, own = self.function, self.own
+        if not own:
+            return [trusted(function, (), {}, {})] * len(rows)
         return [trusted(function, (), {}, dict(zip(own, row[start:stop], strict=True))) for row in rows]
 
 

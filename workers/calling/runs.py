@@ -217,8 +217,8 @@ class JobRun(Run):
 def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], Arguments | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
     if isinstance(jobs, Calls) and registry.isolation_of(jobs.kind_of(at).function) != "process" and jobs.calls:
-        job, args, kwargs = jobs.calls[at]
-        return job, (args, kwargs)
+        known, args, kwargs = jobs.calls
+        return known[at], (args[at], kwargs[at])
     return jobs[at], None
 
 
