@@ -46,9 +46,9 @@ For a success of a first attempt that is just the value; behind it stands what e
 """
 
 
-def encode_common(function: str, worker: str | None, enqueued_at: float | None) -> bytes:
-    """Write what all results of a group share."""
-    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at})
+def encode_common(function: str, worker: str | None, enqueued_at: float | None, **more: Any) -> bytes:
+    """Write what all results of a group share; `more` are fields of their kind."""
+    return to_json({"function": function, "worker": worker, "enqueued_at": enqueued_at, **more})
 
 
 def encode_row(**fields: Any) -> bytes:
@@ -72,7 +72,7 @@ def record_rows(
         batch_id: Their batch.
         common: What they share, from `encode_common`.
         indexes: Their jobs.
-        statuses: Their statuses.
+        statuses: Their statuses, or the one that all have.
         rows: What each adds, from `encode_row`.
         was_taken: Whether a worker had them.
         over: The chunks that are over with them.

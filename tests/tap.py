@@ -11,13 +11,14 @@ from protocol import lua
 
 
 class Tap:
-    """Carry bytes between clients on a unix socket and a server on another, and hold the first call of its kind.
+    """Carry bytes between clients on a unix socket and a server on another, and hold one call of its kind.
 
     Args:
         upstream: The server's socket; ours is beside it.
         script: Which script's call is held.
         word: What stands in the call, too.
         before: Whether it is held before Redis has it; else its reply is.
+        nth: Which such call, by when it comes, from 1.
 
     Attributes:
         is_there: Set once the call, or its reply, is held.
@@ -25,7 +26,7 @@ class Tap:
         passed: Set once what was held has gone on.
     """
 
-    def __init__(self, upstream: Path, script: str, word: str, *, before: bool) -> None:
+    def __init__(self, upstream: Path, script: str, word: str, *, before: bool, nth: int = 1) -> None:
         self.path = upstream.with_suffix(".tap")
         self.url = f"unix://{self.path}"
         self.is_there = asyncio.Event()
@@ -34,6 +35,7 @@ class Tap:
         self._upstream = upstream
         self._words = lua.sha(script).encode(), word.encode()
         self._before = before
+        self._nth = nth
         self._opened = asyncio.Event()
         self._held: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +98,7 @@ class Tap:
         while data := await source.read(1 << 16):
             if all(word in data for word in self._words):
                 self.calls += 1
-                if self.calls == 1:
+                if self.calls == self._nth:
                     self._held = client
                     if self._before:
                         await self._hold()

@@ -15,7 +15,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from producer.control.settling import OpenChunk, OpenJob, Page, Settlement
+from producer.control.openjobs import OpenChunk, OpenJobs, Page
+from producer.control.settling import Settlement, Share
 from producer.spoilt import find_spoilt, naming, types_of
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
@@ -79,6 +80,7 @@ class Cancellation:
         self._batch_id = status.batch_id
         self._reason = reason
         self._clock = RedisClock()
+        self._open_jobs = OpenJobs(self._redis, status.batch_id, status.total)
         self._settlement = Settlement(scripts, status, options, self._clock, self._ending)
         self._indexes: frozenset[int] | None = None
         self._version = 0
@@ -95,12 +97,12 @@ class Cancellation:
         self._clock.sync(seconds, microseconds, sent, time.monotonic())
         if indexes is None:
             count, _ = await self._decide([()])
-            await self._settle(self._settlement.pages())
+            await self._settle(self._open_jobs.pages())
         else:
             self._indexes = frozenset(indexes)
             portions = [indexes[at : at + _INDEXES_A_CALL] for at in range(0, len(indexes), _INDEXES_A_CALL)]
             count, firsts = await self._decide(portions)
-            await self._settle(self._settlement.named(firsts))
+            await self._settle(self._open_jobs.named(firsts))
         logger.info(
             "batch %s: %d jobs are cancelled", self._batch_id, count,
             extra={"event": "batch.cancelled", "batch": self._batch_id, "count": count},
@@ -132,34 +134,42 @@ class Cancellation:
             if not silent:
                 return
             await asyncio.sleep(pause)
-            pages = self._settlement.named(silent)
+            pages = self._open_jobs.named(silent)
         await self._look(pages, is_final=True)
 
     async def _look(self, pages: AsyncIterator[Page], *, is_final: bool) -> set[int]:
         """Settle what can be; returns the first jobs of the chunks whose workers have said nothing yet."""
         silent = set[int]()
         async for page in pages:
-            for chunk in await self._settlement.open_chunks(page):
-                jobs = [job for job in chunk.jobs if self._indexes is None or job.index in self._indexes]
-                held = [job for job in jobs if job.is_held]
-                known = await self._known(chunk, held) if held else frozenset()
-                unheard = [job for job in held if job.index not in known]
+            shares = [self._wanted(chunk) for chunk in await self._open_jobs.find(page)]
+            known = await self._known([chunk.holder(self._batch_id, job) for chunk, _, held in shares for job in held])
+            to_settle = []
+            for chunk, waiting, held in shares:
+                unheard = [job for job in held if chunk.holder(self._batch_id, job) not in known]
                 if unheard and not is_final:
                     silent.add(chunk.first)
                     unheard = []
-                await self._settlement.settle(chunk, [job for job in jobs if not job.is_held] + unheard)
+                to_settle.append(Share(chunk, waiting, unheard))
+            await self._settlement.settle(to_settle)
         return silent
 
-    async def _known(self, chunk: OpenChunk, jobs: Sequence[OpenJob]) -> frozenset[int]:
-        """Find out whose workers know of the decision."""
-        key = keys.heard(self._batch_id)
-        with naming(key):
-            heard = await self._redis.hmget(key, [chunk.holder(self._batch_id, job) for job in jobs])  # type: ignore[misc]  # typed for both clients
-        return frozenset(
-            job.index for job, version in zip(jobs, heard, strict=True) if int(version or 0) >= self._version
-        )
+    def _wanted(self, chunk: OpenChunk) -> Share:
+        """Tell which of a chunk's open jobs are to be cancelled."""
+        if self._indexes is None:
+            return Share(chunk, chunk.waiting, chunk.held)
+        waiting, held = ([job for job in jobs if job in self._indexes] for jobs in (chunk.waiting, chunk.held))
+        return Share(chunk, waiting, held)
 
-    def _ending(self, _: OpenJob) -> dict[str, Any]:
+    async def _known(self, holders: Iterable[str]) -> frozenset[str]:
+        """Find out which workers know of the decision, by the chunks that they hold."""
+        asked, key = list(dict.fromkeys(holders)), keys.heard(self._batch_id)
+        if not asked:
+            return frozenset()
+        with naming(key):
+            heard = await self._redis.hmget(key, asked)  # type: ignore[misc]  # typed for both clients
+        return frozenset(name for name, version in zip(asked, heard, strict=True) if int(version or 0) >= self._version)
+
+    def _ending(self, is_held: bool) -> dict[str, Any]:  # noqa: FBT001  # a Settlement's
         return {"status": "cancelled", "reason": self._reason}
 
     async def _run(self, calls: Sequence[Call]) -> list[Any]:

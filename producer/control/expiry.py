@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from producer.control.settling import UNKNOWN, OpenJob, Settlement, is_set
+from producer.control.openjobs import OpenJobs, without_result
+from producer.control.settling import Settlement, Share
 from producer.spoilt import naming
 from producer.status import read_status
 from producer.submission import read_reply, submit_call
 from protocol import keys
 from protocol.batches import BatchOptions, BatchStatus
-from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
 from protocol.connection import Scripts
 from protocol.errors import BatchLostError, BatchNotFoundError, ProtocolError
@@ -63,9 +63,12 @@ class Expiry:
         )  # fmt: skip
         if not self._status.closed:
             await self._close()
-        async for page in self._settlement.pages():
-            for chunk in await self._settlement.open_chunks(page):
-                await self._settlement.settle(chunk, [job for job in chunk.jobs if is_final or not job.is_held])
+        open_jobs = OpenJobs(self._redis, self._batch_id, self._total)
+        async for page in open_jobs.pages():
+            chunks = await open_jobs.find(page)
+            await self._settlement.settle(
+                [Share(chunk, chunk.waiting, chunk.held if is_final else ()) for chunk in chunks]
+            )
         if is_final:
             await self._sweep()
             await self._check()
@@ -73,12 +76,12 @@ class Expiry:
     async def _close(self) -> None:
         """Close the batch with the jobs that it has by now; its producer is told when it comes with more."""
         call = submit_call(self._batch_id, self._status.queue, self._options, (), total=self._total, must_exist=True)
-        self._total, _ = read_reply(self._batch_id, await self._settlement.run(call))
+        self._total, _ = read_reply(self._batch_id, *await self._settlement.run([call]))
 
-    def _ending(self, job: OpenJob) -> dict[str, Any]:
+    def _ending(self, is_held: bool) -> dict[str, Any]:  # noqa: FBT001  # a Settlement's
         if self._stopped is not None:
             return {"status": "cancelled", "reason": self._stopped}
-        stopped: Stopped = "abandoned" if job.is_held else "not started"
+        stopped: Stopped = "abandoned" if is_held else "not started"
         return {"status": "timeout", "limit": self._limit, "phase": "batch", "stopped": stopped}
 
     async def _sweep(self) -> None:
@@ -88,11 +91,7 @@ class Expiry:
             end = min(begin + _BITS_A_PAGE, self._total)
             with naming(done):
                 bits = await self._redis.getrange(done, begin // 8, (end - 1) // 8)
-            left = [
-                OpenJob(index, UNKNOWN, is_held=True) for index in range(begin, end) if not is_set(bits, index - begin)
-            ]
-            for at in range(0, len(left), LARGEST_AMONG_WORKERS):
-                await self._settlement.record(left[at : at + LARGEST_AMONG_WORKERS], None)
+            await self._settlement.settle_unknown(without_result(bits, begin, begin, end))
 
     async def _check(self) -> None:
         """Make sure that the batch is complete now: what would keep it from that for ever must not be waited for."""

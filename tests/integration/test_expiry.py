@@ -214,7 +214,7 @@ async def test_two_collectors_at_once_give_each_job_one_result(producer: Produce
 
 @pytest.mark.parametrize("is_final", [False, True])
 async def test_expiry_may_be_cut_off_anywhere_and_run_again(producer: Producer, redis: Any, is_final: bool) -> None:
-    batch = await producer.submit(square.map(range(3000)), deadline=60)
+    batch = await producer.submit(square.map(range(20_000)), deadline=60)
     trips = 0
     run_all = Scripts.run_all
 
@@ -238,8 +238,8 @@ async def test_expiry_may_be_cut_off_anywhere_and_run_again(producer: Producer, 
                 continue
     assert trips > 6
     await expire(producer, batch.id, is_final=is_final)
-    assert [result.index for result in await batch.results()] == list(range(3000))
-    assert int(redis.hget(keys.batch(batch.id), "timeout")) == 3000
+    assert [result.index for result in await batch.results()] == list(range(20_000))
+    assert int(redis.hget(keys.batch(batch.id), "timeout")) == 20_000
 
 
 async def test_job_that_waits_for_its_retry_goes_by_its_own_chunk(producer: Producer, redis: Any) -> None:
