@@ -76,8 +76,15 @@ class Calls(Sequence[JobSpec[Any]]):
     def __getitem__(self, at: int | slice) -> JobSpec[Any] | Sequence[JobSpec[Any]]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
+        return self.kind_of(at).job(self._row(at))
+
+    def bare_job(self, at: int) -> JobSpec[Any]:
+        """Make a job without its arguments."""
+        return self.kind_of(at).bare_job(self._row(at))
+
+    def _row(self, at: int) -> list[Any]:
         row = self._rows[at]
-        return self.kind_of(at).job(row if len(self.kinds) == 1 else row[1:])
+        return row if len(self.kinds) == 1 else row[1:]
 
     def kind_of(self, at: int) -> Kind:
         """Tell of which kind a job is."""

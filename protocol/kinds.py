@@ -64,6 +64,10 @@ class Kind(NamedTuple):
         kwargs = dict(zip(self.names, given[at:], strict=True))
         return JobSpec(function=self.function, args=tuple(given[:at]), kwargs=kwargs, **own)
 
+    def bare_job(self, row: Sequence[Any]) -> JobSpec[Any]:
+        """Make a job of a row that was checked, without its arguments, in a third of the time."""
+        return trusted(self.function, (), {}, dict(zip(self.own, row, strict=False)))
+
     def check(self, rows: Sequence[Sequence[Any]]) -> None:
         """Refuse rows that are none of this kind.
 
@@ -74,7 +78,7 @@ class Kind(NamedTuple):
         if any(len(row) < least for row in rows):
             raise ValueError(f"a row that has no {least} columns: {', '.join((*self.own, *self.names))}")
         if self.own:
-            _own_columns(self.own).validate_python([row[: len(self.own)] for row in rows])
+            _own_columns(self.own).validate_python([tuple(row[: len(self.own)]) for row in rows], strict=True)
 
     def read(self, data: bytes, width: int, *, is_numbered: bool) -> Called | None:
         """Read rows by the function's annotations; `width` is the first one's.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -118,6 +118,7 @@ far: st.SearchStrategy[JobSpec[Any]] = st.builds(
 )  # fmt: skip
 
 
+@settings(max_examples=40)  # 0.1 s each on a busy machine
 @given(st.lists(visits | placed | far, min_size=1, max_size=6))
 def test_any_jobs_come_out_of_rows_as_they_would_one_by_one(jobs: list[JobSpec[Any]]) -> None:
     data = encode_alike(jobs)
@@ -127,6 +128,8 @@ def test_any_jobs_come_out_of_rows_as_they_would_one_by_one(jobs: list[JobSpec[A
     apart = decode_chunk(0, encode_jobs([encode_job(job, LIMIT) for job in jobs]), "key")
     assert isinstance(alike, Calls)
     assert list(map(as_text, alike)) == list(map(as_text, apart))
+    bare = [alike.bare_job(place) for place in range(len(jobs))]
+    assert bare == [job.model_copy(update={"args": (), "kwargs": {}}) for job in apart]
     if all(job.function == "visit" for job in jobs):
         assert alike.calls is not None
         for job, known, args, kwargs in zip(apart, *alike.calls, strict=True):
@@ -137,6 +140,24 @@ def test_any_jobs_come_out_of_rows_as_they_would_one_by_one(jobs: list[JobSpec[A
 
 def as_text(job: JobSpec[Any]) -> str:
     return repr({**job.__dict__, "kwargs": dict(sorted(job.kwargs.items()))})
+
+
+def test_keywords_in_any_order_are_given_by_position_where_they_can_be() -> None:
+    points = [
+        visit.spec(point=Point(x=1), url="u"),
+        visit.spec("u", point=Point(x=1)),
+        visit.spec(url="u", point=Point(x=1)),
+    ]
+    data = encode_alike(points)
+    assert data is not None
+    jobs = decode_chunk(0, data, "key")
+    assert isinstance(jobs, Calls)
+    assert jobs.calls is not None
+    assert (jobs.calls.args, jobs.calls.kwargs) == ([("u", Point(x=1))] * 3, [{}] * 3)
+    odd = encode_alike([visit.spec(json=1, data=b"2", url="u")])
+    assert odd is not None
+    calls = cast("Calls", decode_chunk(0, odd, "key")).calls
+    assert calls == ([JobSpec(function="visit")], [("u",)], [{"data": b"2", "json": 1}])
 
 
 def test_jobs_of_many_kinds_travel_as_objects() -> None:
@@ -210,9 +231,19 @@ def test_rows_that_were_not_joined_by_us_are_read_all_the_same() -> None:
     "data",
     [
         b"", b"\x80\x04K\x01.", b"{}", b"[1]", b"[]", b'[{"args":[1]}]', b'[{"function":"f","more":1}]',
-        b'[{"function"', b'{"function":"f","args":[]}', b'{"function":"f","args":[1]}', b'{"function":"","args":[[1]]}',
-        b'{"function":1,"args":[[1]]}', b'{"function":"f","names":["a"],"args":[[1,2]]}',
-        b'{"function":"f","args":[[1]',
+        b'[{"function"', b'{"kinds"', b'{"function":"f","args":[[1]]}', b'{"kinds":[],"args":[[1]]}',
+        b'{"kinds":[{"function":"f"}],"args":[]}', b'{"kinds":[{"function":"f"}],"args":[1]}',
+        b'{"kinds":[{"function":""}],"args":[[1]]}', b'{"kinds":[{"function":1}],"args":[[1]]}',
+        b'{"kinds":[{"function":"f","names":["a"]}],"args":[[]]}', b'{"kinds":[{"function":"f"}],"args":[[1]',
+        b'{"kinds":[{"function":"f","more":1}],"args":[[1]]}',
+        b'{"kinds":[{"function":"f","own":["args"]}],"args":[[1]]}',
+        b'{"kinds":[{"function":"f","own":["timeout"]}],"args":[[-1]]}',
+        b'{"kinds":[{"function":"f","own":["key"]}],"args":[[1]]}',
+        b'{"kinds":[{"function":"f","own":["key"]}],"args":[[]]}',
+        b'{"kinds":[{"function":"f"},{"function":"g"}],"args":[[2]]}',
+        b'{"kinds":[{"function":"f"},{"function":"g"}],"args":[[true]]}',
+        b'{"kinds":[{"function":"f"},{"function":"g"}],"args":[[]]}',
+        b'{"kinds":[{"function":"f","own":["key"]},{"function":"g"}],"args":[[0,7],[1]]}',
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_chunk_are_refused_naming_the_key(data: bytes) -> None:
