@@ -19,18 +19,22 @@ if TYPE_CHECKING:  # each process of a job imports this, and none of them speaks
     from protocol.connection import Call
 
 
+OverChunk = tuple[str, int, str, str]
+
+
 class Over(NamedTuple):
     """Chunks that are over once some results are written, all of one batch: they are let go of in the same step.
 
     Args:
         queue: Where they wait.
         worker: Who holds them.
-        chunks: Of each its id, first index, and `succeeded` or `ended` (see release.lua).
+        chunks: Of each its id, first index, `succeeded` or `ended` (see release.lua), and the `place` that its payload
+            names, if all its results are among these; else "".
     """
 
     queue: str
     worker: str
-    chunks: Sequence[tuple[str, int, str]]
+    chunks: Sequence[OverChunk]
 
 
 Success = tuple[int, str, bytes, float, float, str | None, str | None]

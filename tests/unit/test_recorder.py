@@ -15,7 +15,7 @@ from protocol import keys
 from protocol.clock import RedisClock
 from protocol.connection import ArqRedis, Call, Scripts, connected
 from protocol.entries import decode_entry
-from protocol.recording import Row, encode_common, encode_row
+from protocol.recording import OverChunk, Row, encode_common, encode_row
 from tests.conftest import until
 from workers.recorder import Recorder
 
@@ -70,8 +70,8 @@ class Owner:
         self.recorded.append(count)
         self.left -= count
 
-    def over_with(self, count: int) -> tuple[str, int, str] | None:
-        return ("b:0", 0, "succeeded") if count == self.left else None
+    def over_with(self, count: int) -> OverChunk | None:
+        return ("b:0", 0, "succeeded", "") if count == self.left else None
 
     def note_release(self) -> None:
         self.is_released = True
