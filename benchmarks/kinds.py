@@ -19,8 +19,11 @@ from straggler import JobSpec, Producer
 
 Kind: TypeAlias = Callable[[int], Iterable[JobSpec[int]]]
 Times: TypeAlias = dict[str, list[float]]
+Run: TypeAlias = Callable[[Iterable[JobSpec[int]], int], Awaitable[float]]
 
 PLAIN = "`.map(numbers)`: plain rows"
+
+_WARM_UP = 1_000
 
 # Some 2 kB of JSON.
 _DOCUMENT = {f"field {number}": "x" * 80 for number in range(20)}
@@ -55,7 +58,7 @@ async def submit_alone(producer: Producer, jobs: Iterable[JobSpec[int]]) -> floa
     started = time.perf_counter()
     await producer.submit(jobs)
     took = time.perf_counter() - started
-    await forget(producer)
+    await producer.redis.flushdb()
     return took
 
 
@@ -80,22 +83,22 @@ async def measure(effort: Effort) -> Answer:
     whole: Times = {kind: [] for kind in KINDS}
     with redis_server() as url:
         async with Producer(url) as producer:
-            await _each(alone, effort.runs, lambda jobs: submit_alone(producer, jobs), count)
+            await _each(alone, effort.runs, lambda jobs, _: submit_alone(producer, jobs), count)
         async with workers(url, WORKERS, CONCURRENCY), Producer(url) as producer:
-            await _each(whole, effort.runs, lambda jobs: end_to_end(producer, jobs, count), count)
+            await _each(whole, effort.runs, lambda *jobs: end_to_end(producer, *jobs), count)
     settings = {"workers": WORKERS, "concurrency": CONCURRENCY, "runs": effort.runs, "jobs": f"{count:,}"}
     rows = [_row(kind, alone, whole, count) for kind in KINDS]
     notes = ["The generator that makes the jobs is part of both; `submit` alone is measured while no worker runs."]
     return Answer("No-op jobs of each kind beside plain rows (medians)", settings, rows, figures_of(whole), notes=notes)
 
 
-async def _each(times: Times, runs: int, run: Callable[[Iterable[JobSpec[int]]], Awaitable[float]], count: int) -> None:
-    """Run all kinds in turn, once to warm up."""
-    for number in range(runs + 1):
+async def _each(times: Times, runs: int, run: Run, count: int) -> None:
+    """Run all kinds in turn, and a few jobs of each before to warm up."""
+    for make in KINDS.values():
+        await run(make(_WARM_UP), _WARM_UP)
+    for _ in range(runs):
         for kind, make in KINDS.items():
-            took = await run(make(count))
-            if number:
-                times[kind].append(took)
+            times[kind].append(await run(make(count), count))
 
 
 def figures_of(whole: Times) -> dict[str, float]:
