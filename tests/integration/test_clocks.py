@@ -178,9 +178,6 @@ async def test_each_job_of_a_chunk_has_its_own_wait(producer: Producer, worker: 
         first = await producer.submit([wait_for_file.spec(door)])
         await until_running(first, 1)
         batch = await producer.submit([echo.spec(wait, queue_timeout=wait) for wait in waits])
-        async for result in batch.as_completed(LONG):
-            assert (result.status, getattr(result, "limit", None)) == ("timeout", waits[result.index])
-            if result.index == 3:
-                break
+        await asyncio.sleep(0.3)  # what two of them do not wait for
         door.touch()
         assert [result.status for result in await batch.results()] == ["success", "timeout", "success", "timeout"]
