@@ -175,6 +175,11 @@ class Payload:
     enqueued_at: float
 
     @property
+    def start(self) -> int:
+        """Index of the first job that is to run."""
+        return self.first if self.index is None else self.index
+
+    @property
     def jobs(self) -> int:
         """How many jobs are to run."""
         return self.count if self.index is None else 1

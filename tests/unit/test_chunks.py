@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from producer.cutting import Chunk, cut
-from protocol.chunks import Calls, decode_chunk, encode_calls
+from protocol.chunks import Calls, decode_chunk, decode_job, encode_calls, encode_jobs
 from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError, UsageError
 from protocol.jobs import JobSpec, JobSpecs
 from straggler import job
@@ -124,6 +124,37 @@ def test_bytes_that_are_no_chunk_are_refused_naming_the_key(data: bytes) -> None
         decode_chunk(5, data, "straggler:batch:b:chunks")
     assert raised.value.key == "straggler:batch:b:chunks"
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode_calls("far away", [("],[", {"args": [1]}), ('"args":[', "\n"), ([], None)], LIMIT) or b"",
+        encode_calls("add", [(1, 2.5), (3, 4.0)], LIMIT) or b"",
+        encode_calls("add", [(1,)], LIMIT) or b"",
+        encode_jobs([b'{"function":"f"}', b'{"function":"g","args":["],\\n["],"key":"k"}', b'{"function":"h"}']),
+        b'[{"function":"f"},{"function":"g"}]',
+        b'{"function":"f","args":[[1],[2],[3]]}',
+    ],
+)
+def test_a_single_job_is_read_as_with_all_others(data: bytes) -> None:
+    jobs = decode_chunk(5, data, "key")
+    for index, found in enumerate(jobs, 5):
+        assert list(decode_job(5, index, data, "key")) == [found]
+    assert list(decode_job(5, 5 + len(jobs), data, "key")) == []
+
+
+def test_a_single_job_is_read_though_another_is_not_ours() -> None:
+    [found] = decode_job(5, 6, b'{"function":"f","args":[oops,\n[2],\n{}]}', "key")
+    assert found == JobSpec(function="f", args=(2,))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"[[1]]", b'{"function":"f","args":[[1]', b'{"function":"f","args":[oops]}']
+)
+def test_a_single_job_that_is_not_ours_is_refused_naming_the_key(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="'the key': field 5: "):
+        decode_job(5, 5, data, "the key")
 
 
 async def test_alike_jobs_travel_together_wherever_they_come_from() -> None:

@@ -54,7 +54,7 @@ class Alike:
         if claimed.crashes or claimed.failures or not clocks.are_alike(registry.find(jobs.alike.function)):
             return None
         arguments = jobs.arguments
-        return None if arguments is None else Alike(chunk, jobs, arguments, clocks, claimed.payload.first)
+        return None if arguments is None else Alike(chunk, jobs, arguments, clocks, claimed.payload.start)
 
     def run(self, index: int) -> JobRun:
         """Make a job's run, which starts."""
