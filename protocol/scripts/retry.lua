@@ -8,6 +8,7 @@
 -- @include crashes
 -- @include lapsing
 -- @include orders
+-- @include places
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,19 +39,27 @@ for at = 3, #ARGV, 8 do
   }
 end
 
--- Those of a batch's jobs that run again. Where the lease is lost, whoever has it now runs the job, too, and says what becomes
--- of it.
+-- Which jobs of a chunk are this worker's to let run again, start <= index < stop; none where the lease is lost: whoever has it
+-- now runs them, too, and says what becomes of them. Restarted without its last writes, Redis may have cut the chunk elsewhere
+-- since.
+local function range_held(header, held)
+  local lease, payload = unpack(redis.call('MGET', 'arq:in-progress:' .. held, 'arq:job:' .. held))
+  if not holds(worker, lease, (read_holder(header, held))) then return {start = 0, stop = 0} end
+  local start, stop = range_of(payload)
+  return {start = start or 0, stop = stop or math.huge}
+end
+
+-- Those of a batch's jobs that run again.
 local function choose(batch)
-  local header, chosen, is_held = batch.header, {}, {}
+  local header, chosen, ranges = batch.header, {}, {}
   local known = ask('HMGET', header .. ':retries', unpack(batch.indexes)) or {}
   local counted = {}
   for at, job in ipairs(batch.jobs) do
     local held, index = job.held, job.index
-    if is_held[held] == nil then
-      is_held[held] = holds(worker, ask('GET', 'arq:in-progress:' .. held), (read_holder(header, held)))
-    end
+    ranges[held] = ranges[held] or range_held(header, held)
+    local is_held = ranges[held].start <= tonumber(index) and tonumber(index) < ranges[held].stop
     local failures = counted[index] or tonumber(known[at] or 0) or 0
-    if is_held[held] and failures < job.failures and ask('GETBIT', header .. ':done', index) ~= 1 then
+    if is_held and failures < job.failures and ask('GETBIT', header .. ':done', index) ~= 1 then
       counted[index] = job.failures
       chosen[#chosen + 1] = job
     end
