@@ -60,7 +60,7 @@ class PatientRedis(ArqRedis):
 
     def __init__(self, pool: ConnectionPool) -> None:
         super().__init__(pool, job_serializer=to_json, job_deserializer=from_json)
-        self.patience = Patience()
+        self.patience = Patience(is_local=isinstance(pool, MemoryPool))
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command; raises only what time does not heal."""
@@ -117,6 +117,8 @@ async def reach(url: str) -> None:
         RedisUnavailableError: If it does not answer within a few seconds; says how to get one.
     """
     redis = connect(url, patient=False)
+    if isinstance(redis.connection_pool, MemoryPool):
+        return  # it is here
     try:
         await _reach(redis, url)
     finally:
@@ -250,7 +252,8 @@ class Scripts:
         """
         commands = [("BLPOP", key, timeout), self._command(*call)]
         try:
-            replies = await in_time(partial(exchange, self.redis.connection_pool, commands), timeout + _REPLY)
+            limit = None if self._is_memory else timeout + _REPLY
+            replies = await in_time(partial(exchange, self.redis.connection_pool, commands), limit)
         except Exception as error:  # noqa: BLE001  # what does not pass is raised below
             replies = [error]
         for reply in replies:

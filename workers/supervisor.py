@@ -144,7 +144,10 @@ class Supervisor:
             try:
                 while not self._is_done:
                     self._fill(Path(folder))
+                    began = time.monotonic()
                     await asyncio.sleep(_INTERVAL)
+                    if time.monotonic() - began > _STANDSTILL:
+                        continue  # who stood still with us has not had the time to say that it lives
                     for child in list(self._children):
                         self._look_at(child)
                     self._is_done = self._is_done or (not self._children and self._stops > 0)
