@@ -181,6 +181,11 @@ class Payload:
         """How many jobs are to run."""
         return self.count if self.index is None else 1
 
+    @property
+    def place(self) -> str:
+        """How its bytes say where its jobs stand."""
+        return f",{self.first},{self.count}]" if self.index is None else f",{self.first},{self.count},{self.index}]"
+
 
 def encode_payload(batch_id: str, first: int, count: int, enqueued_at: float, index: int | None = None) -> bytes:
     """Write a chunk's payload: in arq's format, as JSON. What `index` and the others are `Payload` says."""

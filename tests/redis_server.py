@@ -17,6 +17,9 @@ from workers.vitals.endings import die_with_parent
 
 BINARY = shutil.which("redis-server")
 
+# Redis' own name for the folder of its append-only file.
+_APPEND_ONLY = "appendonlydir"
+
 # What a long append-only file takes to load on a busy machine, s.
 _LONGEST_START = 60.0
 
@@ -86,6 +89,19 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def remember(self) -> None:
+        """Keep what is in the append-only file by now, for `forget`."""
+        kept = self.directory / "kept"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self.directory / _APPEND_ONLY, kept)
+
+    def forget(self) -> None:
+        """End the server at once, and start it without what was written since `remember`."""
+        self.kill()
+        shutil.rmtree(self.directory / _APPEND_ONLY)
+        shutil.copytree(self.directory / "kept", self.directory / _APPEND_ONLY)
+        self.start()
 
     def shut_down(self) -> None:
         """End the server by its own command; `start` starts it again."""

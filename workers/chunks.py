@@ -13,7 +13,7 @@ from typing import Any
 
 from protocol.control import Orders
 from protocol.errors import ProtocolError
-from protocol.recording import Row, encode_common
+from protocol.recording import OverChunk, Row, encode_common
 from workers.calling.runs import JobRun, Runner
 from workers.claims import Claimed
 from workers.ending.outcomes import Returned, TimedOut
@@ -270,13 +270,14 @@ class ChunkRun:
             if self._tells_jobs:
                 say_done(self.batch_id, fresh)
 
-    def over_with(self, count: int) -> tuple[str, int, str] | None:
-        """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
+    def over_with(self, count: int) -> OverChunk | None:
+        """Say what is let go of, if all is over once so many results, now on their way, are written."""
         has_more = self.starts is not None and not self.starts.are_over
         if has_more or self._runs or self._fresh or self._again or count < self._unrecorded:
             return None
         self.runner.leases.expect_release(self.claimed.chunk_id)
-        return self.claimed.chunk_id, self.payload.first, self._outcome
+        place = self.payload.place if count == self.payload.jobs else ""
+        return self.claimed.chunk_id, self.payload.first, self._outcome, place
 
     def note_release(self) -> None:
         """Take note that the chunk has been let go of."""

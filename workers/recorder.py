@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from protocol.clock import RedisClock
 from protocol.connection import Call, Scripts
-from protocol.recording import Over, Row, Success, record_rows, record_successes
+from protocol.recording import Over, OverChunk, Row, Success, record_rows, record_successes
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class Recorded(Protocol):
 class Owner(Recorded, Protocol):
     """The chunk that results come from, which may be let go of with the last of them."""
 
-    def over_with(self, count: int) -> tuple[str, int, str] | None:
-        """Tell id, first index and outcome, if all is over once so many results, now on their way, are written."""
+    def over_with(self, count: int) -> OverChunk | None:
+        """Say what is let go of, if all is over once so many results, now on their way, are written."""
 
     def note_release(self) -> None:
         """Take note that the chunk has been let go of."""

@@ -295,6 +295,7 @@ async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int, 
     if not crew.hold(claimed, until):
         raise RetryJob
     outcome = await crew.run(claimed)
-    if outcome == "again":  # else arq would take it for done
+    # Else arq would take it for done. What was forgotten is; what Redis put back, as it knew of less, is not.
+    if outcome == "again" or await crew.scripts.redis.exists(keys.ARQ_JOB + claimed.chunk_id):
         raise RetryJob
     return outcome

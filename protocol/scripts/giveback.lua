@@ -1,15 +1,17 @@
 -- giveback: put jobs of a chunk that have not started back into the queue, where they stood, for whoever can start them.
 -- The chunk is cut in front of them, unless they are all that it has; no attempt is burnt. They are kept where no other
--- worker lives, and where something was decided of which this worker has not heard: it knows what becomes of them.
+-- worker lives, and where something was decided of which this worker has not heard: it knows what becomes of them. So are
+-- those of a chunk that was run before, where a cut would take jobs that run again, or deaths, away from what is noted of it.
 -- Safe to call twice: a chunk that was cut there already stays as it is, and so does one that is another's.
 -- Reads and writes: KEYS 1 queue, 2 wake, 3 the live workers of the queue, 4 the batch's header; the queue's leases; of the
---      chunk and of what is given back the arq keys; the batch's chunks, done bits and holders
+--      chunk and of what is given back the arq keys; the batch's chunks, done bits, holders, retries and crashes
 -- ARGV 1 worker id, 2 lifetime of an open batch ms, 3 chunk id, 4 how many of its jobs are kept (0: none, whatever it has),
 --      5 the last decision of which the worker knows
 -- Returns 1 if they are in the queue, 0 if they are kept, -1 if the chunk is this worker's no longer
 -- @include crashes
 -- @include done
 -- @include lapsing
+-- @include ranges
 -- @include splitting
 local worker, lifetime, chunk, kept, header = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), KEYS[4]
 if not holds(worker, ask('GET', 'arq:in-progress:' .. chunk), (read_holder(header, chunk))) then return -1 end
@@ -21,6 +23,11 @@ if kept > 0 and count == kept then return 1 end
 local others = (ask('ZCARD', KEYS[3]) or 0) - (ask('ZSCORE', KEYS[3], worker) and 1 or 0)
 local fields = ask('HMGET', header, 'options', 'finished_at', 'control')
 if others < 1 or not fields or not fields[1] or fields[2] or (fields[3] or '') ~= ARGV[5] then return 0 end
+local has_run = kept > 0 and redis.call('EXISTS', header .. ':retries', header .. ':crashes') > 0
+if has_run then
+  if ask('HEXISTS', header .. ':crashes', chunk) == 1 then return 0 end
+  if #read_range(header .. ':retries', first + kept, first + count) > 0 then return 0 end
+end
 -- Fails where no queue stands there, before anything is written.
 redis.call('ZCARD', KEYS[1])
 

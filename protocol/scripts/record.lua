@@ -1,26 +1,31 @@
 -- record: keep the first result of each job, for ever, then let go of the chunks that are over with that. Safe to call
--- twice: what has its result is passed over, and so is a chunk that this worker holds no longer.
+-- twice: what has its result is passed over, and so is a chunk that this worker holds no longer. So is a job that the batch
+-- does not have, as Redis was restarted without its last writes: its place may be another's, who is added next.
 -- Reads and writes: KEYS 1 header, 2 done, 3 results, 4 queue, if chunks are over; of each what finishing.lua says; of a
 --      batch that ends what ending.lua says
 -- ARGV 1 common fields (JSON), 2 lifetime of an open batch ms, 3 indexes and ranges of them ("0-97,100"),
 --      4 statuses joined by ",", or the one that all have,
 --      5 1 if no worker had these jobs: then they were never counted as taken,
---      6 worker id, 7 how many chunks are over, then for each: id, first index, "succeeded" or "ended" (see release.lua),
+--      6 worker id, 7 how many chunks are over, then for each: id, first index, "succeeded" or "ended" (see release.lua), and
+--      how its payload says where its jobs stand, if all their results are in this call (",0,256]"; else "": it is looked up),
 --      then the columns of the entry, each as its name and what it says of each job, joined by "," (numbers) or ",\n":
 --      JSON escapes line breaks, so that joint stands nowhere else
 -- Returns how many were recorded, or -1 if there is no such batch (deleted, or past its lifetime)
 -- @include ending
 -- @include tolerance
 -- @include finishing
-local columns = 8 + 3 * ARGV[7]
+local columns = 8 + 4 * ARGV[7]
 
 -- After all else, so that a chunk whose results could not be kept runs again.
 local function let_go()
-  for at = 8, columns - 1, 3 do
+  for at = 8, columns - 1, 4 do
     local chunk = ARGV[at]
-    local lease = ask('GET', 'arq:in-progress:' .. chunk)
+    local lease, payload = unpack(redis.call('MGET', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk))
     if lease == ARGV[6] or holds(ARGV[6], lease, (read_holder(KEYS[1], chunk))) then
-      finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2])
+      local is_all_here = payload and ARGV[at + 3] ~= '' and string.find(payload, ARGV[at + 3], 1, true)
+      if is_all_here or not put_back_if_open(KEYS[4], chunk, KEYS[1], payload, ARGV[2]) then
+        finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2])
+      end
     else
       -- Taken for dead when its lease lapsed, it lives: that was no crash.
       forget_crash(KEYS[1], chunk, ARGV[6], ARGV[2])
@@ -39,7 +44,7 @@ redis.call('XLEN', KEYS[3])
 -- Bits are set a piece at a time, and what was set before is kept: whole bytes, where there are eight or more, as such; all
 -- others by one BITFIELD, 48 of them in each piece, as many as a Lua number can hold. A SETBIT a job was most of the cost,
 -- and fakeredis copies all bits of the batch for each bit that BITFIELD sets.
-local pieces, jobs, set, is_any_set = {}, 0, {}, false
+local pieces, jobs, set, is_any_set, total = {}, 0, {}, false, tonumber(header[1]) or math.huge
 local function set_bits(offset, stop)
   while offset <= stop do
     local width, at = math.min(48, stop - offset + 1), #set
@@ -54,8 +59,13 @@ local function set_bytes(first, last)
   pieces[#pieces + 1] = {width = 8 * (last - first + 1), before = before}
   is_any_set = is_any_set or string.find(before, '[^%z]') ~= nil
 end
+local function pass_over(width)
+  pieces[#pieces + 1] = {width = width, before = string.rep('\255', math.ceil(width / 8))}
+  is_any_set = true
+end
 for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
-  local offset, stop = tonumber(first), tonumber(last) or tonumber(first)
+  local offset, end_stop = tonumber(first), tonumber(last) or tonumber(first)
+  local stop = math.min(end_stop, math.max(offset, total) - 1)
   local byte, end_byte = math.ceil(offset / 8), math.floor((stop + 1) / 8)
   if end_byte - byte < 8 then
     set_bits(offset, stop)
@@ -64,7 +74,8 @@ for first, last in string.gmatch(ARGV[3], '(%d+)%-?(%d*)') do
     set_bytes(byte, end_byte - 1)
     set_bits(8 * end_byte, stop)
   end
-  jobs = jobs + stop - offset + 1
+  if stop < end_stop then pass_over(end_stop - stop) end
+  jobs = jobs + end_stop - offset + 1
 end
 local fields = #set > 0 and redis.call('BITFIELD', KEYS[2], unpack(set)) or {}
 for _, bits in ipairs(fields) do is_any_set = is_any_set or bits ~= 0 end
@@ -144,7 +155,7 @@ end
 if header[3] and not is_closed and done == tonumber(header[1]) then
   is_closed = redis.call('HSET', KEYS[1], 'closed', 1)
 end
--- An open batch does not end, however many of its jobs are done.
-if is_closed then end_if_complete(KEYS[1]) end
+-- An open batch does not end, however many of its jobs are done. To ask of each record was 3 us of it.
+if is_closed and done == tonumber(header[1]) then end_if_complete(KEYS[1]) end
 let_go()
 return new

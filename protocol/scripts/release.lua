@@ -10,17 +10,12 @@
 -- Returns how many were released
 -- @include finishing
 local worker, lifetime = ARGV[1], ARGV[2]
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local released = 0
 
-local function run_again(chunk, header, jobs)
-  redis.call('DEL', 'arq:in-progress:' .. chunk)
-  if ask('HDEL', header .. ':holders', chunk) == 1 then ask('HINCRBY', header, 'taken', -jobs) end
-  ask('ZREM', leases_of(KEYS[1]), chunk)
-  redis.call('ZADD', KEYS[1], place_of(chunk, now_ms), chunk)
-  redis.call('PEXPIRE', KEYS[1], lifetime)
-  wake_one(KEYS[2], lifetime)
+-- As many jobs are taken no longer as the claim has counted, whatever the worker knows of the chunk.
+local function run_again(chunk, header, payload, jobs)
+  local start, stop = range_of(payload)
+  put_back(KEYS[1], chunk, header, start and stop - start or jobs, lifetime)
 end
 
 -- The worker died for another's sake, so that counts against no job.
@@ -53,7 +48,7 @@ end
 for at = 3, #ARGV, 5 do
   local chunk, outcome = ARGV[at], ARGV[at + 4]
   local header = 'straggler:batch:' .. ARGV[at + 1]
-  local lease = ask('GET', 'arq:in-progress:' .. chunk)
+  local lease, payload = unpack(redis.call('MGET', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk))
   local holder, start, stop = read_holder(header, chunk)
   local crash, is_again = nil, string.sub(outcome, 1, 5) == 'again'
   if string.sub(outcome, 1, 1) == '{' then crash = cjson.decode(outcome) end
@@ -69,8 +64,8 @@ for at = 3, #ARGV, 5 do
     end
     -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
     if (crash or is_again) and redis.call('EXISTS', header) == 1 then
-      run_again(chunk, header, tonumber(ARGV[at + 3]))
-    else
+      run_again(chunk, header, payload, tonumber(ARGV[at + 3]))
+    elseif not put_back_if_open(KEYS[1], chunk, header, payload, lifetime) then
       finish(KEYS[1], chunk, header, ARGV[at + 2], outcome)
     end
   elseif crash then

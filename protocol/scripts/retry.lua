@@ -8,6 +8,7 @@
 -- @include crashes
 -- @include lapsing
 -- @include orders
+-- @include places
 local worker, lifetime = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -30,8 +31,12 @@ for at = 3, #ARGV, 8 do
   local header, held, index = 'straggler:batch:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local failures, chunk = tonumber(ARGV[at + 3]), ARGV[at + 5]
   local known = tonumber(ask('HGET', header .. ':retries', index) or 0) or 0
+  local lease, payload = unpack(redis.call('MGET', 'arq:in-progress:' .. held, 'arq:job:' .. held))
+  local start, stop = range_of(payload)
+  -- Restarted without its last writes, Redis may have cut the chunk elsewhere since.
+  local is_in_it = not start or (start <= tonumber(index) and tonumber(index) < stop)
   -- Where the lease is lost, whoever has it now runs the job, too, and says what becomes of it.
-  if holds(worker, ask('GET', 'arq:in-progress:' .. held), (read_holder(header, held))) and known < failures
+  if is_in_it and holds(worker, lease, (read_holder(header, held))) and known < failures
     and redis.call('EXISTS', header) == 1 and ask('GETBIT', header .. ':done', index) ~= 1 then
     deferred = deferred + 1
     put('HSET', header .. ':retries', index, failures)

@@ -15,12 +15,15 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.chunks import decode_chunk
+from protocol.connection import connect
 from protocol.jobs import JobSpec
 from straggler import CancelledResult, SuccessResult, TimeoutResult
 from tests.conftest import StartWorker, until
+from tests.integration.test_scripts import Hand, streamed
 from tests.jobs import fail, square, wait_for_file
 from tests.rough_jobs import hold_loop
 from workers.claims import Claimed
+from workers.crashes import Crash
 from workers.leases import Leases
 from workers.starting.slots import Slots
 from workers.starting.unstarted import Unstarted
@@ -214,6 +217,43 @@ async def test_a_job_of_a_chunk_that_was_cut_behind_it_runs_again(
         results = await batch.results()
     assert (results[0].status, results[0].attempt) == ("failure", 2)
     assert {result.status for result in results[1:]} == {"success"}
+
+
+@pytest.fixture
+async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
+    redis = connect(redis_url)
+    yield Hand(redis, "a"), Hand(redis, "b")
+    await redis.aclose(close_connection_pool=True)
+
+
+async def test_a_chunk_is_not_cut_in_front_of_a_job_that_has_left_it_to_run_again(
+    producer: Producer, hands: tuple[Hand, Hand]
+) -> None:
+    one, other = hands
+    await other.leases.beat()  # alone, it would give nothing back
+    await producer.submit(streamed(square.map(range(30))), batch_id="b", retries=1)
+    [claimed] = await one.claim()
+    await one.retry(claimed, 20, delay=3_600_000)
+    assert await one.leases.give_back(claimed, 12, b"") == 0, "job 20 is found by where its chunk begins"
+    assert await one.leases.give_back(claimed, 21, b"") == 1
+    await one.retry(claimed, 12)
+    [_, own] = await other.claim()
+    assert own.chunk_id == keys.retry_id("b", 0, 12)
+    assert own.read()[1][12].kwargs == {"number": 12}
+
+
+async def test_a_chunk_under_which_a_worker_has_died_is_not_cut(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    one, other = hands
+    await other.leases.beat()
+    await producer.submit(streamed(square.map(range(30))), batch_id="b")
+    [claimed] = await one.claim()
+    crash = Crash(worker="a", start=0, stop=25, ending="signal SIGSEGV", ended_at=5.0).model_dump_json()
+    await one.leases.release(claimed, crash)
+    [again] = await one.claim()
+    assert await one.leases.give_back(again, 20, b"") == 0
+    assert jobs_of(redis, "b:0") == 30
 
 
 async def test_a_redrive_finds_jobs_that_were_given_back(hoard: Any, worker: StartWorker, door: Path) -> None:

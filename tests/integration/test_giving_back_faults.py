@@ -85,6 +85,7 @@ class Scene:
     door: Path
     trace: Path
     first: WorkerProcess
+    second: StragglerWorker
     pid: int
 
     def runs(self) -> Counter[int]:
@@ -142,7 +143,7 @@ async def scene(
     async with worker(concurrency=40, lease=LEASE) as second:
         async with asyncio.timeout(PATIENCE):
             await tap.is_there.wait()
-        scene = Scene(server, redis, tap, batch, door, trace, first, pid)
+        scene = Scene(server, redis, tap, batch, door, trace, first, second, pid)
         await until(lambda: has_started_all(second, redis) and second.crew.slots.used + 2 == len(scene.runs()))
         yield scene
 
@@ -225,6 +226,23 @@ async def test_a_redis_that_is_away(scene: Scene, outage: Callable[[RedisServer]
     scene.tap.open()
     await going
     await scene.assert_complete(stopped=2)  # of a worker that has lost its leases, as the machine is slow
+
+
+@at(BEFORE_CUT, BEFORE_WHOLE)
+async def test_a_redis_that_is_restarted_without_its_last_writes(scene: Scene) -> None:
+    scene.server.remember()
+    scene.tap.open()
+    await until(lambda: len(scene.runs()) == COUNT)
+    await asyncio.to_thread(scene.server.forget)
+    # What it was given is in no lease any more: it stops, and stands in the first worker's chunk again.
+    await until(lambda: scene.second.crew.leases.lost)
+    scene.door.touch()
+    async with asyncio.timeout(PATIENCE):
+        results = await scene.batch.results()
+    assert [result.index for result in results] == list(range(COUNT))
+    assert {(result.status, result.attempt) for result in results} == {("success", 1)}
+    scene.redis.delete(keys.chunks("b"))  # what did not run as a whole stays for a redrive
+    await scene.assert_nothing_left()
 
 
 @at(BEFORE_CUT, AFTER_WHOLE)

@@ -80,11 +80,16 @@ class Hand:
         return (await self.claims._run(self.claims._call(room, room, room, may_exceed=False))).chunks
 
     async def record(
-        self, batch: Batch[Any], *indexes: int, status: str = "success", over: Sequence[tuple[str, int, str]] = ()
+        self,
+        batch: Batch[Any],
+        *indexes: int,
+        status: str = "success",
+        over: Sequence[tuple[str, int, str]] = (),
+        place: str = "",
     ) -> int:
         rows = [encode_row(index=index, status=status, value=index) for index in indexes]
         common = encode_common("square", self.name, 1.0)
-        leaving = Over("default", self.name, over) if over else None
+        leaving = Over("default", self.name, [(*chunk, place) for chunk in over]) if over else None
         call = record_rows(batch.id, common, indexes, [status] * len(rows), rows, over=leaving)
         return int(await self.scripts.run(*call))
 

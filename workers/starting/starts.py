@@ -156,9 +156,10 @@ class Starts:
             Whether it could, and there are more.
         """
         alike = self._alike
-        if alike is None or not alike.function.awaits or self._runner.recorder.is_full:
+        if alike is None or self._runner.recorder.is_full:
             return False
-        if len(self._unstarted.left) < 2:  # the last one is for `run`, which ends with it
+        left = self._unstarted.left
+        if len(left) < 2 or not alike.awaits(left[-1]):  # the last one is for `run`, which ends with it
             return False
         Lane(self, self._start_alike(alike), self._context)
         return True
