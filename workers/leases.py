@@ -41,8 +41,8 @@ class Leases:
         lease: How long a lease lasts, s; it is renewed every third of that, less a little.
         cells: The memory that is shared with a supervisor, which renews where a job keeps this process from it.
         on_drain: Called each time that somebody is found to want this worker to leave.
-        is_alone: Whether nobody else could take what it holds: then a lease that has lapsed, as this process stood still
-            (Ctrl-Z, a lid that was closed), is not lost.
+        is_alone: Whether nobody else could take what it holds: a lease that has lapsed, as this process stood still
+            (Ctrl-Z, a lid that was closed), is not lost then.
 
     Attributes:
         renewed: How often a lease has been renewed.
