@@ -244,6 +244,34 @@ def decode_chunk(first: int, data: bytes, key: str) -> Sequence[JobSpec[Any]]:
     return jobs
 
 
+def decode_job(first: int, index: int, data: bytes, key: str) -> Sequence[JobSpec[Any]]:
+    """Read a single job of a chunk as a chunk of its own, and none of the others, of which there may be 1,000.
+
+    Args:
+        first: Index of the chunk's first job.
+        index: The job's.
+        data: The bytes.
+        key: Where they were found, for messages.
+
+    Returns:
+        That job; none if the chunk ends before it.
+
+    Raises:
+        ProtocolError: If these bytes are no chunk; names `key`.
+    """
+    head, joint, _ = data.partition(_ROWS) if data.startswith(b"{") else (b"", b"", b"")
+    opening, closing = head + joint + b"[", b"]}" if joint else b"]"
+    texts = data.split(_JOINT)
+    at = index - first
+    if at < len(texts) and data.startswith(opening) and data.endswith(closing):
+        begin, end = len(opening) if at == 0 else 0, -len(closing) if at == len(texts) - 1 else None
+        found = decode_chunk(first, opening + texts[at][begin:end] + closing, key)
+        if len(found) == 1:
+            return found
+    # Others than we may join them without a line break.
+    return decode_chunk(first, data, key)[at : at + 1]
+
+
 @lru_cache(64)  # all chunks of a batch begin alike
 def _read_head(head: bytes) -> tuple[Kind, ...]:
     if not head.startswith(_KINDS):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from producer.cutting import Chunk, cut
-from protocol.chunks import CHUNK_BYTES, Calls, decode_chunk, encode_alike, encode_calls, encode_jobs
+from protocol.chunks import CHUNK_BYTES, Calls, decode_chunk, decode_job, encode_alike, encode_calls, encode_jobs
 from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, ProtocolError, UsageError
 from protocol.jobs import JobSpec, JobSpecs, encode_job
 from straggler import job
@@ -251,6 +251,40 @@ def test_bytes_that_are_no_chunk_are_refused_naming_the_key(data: bytes) -> None
         decode_chunk(5, data, "straggler:batch:b:chunks")
     assert raised.value.key == "straggler:batch:b:chunks"
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode_calls("far away", [("],[", {"args": [1]}), ('"args":[', "\n"), ([], None)]) or b"",
+        encode_calls("add", [(1, 2.5), (3, 4.0)]) or b"",
+        encode_calls("add", [(1,)]) or b"",
+        encode_alike([JobSpec(function="f", key="a"), JobSpec(function="g", args=(1,)), JobSpec(function="f", key="b")])
+        or b"",
+        encode_jobs([b'{"function":"f"}', b'{"function":"g","args":["],\\n["],"key":"k"}', b'{"function":"h"}']),
+        b'[{"function":"f"},{"function":"g"}]',
+        b'{"kinds":[{"function":"f"}],"args":[[1],[2],[3]]}',
+    ],
+)
+def test_a_single_job_is_read_as_with_all_others(data: bytes) -> None:
+    jobs = decode_chunk(5, data, "key")
+    for index, found in enumerate(jobs, 5):
+        assert list(decode_job(5, index, data, "key")) == [found]
+    assert list(decode_job(5, 5 + len(jobs), data, "key")) == []
+
+
+def test_a_single_job_is_read_though_another_is_not_ours() -> None:
+    [found] = decode_job(5, 6, b'{"kinds":[{"function":"f"}],"args":[oops,\n[2],\n{}]}', "key")
+    assert found == JobSpec(function="f", args=(2,))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"[[1]]", b'{"kinds":[{"function":"f"}],"args":[[1]', b'{"kinds":[{"function":"f"}],"args":[oops]}'],
+)
+def test_a_single_job_that_is_not_ours_is_refused_naming_the_key(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="'the key': field 5: "):
+        decode_job(5, 5, data, "the key")
 
 
 async def test_alike_jobs_travel_together_wherever_they_come_from() -> None:

@@ -13,8 +13,9 @@ from redis.exceptions import AuthenticationError
 
 from protocol import keys
 from protocol.clock import RedisClock
-from protocol.connection import ArqRedis, Call, Scripts, connected
+from protocol.connection import ArqRedis, Call, Scripts
 from protocol.entries import decode_entry
+from protocol.reach import connected
 from protocol.recording import OverChunk, Row, encode_common, encode_row
 from tests.conftest import until
 from workers.recorder import Recorder

@@ -52,7 +52,7 @@ class Alike:
         if not all(_is_usual(kind, clocks) for kind in jobs.kinds):
             return None
         calls = jobs.calls
-        return None if calls is None else Alike(chunk, jobs.kinds, calls, clocks, claimed.payload.first)
+        return None if calls is None else Alike(chunk, jobs.kinds, calls, clocks, claimed.payload.start)
 
     def awaits(self, index: int) -> bool:
         """Whether a job is of a function that awaits something."""

@@ -35,7 +35,7 @@ class Starts:
     Args:
         chunk: The chunk.
         clocks: By what clocks its jobs run.
-        jobs: All its jobs.
+        jobs: Its jobs, from the first on that is to run.
     """
 
     def __init__(self, chunk: StartsJobs, clocks: ChunkClocks, jobs: Sequence[JobSpec[Any]]) -> None:
@@ -44,7 +44,7 @@ class Starts:
         self._claimed = chunk.claimed
         self._clocks = clocks
         self._jobs = jobs
-        self._first = chunk.claimed.payload.first
+        self._first = chunk.claimed.payload.start
         self._run_of = chunk.runner.runs_of(clocks.options)
         indexes, places = chunk.claimed.open_jobs(), chunk.runner.processes.places
         self._unstarted = Unstarted(indexes, self._first, jobs, chunk.runner.slots, places)
