@@ -39,7 +39,7 @@ class Point(BaseModel):
 
 
 @job
-async def visit(
+async def call_at(
     url: str, point: Point | None = None, data: bytes = b"", *, when: datetime | None = None, json: Any = None
 ) -> str:
     return f"{url} {point} {data!r} {when} {json}"
@@ -104,10 +104,10 @@ named = st.fixed_dictionaries(
     },
 )  # fmt: skip
 visits: st.SearchStrategy[JobSpec[Any]] = st.builds(
-    lambda kwargs, own: JobSpec(function="visit", kwargs=kwargs, **own), named, own
+    lambda kwargs, own: JobSpec(function="call_at", kwargs=kwargs, **own), named, own
 )
 placed: st.SearchStrategy[JobSpec[Any]] = st.builds(
-    lambda url, point, own: JobSpec(function="visit", args=(url, point), **own),
+    lambda url, point, own: JobSpec(function="call_at", args=(url, point), **own),
     texts,
     st.builds(Point, x=st.integers()),
     own,
@@ -130,11 +130,11 @@ def test_any_jobs_come_out_of_rows_as_they_would_one_by_one(jobs: list[JobSpec[A
     assert list(map(as_text, alike)) == list(map(as_text, apart))
     bare = [alike.bare_job(place) for place in range(len(jobs))]
     assert bare == [job.model_copy(update={"args": (), "kwargs": {}}) for job in apart]
-    if all(job.function == "visit" for job in jobs):
+    if all(job.function == "call_at" for job in jobs):
         assert alike.calls is not None
         for job, known, args, kwargs in zip(apart, *alike.calls, strict=True):
-            _, called = visit.signature.decode_arguments(job.args, job.kwargs)
-            assert repr(inspect.signature(visit.function).bind(*args, **kwargs).arguments) == repr(called)
+            _, called = call_at.signature.decode_arguments(job.args, job.kwargs)
+            assert repr(inspect.signature(call_at.function).bind(*args, **kwargs).arguments) == repr(called)
             assert known == job.model_copy(update={"args": (), "kwargs": {}})
 
 
@@ -144,9 +144,9 @@ def as_text(job: JobSpec[Any]) -> str:
 
 def test_keywords_in_any_order_are_given_by_position_where_they_can_be() -> None:
     points = [
-        visit.spec(point=Point(x=1), url="u"),
-        visit.spec("u", point=Point(x=1)),
-        visit.spec(url="u", point=Point(x=1)),
+        call_at.spec(point=Point(x=1), url="u"),
+        call_at.spec("u", point=Point(x=1)),
+        call_at.spec(url="u", point=Point(x=1)),
     ]
     data = encode_alike(points)
     assert data is not None
@@ -154,10 +154,10 @@ def test_keywords_in_any_order_are_given_by_position_where_they_can_be() -> None
     assert isinstance(jobs, Calls)
     assert jobs.calls is not None
     assert (jobs.calls.args, jobs.calls.kwargs) == ([("u", Point(x=1))] * 3, [{}] * 3)
-    odd = encode_alike([visit.spec(json=1, data=b"2", url="u")])
+    odd = encode_alike([call_at.spec(json=1, data=b"2", url="u")])
     assert odd is not None
     calls = cast("Calls", decode_chunk(0, odd, "key")).calls
-    assert calls == ([JobSpec(function="visit")], [("u",)], [{"data": b"2", "json": 1}])
+    assert calls == ([JobSpec(function="call_at")], [("u",)], [{"data": b"2", "json": 1}])
 
 
 def test_jobs_of_many_kinds_travel_as_objects() -> None:
