@@ -32,6 +32,24 @@ def standing_plain_nap(number: int) -> int:
         file.write(f"{number}\\n")
     time.sleep(1.0)
     return number
+
+blocks = 0
+
+def block() -> None:
+    global blocks
+    blocks += 1
+    time.sleep(1.3)
+    if blocks < 12:
+        asyncio.get_running_loop().call_soon(block)
+
+@job
+async def block_in_callbacks(number: int) -> None:
+    asyncio.get_running_loop().call_soon(block)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        with open("trace", "w") as file:
+            file.write(f"{blocks}\\n")
 """
 JOBS_EACH = 12
 
@@ -75,6 +93,17 @@ def test_ctrl_z_for_longer_than_timeout_and_lease_costs_no_job_anything(name: st
     assert sorted(map(int, lines("trace"))) == list(range(JOBS_EACH)), "each has run once"
     assert "lost" not in said
     assert "Redis" not in said
+
+
+def test_callbacks_that_hold_the_loop_again_and_again_are_no_standstill() -> None:
+    Path("one.txt").write_text("1\n")
+    options = ("--timeout", "3", "--grace", "1", "--out", "r.jsonl")
+    pipe = subprocess.PIPE
+    with Command("run", "jobs.py:block_in_callbacks", "one.txt", *options, stdin=pipe, stdout=pipe, stderr=pipe) as run:
+        _, said = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 3, said
+    assert [json.loads(line)["status"] for line in lines("r.jsonl")] == ["timeout"]
+    assert int(lines("trace")[0]) < 8, "stopped in the midst of them"
 
 
 def test_who_started_it_may_end() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import selectors
 import signal
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,24 @@ def test_a_wait_is_not_rounded_up_to_a_millisecond() -> None:
             waits.append(time.perf_counter() - began)
     assert min(waits) >= SOON
     assert min(waits) < ROUNDED_UP, "of so many one is exact, however busy the machine"
+
+
+def test_a_loop_knows_how_long_its_process_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selector, "_STANDSTILL", 0.1)
+    loop = selector.new_loop()
+    assert isinstance(loop, selector.ExactLoop)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    before = loop.stood_still
+    wait = select.select
+
+    def oversleep(*words: Any) -> Any:
+        time.sleep(0.2)
+        return wait(*words)
+
+    monkeypatch.setattr(select, "select", oversleep)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert loop.stood_still - before >= 0.19
+    loop.close()
 
 
 def test_what_comes_meanwhile_ends_a_wait() -> None:

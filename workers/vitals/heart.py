@@ -14,13 +14,10 @@ from workers.vitals.pulse import CURRENT, NOBODY, SUPERVISOR, TICK
 
 # Seconds from beat to beat.
 INTERVAL = 0.1
-# A beat that is later than this, s, and not for a job's sake: the process was stopped (Ctrl-Z), the machine asleep, or
-# too busy for us. No job is to blame, and none pays for it.
-_STANDSTILL = 1.0
 
 
 class Heart:
-    """Beat as long as the event loop turns; where it stood still, the jobs' clocks move by as much.
+    """Beat as long as the event loop turns; where the process stood still, the jobs' clocks move by as much.
 
     Args:
         deadlines: Its cells take the tick, its runs left behind are counted.
@@ -45,11 +42,12 @@ class Heart:
         self._on_beat = on_beat
         self._worst_lag = 0.0
         self._supervisor = int(deadlines.cells[SUPERVISOR])
-        self._held = 0.0
+        self._stood_still = self._cpu_time = 0.0
         self._next: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start to beat; whoever watches sees from now on that this process works."""
+        self._stood_still, self._cpu_time = _standstill(), time.process_time()
         self._beat(time.monotonic())
 
     def stop(self) -> None:
@@ -66,7 +64,7 @@ class Heart:
         # Not a task: what comes after a standstill is to find the clocks moved, and a timer is there a turn sooner.
         now = time.monotonic()
         self._next = asyncio.get_running_loop().call_later(INTERVAL, self._beat, now + INTERVAL, context=Context())
-        self._move_clocks(now - due)
+        self._move_clocks()
         self._deadlines.cells[TICK] = now
         self._deadlines.cells[CURRENT] = NOBODY
         self._on_beat()
@@ -77,10 +75,18 @@ class Heart:
         if self._supervisor and os.getppid() != self._supervisor:
             self._on_orphaned()
 
-    def _move_clocks(self, lag: float) -> None:
-        held, self._held = self._deadlines.held - self._held, self._deadlines.held
-        if lag - held > _STANDSTILL:
-            self._deadlines.stood_still(lag - held)
+    def _move_clocks(self) -> None:
+        before = self._stood_still, self._cpu_time
+        self._stood_still, self._cpu_time = _standstill(), time.process_time()
+        # What has used the processor has not stood still: a job's thread may have held Python's lock.
+        seconds = self._stood_still - before[0] - (self._cpu_time - before[1])
+        if self._stood_still > before[0] and seconds > 0:
+            self._deadlines.stood_still(seconds)
+
+
+def _standstill() -> float:
+    # Only our own loop knows: what a beat is late by may be a job's doing, in a callback that nobody can name.
+    return getattr(asyncio.get_running_loop(), "stood_still", 0.0)
 
 
 def resident_memory() -> int:
