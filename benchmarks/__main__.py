@@ -30,6 +30,7 @@ from workers.vitals.endings import kill_session
 # The longest time of each, s: many times what it takes on a machine that is idle. In this order they are measured.
 QUESTIONS = {
     "throughput": 300,
+    "kinds": 180,
     "latency": 120,
     "slots": 120,
     "stragglers": 180,

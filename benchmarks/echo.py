@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from protocol.connection import connected
+from protocol.reach import connected
 
 PING, PONG = "ping", "pong"
 

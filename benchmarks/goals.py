@@ -61,6 +61,14 @@ GOALS = (
         "beside_peers: ratio to best peer", at_least=20, unit=" x",
     ),
     Goal("submit alone, 100,000 jobs", "at least 10 x end to end", "throughput: submit ratio", at_least=10, unit=" x"),
+    Goal(
+        "no-op jobs with keywords, end to end", "at least 0.7 x plain rows", "kinds: keywords, to plain rows",
+        at_least=0.7, unit=" x",
+    ),
+    Goal(
+        "with a key or a timeout each, of two functions in turn", "at least 0.5 x plain rows",
+        "kinds: slowest usual kind, to plain rows", at_least=0.5, unit=" x",
+    ),
     Goal("10,000 jobs of 20 ms on 200 slots", "at least 97 % of the ideal", "slots: share of ideal", at_least=0.97),
     Goal(
         "one job on an idle worker, p50", "at most 3 x a bare round trip", "latency: p50 to bare", at_most=3, unit=" x"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from straggler import current_job, job
 
@@ -41,4 +42,16 @@ async def rough(number: int) -> int:
         await asyncio.Event().wait()
     if number % 20 == 1 and current_job().attempt == 1:
         raise ValueError(number)
+    return number
+
+
+@job
+async def fetch_page(url: str, retries: int = 0) -> int:
+    """Do nothing, called as jobs are that fetch pages."""
+    return len(url) + retries
+
+
+@job
+async def keep_document(number: int, document: dict[str, Any]) -> int:  # it is to travel
+    """Do nothing with much."""
     return number

@@ -67,7 +67,7 @@ def make_runner() -> Runner:
 
 async def run_chunks(runs: int, function: str, arguments: list[tuple[Any, ...]]) -> float:
     """Time a chunk's way through a worker, from its bytes to the results in the recorder's hands."""
-    data = encode_calls(function, arguments, LIMIT)
+    data = encode_calls(function, arguments)
     runner, loop, tasks = make_runner(), asyncio.get_running_loop(), Tasks()
     tasks.start(loop)
     begun: Any = memoryview(bytearray(8)).cast("d")
@@ -104,8 +104,10 @@ def cut_and_write(runs: int) -> float:
 def stages() -> dict[str, Callable[[int], float]]:
     """Name the stages; each is run so many times over a chunk, and tells its best time, us a job."""
     numbers = [(number,) for number in range(CHUNK)]
-    data = encode_calls("noop", numbers, LIMIT) or b""
-    rows = [(number, "success", b"%d" % number, number / 1e5, number / 1e5 + 1e-6) for number in range(CHUNK)]
+    data = encode_calls("noop", numbers) or b""
+    rows = [
+        (number, "success", b"%d" % number, number / 1e5, number / 1e5 + 1e-6, None, None) for number in range(CHUNK)
+    ]
     common = encode_common("noop", "w", 1.0)
     entry = entry_of(record_successes("b", common, rows, 1e9))
     return {

@@ -1,6 +1,6 @@
 """Cut jobs into chunks, as they come: nothing is held but the chunk that is being made.
 
-Jobs that differ in nothing but their positional arguments are written a chunk at a time; all others one by one, which
+Jobs of a kind, or of a few, are written a chunk at a time, as rows. Where these cannot be, they go one by one, which
 tells what is wrong with which.
 """
 
@@ -15,7 +15,15 @@ from operator import length_hint
 from sys import getsizeof
 from typing import Any, TypeAlias
 
-from protocol.chunks import CHUNK_BYTES, LARGEST_AMONG_WORKERS, encode_calls, encode_jobs
+from protocol.chunks import (
+    CHUNK_BYTES,
+    LARGEST_AMONG_WORKERS,
+    cut_chunk,
+    drop_jobs,
+    encode_alike,
+    encode_calls,
+    encode_jobs,
+)
 from protocol.errors import UsageError
 from protocol.jobs import JobSpec, JobSpecs, encode_job
 
@@ -25,8 +33,6 @@ Jobs: TypeAlias = Iterable[JobSpec[Any]] | AsyncIterable[JobSpec[Any]]
 _LINGER = 0.05
 # A steady source's jobs are on their way after this time, s, however few have come.
 LONGEST_WAIT = 0.25
-# What `map` gives a JobSpec.
-_GIVEN_BY_MAP = {"function", "args"}
 
 
 class Chunk:
@@ -77,31 +83,24 @@ class Chunk:
         return encode_jobs(self._jobs)
 
 
-class _Calls(Chunk):
-    """A chunk of jobs that differ in nothing but their positional arguments."""
+class _Rows(Chunk):
+    """A chunk of jobs that travel as rows, all written together."""
 
-    def __init__(self, first: int, function: str, arguments: list[tuple[Any, ...]], limit_bytes: int) -> None:
+    def __init__(self, first: int, count: int, encoded: bytes) -> None:
         super().__init__(first)
-        self._function = function
-        self._arguments = arguments
-        self._limit_bytes = limit_bytes
-        self._encoded = encode_calls(function, arguments, limit_bytes)
-
-    @property
-    def can_be(self) -> bool:
-        return self._encoded is not None
+        self._count = count
+        self._encoded = encoded
 
     @property
     def count(self) -> int:
-        return len(self._arguments)
+        return self._count
 
     def skip(self, count: int) -> None:
-        del self._arguments[:count]
+        self._count -= count
         self.first += count
-        self._encoded = encode_calls(self._function, self._arguments, self._limit_bytes)
+        self._encoded = drop_jobs(self._encoded, count)
 
     def encode(self) -> bytes:
-        assert self._encoded is not None  # noqa: S101  # else it would not be sent
         return self._encoded
 
 
@@ -160,15 +159,20 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _cut_some(function: str | None, some: list[Any], first: int, limit_bytes: int) -> Iterator[Chunk]:
     """Make one chunk of jobs, or of calls of a function, where their size allows it, else several."""
-    arguments = some
-    if function is None:
-        function, arguments = _alike(some)
-    if function is not None:
-        calls = _Calls(first, function, arguments, min(limit_bytes, CHUNK_BYTES))
-        if calls.can_be:
-            yield calls
-            return
-        some = [JobSpec(function=function, args=args) for args in arguments]
+    encoded = encode_alike(some) if function is None else encode_calls(function, some)
+    pieces = None if encoded is None else [(len(some), encoded)]
+    if encoded is not None and len(encoded) > min(limit_bytes, CHUNK_BYTES):
+        pieces = cut_chunk(encoded, CHUNK_BYTES, limit_bytes)
+    if pieces is None:
+        jobs = some if function is None else [JobSpec(function=function, args=args) for args in some]
+        yield from _cut_one_by_one(jobs, first, limit_bytes)
+        return
+    for count, piece in pieces:
+        yield _Rows(first, count, piece)
+        first += count
+
+
+def _cut_one_by_one(some: Sequence[Any], first: int, limit_bytes: int) -> Iterator[Chunk]:
     chunk = Chunk(first)
     for job in some:
         chunk.add(job, limit_bytes)
@@ -177,20 +181,6 @@ def _cut_some(function: str | None, some: list[Any], first: int, limit_bytes: in
             chunk = Chunk(chunk.first + chunk.count)
     if chunk.count:
         yield chunk
-
-
-def _alike(jobs: Sequence[Any]) -> tuple[str | None, list[tuple[Any, ...]]]:
-    """Return function and arguments of jobs that differ in nothing but these; no function where they do."""
-    function = getattr(jobs[0], "function", None)
-    for job in jobs:
-        if not isinstance(job, JobSpec) or job.function != function or not _is_plain(job):
-            return None, []
-    return function, [job.args for job in jobs]
-
-
-def _is_plain(job: JobSpec[Any]) -> bool:
-    # The first says the same in half the time, of the jobs that `map` makes.
-    return job.model_fields_set == _GIVEN_BY_MAP or (not job.kwargs and job.key is None and job.has_no_clock)
 
 
 async def _cut_stream(jobs: AsyncIterable[JobSpec[Any]], limit_bytes: int) -> AsyncGenerator[Chunk, None]:

@@ -19,7 +19,8 @@ from protocol.batches import BatchOptions, BatchStatus, checked_id
 from protocol.batches import options as make_options
 from protocol.chunks import LARGEST_AMONG_WORKERS
 from protocol.clock import RedisClock
-from protocol.connection import Scripts, connect, reach
+from protocol.connection import Scripts, connect
+from protocol.reach import reach
 from protocol.settings import Settings, checked_queue
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from protocol.errors import OptionError, explain, shorten, suggest
-from protocol.jobs import Seconds
+from protocol.own import Seconds
 from protocol.running import RunningJob
 
 DEFAULT_TIMEOUT = 300.0

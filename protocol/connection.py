@@ -5,11 +5,7 @@ One of the two modules that know arq: `arq`'s Redis class and its payload format
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,16 +15,14 @@ from arq.connections import ArqRedis as ArqRedis  # noqa: PLC0414  # others impo
 from arq.jobs import DeserializationError, deserialize_job_raw, serialize_job
 from pydantic_core import from_json, to_json
 from redis.asyncio import ConnectionPool
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError
 
 from protocol import memory
-from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+from protocol.errors import OptionError, ProtocolError
 from protocol.lua import sha, source
 from protocol.memory import MemoryPool
-from protocol.patience import Patience, PatientPipeline, in_time, is_passing, is_refusal, pauses
+from protocol.patience import Patience, PatientPipeline, in_time, is_passing
 from protocol.pool import QuickPool, exchange
-
-logger = logging.getLogger(__name__)
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script's name, its keys and its arguments."""
@@ -40,8 +34,6 @@ SCHEMES = ("redis", "rediss", "unix", "memory")
 
 
 _LONGEST_CONNECT = 5.0
-# How long, s, a Redis that nobody has spoken to yet is waited for.
-_LONGEST_REACH = 2.0
 # What blocks in Redis has its reply so long, s, after its end at the latest, or is taken to have none.
 _REPLY = 1.0
 # Scripts are taught again so often, should Redis lose them in between by another restart.
@@ -60,7 +52,7 @@ class PatientRedis(ArqRedis):
 
     def __init__(self, pool: ConnectionPool) -> None:
         super().__init__(pool, job_serializer=to_json, job_deserializer=from_json)
-        self.patience = Patience()
+        self.patience = Patience(is_local=isinstance(pool, MemoryPool))
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command; raises only what time does not heal."""
@@ -95,67 +87,6 @@ def connect(url: str, *, patient: bool = True) -> ArqRedis:
     return ArqRedis(pool, job_serializer=to_json, job_deserializer=from_json)
 
 
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[ArqRedis]:
-    """Make sure that Redis answers, connect, and close at the end.
-
-    Raises:
-        RedisUnavailableError: If Redis does not answer.
-    """
-    await reach(url)
-    redis = connect(url)
-    try:
-        yield redis
-    finally:
-        await redis.aclose(close_connection_pool=True)
-
-
-async def reach(url: str) -> None:
-    """Make sure that Redis answers, as a person may be waiting; one that is just loading its data is waited for.
-
-    Raises:
-        RedisUnavailableError: If it does not answer within a few seconds; says how to get one.
-    """
-    redis = connect(url, patient=False)
-    try:
-        await _reach(redis, url)
-    finally:
-        await redis.aclose(close_connection_pool=True)
-
-
-async def _reach(redis: ArqRedis, url: str) -> None:
-    until = time.monotonic() + _LONGEST_REACH
-    is_said = False
-    waits = pauses()
-    while True:
-        try:
-            async with asyncio.timeout(_LONGEST_REACH):
-                await redis.ping()
-                return
-        except (RedisError, OSError) as error:
-            if is_refusal(error):
-                if not is_said:
-                    logger.warning("Redis is there, but not ready (%s)", error, extra={"event": "redis.not_ready"})
-                is_said = True
-                until = time.monotonic() + _LONGEST_REACH
-            elif not is_passing(error) or time.monotonic() > until:
-                raise _unavailable(url, error) from None
-        await asyncio.sleep(next(waits))
-
-
-def _unavailable(url: str, error: Exception) -> RedisUnavailableError:
-    where, why = _without_password(url), str(error).rstrip(".") or "no reply"
-    named = "with --redis or STRAGGLER_REDIS_URL"
-    if isinstance(error, AuthenticationError):
-        cure = f"say who you are, as redis://USER:PASSWORD@host:6379 or redis://:PASSWORD@host:6379, {named}"
-        return RedisUnavailableError(f"the Redis at {where} refuses us ({why}): {cure}")
-    if isinstance(error, ResponseError):
-        return RedisUnavailableError(f"the Redis at {where} refuses us ({why}): correct its URL, {named}")
-    return RedisUnavailableError(
-        f"no Redis answers at {where} ({why}): start one with 'redis-server', or name another {named}"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Payload:
     """What arq's queue carries for a chunk: where its jobs stand.
@@ -173,6 +104,11 @@ class Payload:
     count: int
     index: int | None
     enqueued_at: float
+
+    @property
+    def start(self) -> int:
+        """Index of the first job that is to run."""
+        return self.first if self.index is None else self.index
 
     @property
     def jobs(self) -> int:
@@ -255,7 +191,8 @@ class Scripts:
         """
         commands = [("BLPOP", key, timeout), self._command(*call)]
         try:
-            replies = await in_time(partial(exchange, self.redis.connection_pool, commands), timeout + _REPLY)
+            limit = None if self._is_memory else timeout + _REPLY
+            replies = await in_time(partial(exchange, self.redis.connection_pool, commands), limit)
         except Exception as error:  # noqa: BLE001  # what does not pass is raised below
             replies = [error]
         for reply in replies:
@@ -293,8 +230,3 @@ def _options(scheme: str) -> dict[str, Any]:
     if scheme != "unix":
         options["socket_keepalive"] = True
     return options
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")

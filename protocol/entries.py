@@ -3,17 +3,19 @@
 A stream entry holds the results of one group (`protocol.recording` writes it): field `common` is a JSON object of what
 all of them share (function, worker, ...), field `indexes` tells their jobs, and the others are JSON arrays: either
 `rows`, objects with what each adds, or, of successes that are alike, the columns `started` (us after `common`'s `at`),
-`took` (us) and `values`. A batch's last entry has the one field `end`.
+`took` (us) and `values`, and where any has its own `keys` and `functions` (null: `common`'s). A batch's last entry has
+the one field `end`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from protocol import signatures
 from protocol.errors import ProtocolError, explain
@@ -73,9 +75,11 @@ class _Common(BaseModel):
 
 
 _numbers: TypeAdapter[list[int]] = TypeAdapter(list[int])
+_texts: TypeAdapter[list[str | None]] = TypeAdapter(list[str | None])
 _FIELDS = {
     "job_id", "index", "function", "worker", "enqueued_at", "started_at", "finished_at", "status", "value",
 }  # fmt: skip
+_KEYED_FIELDS = {*_FIELDS, "key"}
 
 
 class Columns(NamedTuple):
@@ -89,6 +93,8 @@ class Columns(NamedTuple):
         indexes: Their jobs.
         started: When each started, us.
         took: How long each ran, us.
+        keys: What their producer calls each; None: none has a key.
+        functions: What each has called; None: all the same.
     """
 
     function: str
@@ -98,6 +104,8 @@ class Columns(NamedTuple):
     indexes: list[int]
     started: list[int]
     took: list[int]
+    keys: list[str | None] | None = None
+    functions: list[str] | None = None
 
 
 def read_columns(entry: Mapping[bytes, bytes]) -> Columns:
@@ -109,25 +117,37 @@ def read_columns(entry: Mapping[bytes, bytes]) -> Columns:
     common = _Common.model_validate_json(entry[b"common"])
     indexes = decode_indexes(entry[b"indexes"].decode())
     starts, took = _numbers.validate_json(entry[b"started"]), _numbers.validate_json(entry[b"took"])
-    if not len(indexes) == len(starts) == len(took):
-        raise ValueError(f"{len(indexes)} jobs, {len(starts)} starts, {len(took)} run times")
-    return Columns(common.function, common.worker, common.enqueued_at, common.at, indexes, starts, took)
+    names, functions = _read_texts(entry, b"keys"), _read_texts(entry, b"functions")
+    for column in (starts, took, names, functions):
+        if column is not None and len(column) != len(indexes):
+            raise ValueError(f"{len(indexes)} jobs, and a column of {len(column)}")
+    called = None if functions is None else [name or common.function for name in functions]
+    return Columns(common.function, common.worker, common.enqueued_at, common.at, indexes, starts, took, names, called)
+
+
+def _read_texts(entry: Mapping[bytes, bytes], column: bytes) -> list[str | None] | None:
+    return _texts.validate_json(entry[column]) if column in entry else None
 
 
 def _read_successes(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> list[Result[Any]]:
-    function, worker, enqueued_at, at, indexes, starts, took = read_columns(entry)
-    values = _read_values(batch_id, function, indexes, entry[b"values"], key)
+    columns = read_columns(entry)
+    _, worker, enqueued_at, at, indexes, starts, took, *_ = columns
+    values = _read_values(batch_id, columns, entry[b"values"], key)
+    names: Iterable[str | None] = columns.keys or repeat(None, len(indexes))
+    functions: Iterable[str] = columns.functions or repeat(columns.function, len(indexes))
     found: list[Result[Any]] = []
     # What is made of columns is of the right types already: validation would take 1.5 us a result, this takes 0.9.
-    for index, start, took_us, value in zip(indexes, starts, took, values, strict=True):
+    for index, start, took_us, value, name, function in zip(
+        indexes, starts, took, values, names, functions, strict=True
+    ):
         result: SuccessResult[Any] = _new(SuccessResult)
         fields = {
-            "job_id": f"{batch_id}:{index}", "index": index, "key": None, "function": function, "attempt": 1,
+            "job_id": f"{batch_id}:{index}", "index": index, "key": name, "function": function, "attempt": 1,
             "worker": worker, "enqueued_at": enqueued_at, "started_at": (at + start) / 1e6,
             "finished_at": (at + start + took_us) / 1e6, "status": "success", "value": value,
         }  # fmt: skip
         _set(result, "__dict__", fields)
-        _set(result, "__pydantic_fields_set__", _FIELDS)
+        _set(result, "__pydantic_fields_set__", _FIELDS if name is None else _KEYED_FIELDS)
         _set(result, "__pydantic_extra__", None)
         _set(result, "__pydantic_private__", None)
         found.append(result)
@@ -138,7 +158,28 @@ _new = object.__new__
 _set = object.__setattr__
 
 
-def _read_values(batch_id: str, function: str, indexes: list[int], data: bytes, key: str) -> list[Any]:
+def _read_values(batch_id: str, columns: Columns, data: bytes, key: str) -> list[Any]:
+    if columns.functions is None:
+        return _read_values_of(batch_id, columns.function, columns.indexes, data, key)
+    values: list[Any] = from_json(data)
+    if len(values) != len(columns.indexes):
+        raise ValueError(f"{len(columns.indexes)} jobs, {len(values)} values")
+    for function in set(columns.functions):
+        if not _has_plain_values(function):
+            places = [place for place, name in enumerate(columns.functions) if name == function]
+            own = to_json([values[place] for place in places], inf_nan_mode="constants")
+            indexes = [columns.indexes[place] for place in places]
+            for place, value in zip(places, _read_values_of(batch_id, function, indexes, own, key), strict=True):
+                values[place] = value
+    return values
+
+
+def _has_plain_values(function: str) -> bool:
+    signature = signatures.known(function)
+    return signature is None or signature.returns_plain_json
+
+
+def _read_values_of(batch_id: str, function: str, indexes: Sequence[int], data: bytes, key: str) -> list[Any]:
     signature = signatures.known(function)
     if signature is None or signature.returns_plain_json:
         return list(from_json(data))

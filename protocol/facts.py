@@ -48,7 +48,7 @@ def decode_facts(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> Facts
         if b"values" in entry:
             columns = read_columns(entry)
             _check(columns.indexes)
-            return Facts([Successes(columns, range(len(columns.indexes)), None)], [])
+            return Facts(_by_function(columns), [])
         common, rows = from_json(entry[b"common"]), from_json(entry[b"rows"])
         alike, others = defaultdict[Any, list[tuple[int, Any]]](list), []
         for offset, row in enumerate(rows):
@@ -60,6 +60,24 @@ def decode_facts(batch_id: str, entry: Mapping[bytes, bytes], key: str) -> Facts
         results = read_rows(batch_id, common, [row for _, row in others])
         successes = [_successes(common, found) for found in alike.values()]
         return Facts(successes, [(offset, result) for (offset, _), result in zip(others, results, strict=True)])
+
+
+def _by_function(columns: Columns) -> list[Successes]:
+    if columns.functions is None:
+        return [Successes(columns, range(len(columns.indexes)), columns.keys)]
+    offsets = defaultdict[str, list[int]](list)
+    for offset, function in enumerate(columns.functions):
+        offsets[function].append(offset)
+    return [_pick(columns, function, some) for function, some in offsets.items()]
+
+
+def _pick(columns: Columns, function: str, offsets: Sequence[int]) -> Successes:
+    indexes, started, took = (
+        [column[offset] for offset in offsets] for column in (columns.indexes, columns.started, columns.took)
+    )
+    keys = columns.keys and [columns.keys[offset] for offset in offsets]
+    own = columns._replace(function=function, indexes=indexes, started=started, took=took, keys=keys, functions=None)
+    return Successes(own, offsets, keys)
 
 
 def _check(indexes: Sequence[int]) -> None:

@@ -6,19 +6,21 @@ hand its arguments are validated and written by its annotations (`signatures`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from protocol import signatures
 from protocol.errors import ArgumentsError, OptionError, PayloadTooLargeError, explain, shorten
+from protocol.own import LONGEST_KEY, LONGEST_NAME, OWN, Key, Name, Seconds
 
 R = TypeVar("R")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Key = Annotated[str, Field(max_length=1024)]
+_NUMBERS = (float, int)
+# A century: clocks of a longer time are for pydantic to look at.
+_USUAL_SECONDS = 3e9
 
 
 class JobSpec(BaseModel, Generic[R]):
@@ -42,7 +44,7 @@ class JobSpec(BaseModel, Generic[R]):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", ser_json_inf_nan="constants")
 
-    function: Annotated[str, Field(min_length=1, max_length=200)]
+    function: Name
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = Field(default_factory=dict)
     key: Key | None = None
@@ -58,16 +60,64 @@ class JobSpec(BaseModel, Generic[R]):
         return clocks == (None, None, None, None)
 
 
-def spec(function: str, args: Sequence[Any], kwargs: dict[str, Any], **options: Any) -> JobSpec[Any]:
+def spec(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: Mapping[str, Any]) -> JobSpec[Any]:
     """Make a JobSpec.
 
+    Args:
+        function: The job's name.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        own: Its other fields; None is what they are without.
+
     Raises:
-        OptionError: If an option cannot be; one line, with the value and the cure.
+        OptionError: If one of these cannot be; one line, with the value and the cure.
     """
+    given = _surely_right(own) if own else own
+    if given is not None and 0 < len(function) <= LONGEST_NAME and function.isascii():
+        return trusted(function, args, kwargs, given)
     try:
-        return JobSpec(function=function, args=tuple(args), kwargs=kwargs, **options)
+        return JobSpec(function=function, args=args, kwargs=kwargs, **own)
     except ValidationError as error:
         raise OptionError(f"job {function!r}: {explain(error)}") from None
+
+
+def _surely_right(own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return fields as pydantic would; None where it must look at them itself, as they are unusual, or wrong."""
+    given: dict[str, Any] = {}
+    for name, value in own.items():
+        if value is None:
+            continue
+        if name == "key":
+            if type(value) is not str or len(value) > LONGEST_KEY or not value.isascii():
+                return None
+            given[name] = value
+        else:
+            if name not in OWN or type(value) not in _NUMBERS or not 0 < value < _USUAL_SECONDS:
+                return None
+            given[name] = float(value)
+    return given
+
+
+def trusted(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: Mapping[str, Any]) -> JobSpec[Any]:
+    """Make a JobSpec of fields that are right for sure, in a third of the time that it takes to look at them."""
+    fields = {
+        "function": function, "args": args, "kwargs": kwargs, "key": None,
+        "timeout": None, "queue_timeout": None, "deadline": None, "heartbeat_timeout": None,
+    }  # fmt: skip
+    fields_set = {"function", "args", "kwargs"}
+    if own:
+        fields.update(own)
+        fields_set.update(own)
+    job: JobSpec[Any] = _new(JobSpec)
+    _set(job, "__dict__", fields)
+    _set(job, "__pydantic_fields_set__", fields_set)
+    _set(job, "__pydantic_extra__", None)
+    _set(job, "__pydantic_private__", None)
+    return job
+
+
+_new = object.__new__
+_set = object.__setattr__
 
 
 class JobSpecs(Generic[R]):

@@ -152,12 +152,16 @@ class Outage:
 class Patience:
     """Make calls that are tried again for as long as it takes.
 
+    Args:
+        is_local: Whether the Redis is in this process: its replies are waited for, as it is away when we are.
+
     Attributes:
         outage: What these calls know of their Redis.
         retries: How often a call has been made again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_local: bool = False) -> None:
+        self._is_local = is_local
         self.outage = Outage()
         self.retries = 0
 
@@ -167,19 +171,20 @@ class Patience:
         Raises:
             redis.exceptions.RedisError: If the answer is an error that does not pass.
         """
+        limit = None if self._is_local else _PATIENCE
         try:
-            reply = await in_time(attempt, _PATIENCE)
+            reply = await in_time(attempt, limit)
         except Exception as error:
             if not is_passing(error):
                 raise
             self.outage.began(error)
-            limit = _next_limit(_PATIENCE, error)
+            limit = _next_limit(limit, error)
         else:
             self.outage.answered()
             return reply
         return await self._try_again(attempt, limit)
 
-    async def _try_again(self, attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+    async def _try_again(self, attempt: Callable[[], Awaitable[T]], limit: float | None) -> T:
         answered = False
         waits = pauses()
         try:
@@ -201,7 +206,7 @@ class Patience:
             self.outage.ended(answered=answered)
 
 
-async def in_time(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+async def in_time(attempt: Callable[[], Awaitable[T]], limit: float | None) -> T:
     """Make a call once.
 
     Raises:
@@ -218,8 +223,8 @@ async def in_time(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
         raise
 
 
-def _next_limit(limit: float, error: Exception) -> float:
-    return min(_LONGEST_PATIENCE, limit * 2) if isinstance(error, NoReplyError) else limit
+def _next_limit(limit: float | None, error: Exception) -> float | None:
+    return min(_LONGEST_PATIENCE, limit * 2) if limit and isinstance(error, NoReplyError) else limit
 
 
 class PatientPipeline(Pipeline):

@@ -1,8 +1,8 @@
 """Calls of the `record` script: what is to be kept as jobs' results.
 
-What a group's results have in common stands in it once. Successes of first attempts without a key, as most are, differ
-in four columns only: index, start, duration, value; 25 bytes a no-op job in place of 95. All others are rows, a JSON
-object each. `protocol.results` reads both.
+What a group's results have in common stands in it once. Successes of first attempts, as most are, differ in a few
+columns only: index, start, duration, value, and where they have their own, key and function; 25 bytes a no-op job in
+place of 95. All others are rows, a JSON object each. `protocol.entries` reads both.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ class Over(NamedTuple):
     chunks: Sequence[OverChunk]
 
 
-Success = tuple[int, str, bytes, float, float]
-"""Index, "success", the value as JSON, and when the job started and ended, on one clock, s."""
+Success = tuple[int, str, bytes, float, float, str | None, str | None]
+"""Index, "success", the value as JSON, when the job started and ended, on one clock, s, its key, and what it called.
+
+The last is None where that is the group's own.
+"""
 
 Row = tuple[int, str, bytes] | Success
 """A job's index, its result's status, and what the result adds to its group's common fields, as JSON.
 
-For a success that is like its group's others that is just the value, and behind it when the job started and ended.
+For a success of a first attempt that is just the value; behind it stands what else `Success` tells.
 """
 
 
@@ -95,7 +98,7 @@ def record_successes(
         ahead: How far Redis' clock is ahead of the one that they were timed by, s.
         over: The chunks that are over with them.
     """
-    indexes, _, values, starts, ends = zip(*found, strict=True)
+    indexes, _, values, starts, ends, names, functions = zip(*found, strict=True)
     zero = starts[0]
     at = b'%b,"at":%d}' % (common[:-1], round((zero + ahead) * 1e6))
     columns = {
@@ -103,7 +106,17 @@ def record_successes(
         "took": to_json([int((end - start) * 1e6) for start, end in zip(starts, ends, strict=True)])[1:-1],
         "values": b",\n".join(values),
     }
+    for column, texts in (("keys", names), ("functions", functions)):
+        if texts.count(None) < len(texts):
+            columns[column] = _encode_texts(texts)
     return _call(batch_id, at, indexes, "success", columns, over, was_taken=True)
+
+
+def _encode_texts(texts: Sequence[str | None]) -> bytes:
+    # 0.1 us a text, where to write them one by one costs 0.4. Inside a JSON string there is no bare quotation mark.
+    if None not in texts:
+        return to_json(texts)[1:-1].replace(b'","', b'",\n"')
+    return b",\n".join(map(to_json, texts))
 
 
 def _call(

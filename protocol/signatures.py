@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined, to_json
 
 from protocol.columns import WIRE, Columns
 from protocol.errors import ArgumentsError, explain
+from protocol.own import COLUMNS
 
 # Functions with parameters of these kinds cannot be called by name alone.
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -42,7 +43,7 @@ class Signature:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
-        self._columns: dict[int, Columns | None] = {}
+        self._columns: dict[Any, Columns | None] = {}
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -77,13 +78,13 @@ class Signature:
         """
         try:
             model = self._arguments.__pydantic_validator__.validate_python(self.bind(args, kwargs))
+            # Not `exclude_unset`, which would leave out the defaults inside the arguments, too: what tells the types of
+            # a union apart, or what a factory has made.
+            absent = self._arguments.model_fields.keys() - model.model_fields_set
             if self._needs_positions:
-                arguments = model.model_dump(mode="json", exclude_unset=True)
-                bound = self._bound(arguments)
+                bound = self._bound(model.model_dump(mode="json", exclude=absent))
                 return b'"args":%b,"kwargs":%b' % (to_json(bound.args), to_json(bound.kwargs))
-            return b'"kwargs":' + self._arguments.__pydantic_serializer__.to_json(
-                model, by_alias=True, exclude_unset=True
-            )
+            return b'"kwargs":' + self._arguments.__pydantic_serializer__.to_json(model, by_alias=True, exclude=absent)
         except ValidationError as error:
             raise ArgumentsError(f"{self.name}: {explain(error)}") from None
         except ArgumentsError:
@@ -110,21 +111,21 @@ class Signature:
         bound = self._bound(arguments)
         return bound.args, bound.kwargs
 
-    def columns(self, count: int, names: Sequence[str] | None = None) -> Columns | None:
-        """Return what writes and reads calls that give the first `count` parameters by position, many at a time.
+    def columns(self, count: int, names: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> Columns | None:
+        """Return what writes and reads rows of calls, many at a time.
 
         Args:
-            count: How many parameters they give.
-            names: What the other side calls these.
+            count: How many parameters they give by position.
+            names: Those that they give by name.
+            before: What stands in a row before its arguments (`protocol.own`).
 
         Returns:
             None where such calls must be looked at one by one, for what they need or for what is wrong with them.
         """
-        if count > len(self.positional) or (names is not None and tuple(names) != self.positional[:count]):
-            return None
-        if count not in self._columns:
-            self._columns[count] = self._make_columns(count)
-        return self._columns[count]
+        asked = count, names, before
+        if asked not in self._columns:
+            self._columns[asked] = self._make_columns(*asked)
+        return self._columns[asked]
 
     def encode_value(self, value: Any) -> bytes:
         """Check a return value against the annotation and write it as the JSON object `{"value": ...}`.
@@ -234,13 +235,15 @@ class Signature:
                 f"the annotations of {self.name} name a type that pydantic cannot check: {str(error).splitlines()[0]}"
             ) from error
 
-    def _make_columns(self, count: int) -> Columns | None:
-        given = self.positional[:count]
+    def _make_columns(self, count: int, names: tuple[str, ...], before: tuple[str, ...]) -> Columns | None:
+        given = (*self.positional[:count], *names)
         needed = {name for name, parameter in self.parameters.items() if parameter.default is inspect.Parameter.empty}
-        if self._needs_positions or not needed.issubset(given):
+        if self._needs_positions or count > len(self.positional) or len(set(given)) < len(given):
+            return None
+        if not needed <= set(given) <= self.parameters.keys():
             return None
         try:
-            return Columns([self._hints.get(name, Any) for name in given])
+            return Columns([*(COLUMNS[name] for name in before), *(self._hints.get(name, Any) for name in given)])
         except Exception:  # noqa: BLE001  # an annotation that cannot be checked, which the way one by one tells
             return None
 

@@ -19,9 +19,9 @@ def main() -> None:
     """Run the command line; `worker` finds its first process on the way."""
     recruit = _recruit() if sys.argv[1:2] == ["worker"] and not _QUESTIONS.intersection(sys.argv) else None
     try:
-        from straggler.usage.app import app
+        from straggler.usage.app import command_line
 
-        app(prog_name="straggler", obj=recruit)
+        command_line(prog_name="straggler", obj=recruit)
     finally:
         if recruit:
             recruit.dismiss()

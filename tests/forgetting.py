@@ -1,4 +1,4 @@
-"""A way to a Redis that notes, at one script, what is on disk; at a later one it is killed, and has only that."""
+"""A way to a Redis that forgets: at one script it notes what is on disk, at a later one it is killed and back there."""
 
 from __future__ import annotations
 

@@ -62,6 +62,15 @@ async def append_line(path: Path, line: str, seconds: float = 0.0) -> int:
 
 
 @job
+async def append_and_wait(path: Path, line: str, door: Path) -> int:
+    """Leave the trace of `append_line`, then run until the door is open."""
+    await append_line(path, line)
+    while not door.exists():  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+@job
 async def tell(door: Path, progress: float | None = None, note: str = "") -> None:
     """Say how far it is, then run until the door is open."""
     current_job().heartbeat(progress, note)

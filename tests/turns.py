@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import straggler
+from tests.commands import straggler, unmeasured
 
 
 @pytest.fixture(scope="session", autouse=True)
 def commands_at_hand(request: pytest.FixtureRequest) -> None:
     """Start what starts commands (`tests.commands`) before any test waits for one: all processes do so at once."""
     if hasattr(request.config, "workerinput"):
-        straggler("--help", timeout=300)
+        for environment in (None, unmeasured()):
+            straggler("--help", timeout=300, env=environment)
 
 
 @pytest.fixture(autouse=True)

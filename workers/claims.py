@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from protocol import keys
 from protocol.batches import BatchOptions
-from protocol.chunks import decode_chunk
+from protocol.chunks import decode_chunk, decode_job
 from protocol.clock import RedisClock
 from protocol.connection import Call, Payload, Scripts, decode_payload
 from protocol.control import Orders, read_orders
@@ -66,7 +66,7 @@ class Claimed:
     orders: Orders | None = None
 
     def read(self) -> tuple[BatchOptions, Sequence[JobSpec[Any]]]:
-        """Read the batch's options and the chunk's jobs.
+        """Read the batch's options, and the chunk's jobs, from `payload.start` on: one that runs again is the only one.
 
         Raises:
             ProtocolError: If they are not ours, or gone.
@@ -79,10 +79,11 @@ class Claimed:
             options = _read_options(self.options)
         except ValidationError as error:
             raise ProtocolError(keys.batch(batch_id), f"field options: {explain(error, 1)}") from None
-        jobs = decode_chunk(first, self.jobs, key)
-        # The chunk of a job that runs again may have been cut behind it.
-        if len(jobs) != count if self.payload.index is None else self.payload.index >= first + len(jobs):
-            raise ProtocolError(key, f"field {first} holds {len(jobs)} jobs instead of {count}")
+        index = self.payload.index
+        jobs = decode_chunk(first, self.jobs, key) if index is None else decode_job(first, index, self.jobs, key)
+        if len(jobs) != self.payload.jobs:
+            what = f"holds {len(jobs)} jobs instead of {count}" if index is None else f"holds no job {index}"
+            raise ProtocolError(key, f"field {first} {what}")
         return options, jobs
 
     def open_jobs(self) -> list[int]:

@@ -86,7 +86,7 @@ class Control:
             args: list[Any] = [int(keys.OPEN_BATCH_LIFETIME * 1000)]
             for chunk_id, chunk in some:
                 payload = chunk.payload
-                start = payload.first if payload.index is None else payload.index
+                start = payload.start
                 known = b"" if chunk.orders is None else chunk.orders.version
                 args += [chunk_id, payload.batch_id, start, start + payload.jobs, known]
             for (_, chunk), (_, told) in zip(some, await self._scripts.run("control", (), args), strict=True):

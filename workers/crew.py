@@ -132,7 +132,7 @@ class Crew:
         )  # fmt: skip
         self.leases = Leases(
             self.scripts, options.queue, self.worker_id, self.clock,
-            self._describe, self._stop_chunk, options.lease, cells, on_drain,
+            self._describe, self._stop_chunk, options.lease, cells, on_drain, is_alone=options.is_alone,
         )  # fmt: skip
         self.processes = Processes(options.job_processes)
         places = None if options.is_alone else self.processes.places
@@ -185,7 +185,7 @@ class Crew:
         self.deadlines.close()
         await self.running.stop()
         await self.leases.close()
-        await self.heart.stop()
+        self.heart.stop()
         await self.processes.close()
         self.threads.close()
         await self.resources.close()
@@ -198,9 +198,9 @@ class Crew:
 
         One that is with us again while its earlier run, which had lost its lease, still cleans up, is let go of when
         that ends, for whoever comes first. One whose lease was over before this process heard of it (it stood still) is
-        others' to run.
+        others' to run, where there may be others.
         """
-        if until <= time.monotonic():
+        if until <= time.monotonic() and not self.options.is_alone:
             return False
         self.leases.hold(claimed.chunk_id, until)
         if claimed.chunk_id not in self.chunks:

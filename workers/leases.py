@@ -41,6 +41,8 @@ class Leases:
         lease: How long a lease lasts, s; it is renewed every third of that, less a little.
         cells: The memory that is shared with a supervisor, which renews where a job keeps this process from it.
         on_drain: Called each time that somebody is found to want this worker to leave.
+        is_alone: Whether nobody else could take what it holds: a lease that has lapsed, as this process stood still
+            (Ctrl-Z, a lid that was closed), is not lost then.
 
     Attributes:
         renewed: How often a lease has been renewed.
@@ -58,6 +60,8 @@ class Leases:
         lease: float = 10.0,
         cells: MutableSequence[float] | None = None,
         on_drain: Callable[[], None] = lambda: None,
+        *,
+        is_alone: bool = False,
     ) -> None:
         self._scripts = scripts
         self._queue = queue
@@ -66,6 +70,7 @@ class Leases:
         self._describe = describe
         self._on_lost = on_lost
         self._on_drain = on_drain
+        self._is_alone = is_alone
         self._lease = lease
         self._cells = cells if cells is not None else [0.0] * CELLS
         self._interval = lease * 0.3
@@ -179,7 +184,7 @@ class Leases:
             self._lose(chunk_id)
 
     def _lose(self, chunk_id: str) -> None:
-        if self._held.pop(chunk_id, None) is None:
+        if self._is_alone or self._held.pop(chunk_id, None) is None:
             return
         self.lost += 1
         logger.warning(

@@ -19,12 +19,15 @@ from pydantic_core import to_json
 from protocol import signatures
 from protocol.errors import OptionError, UnknownFunctionError, explain, suggest
 from protocol.jobs import JobSpec, JobSpecs, spec
+from protocol.own import OWN
 from protocol.signatures import Signature
 from workers.calling.isolation import Isolation, find_isolation
 
 P = ParamSpec("P")
 C = TypeVar("C")
 R = TypeVar("R")
+
+_NOTHING_OWN = dict.fromkeys(OWN)
 
 _jobs: dict[str, Job[..., Any, Any]] = {}
 
@@ -96,8 +99,11 @@ class Job(Generic[P, C, R]):
         Raises:
             OptionError: If an option cannot be.
         """
-        own = {"timeout": timeout, "queue_timeout": queue_timeout, "deadline": deadline}
-        return spec(self.name, args, kwargs, key=key, heartbeat_timeout=heartbeat_timeout, **own)
+        own: dict[str, Any] = {
+            "key": key, "timeout": timeout, "queue_timeout": queue_timeout, "deadline": deadline,
+            "heartbeat_timeout": heartbeat_timeout,
+        }  # fmt: skip
+        return spec(self.name, args, kwargs, {} if own == _NOTHING_OWN else own)
 
     def map(self, arguments: Iterable[Any]) -> JobSpecs[R]:
         """Describe one call for each argument, lazily."""

@@ -39,6 +39,8 @@ _INTERVAL = 0.02
 # A process that has not beaten once after this long, s, will not; nor will one that hangs outside any job.
 _LONGEST_START = 60.0
 _LONGEST_STALL = 30.0
+# A look that comes later than this, s: the machine was asleep, or had no time for us.
+_STANDSTILL = 1.0
 # The interrupt inside the process has the first word.
 _SLACK = 0.1
 # A process that keeps ending soon after its start is started again ever later, up to this, s.
@@ -144,7 +146,10 @@ class Supervisor:
             try:
                 while not self._is_done:
                     self._fill(Path(folder))
+                    began = time.monotonic()
                     await asyncio.sleep(_INTERVAL)
+                    if time.monotonic() - began > _STANDSTILL:
+                        continue  # who stood still with us has had no time to say that it lives
                     for child in list(self._children):
                         self._look_at(child)
                     self._is_done = self._is_done or (not self._children and self._stops > 0)

@@ -7,10 +7,9 @@ One of the two modules that know arq. `StragglerWorker` keeps arq's life cycle, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
@@ -27,7 +26,7 @@ from workers.leases import FAREWELL, health_key, say_goodbye
 from workers.vitals import forks
 from workers.vitals.eviction import warn_of_eviction
 from workers.vitals.pulse import STOPS, Pulse
-from workers.vitals.stopping import Stopping
+from workers.vitals.stopping import Stopping, within
 
 logger = logging.getLogger(__name__)
 
@@ -240,13 +239,6 @@ class StragglerWorker(Worker):
             await asyncio.wait(jobs, timeout=grace)
 
 
-async def within(seconds: float, wait: Callable[..., Awaitable[None]], *args: Any) -> None:
-    """Wait for something, but no longer than so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await wait(*args)
-
-
 def arq_settings(url: str, options: WorkerOptions) -> dict[str, Any]:
     """Make what arq's own command line runs a worker by."""
 
@@ -295,7 +287,7 @@ async def run_chunk(ctx: dict[str, Any], batch_id: str, first: int, count: int, 
     if not crew.hold(claimed, until):
         raise RetryJob
     outcome = await crew.run(claimed)
-    # Else arq would take it for done. What was forgotten is; what Redis put back, as it knew of less, is not.
+    # Else arq would take it for done: so is what was forgotten, but not what Redis, which knew of less, put back.
     if outcome == "again" or await crew.scripts.redis.exists(keys.ARQ_JOB + claimed.chunk_id):
         raise RetryJob
     return outcome

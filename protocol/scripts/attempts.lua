@@ -45,8 +45,9 @@ local function attempts()
     return known .. line
   end
 
-  local function note_attempt(header, index, attempt, lifetime)
-    change_attempts(header, {index}, function(known) return add_line(known, attempt) end, lifetime)
+  -- Note of each job how an attempt ended; `lines` tells it by index.
+  local function note_attempts(header, indexes, lines, lifetime)
+    change_attempts(header, indexes, function(known, index) return add_line(known, lines[index]) end, lifetime)
   end
 
   -- The jobs of a chunk, start <= index < stop, that have no result and have not left it to run again; and for each that has
@@ -106,5 +107,5 @@ local function attempts()
     change_attempts(header, indexes, function(known) return without_death(known, crash.worker) end, lifetime)
   end
 
-  return {note = note_attempt, note_deaths = note_deaths, forget_deaths = forget_deaths}
+  return {note = note_attempts, note_deaths = note_deaths, forget_deaths = forget_deaths}
 end

@@ -24,7 +24,11 @@ local function note_harmless(header, chunk, crash)
 end
 
 local function note_attempts(header, outcome)
-  for index, attempt in string.gmatch(outcome, '\n(%d+) ([^\n]+)') do attempts().note(header, index, attempt, lifetime) end
+  local indexes, lines = {}, {}
+  for index, attempt in string.gmatch(outcome, '\n(%d+) ([^\n]+)') do
+    indexes[#indexes + 1], lines[index] = index, attempt
+  end
+  if #indexes > 0 then attempts().note(header, indexes, lines, lifetime) end
 end
 
 -- A chunk lapsed before its worker's death was known, and somebody has taken it: now it is known who died of what.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 from protocol import keys
-from protocol.connection import connected
 from protocol.errors import StragglerError
+from protocol.reach import connected
 from straggler.commands.output import print_json
 from straggler.commands.place import Place
 from straggler.commands.process import SUCCEEDED, run_loop, say

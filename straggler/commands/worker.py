@@ -11,7 +11,8 @@ from pathlib import Path
 from subprocess import Popen
 from typing import TypeAlias
 
-from protocol.connection import Scripts, connect, reach
+from protocol.connection import Scripts, connect
+from protocol.reach import reach
 from protocol.settings import Settings
 from straggler.commands.logs import log_life, set_up_logs
 from straggler.commands.place import Place

@@ -41,3 +41,6 @@ def straggler(
 
 for command in (run, worker, submit, collect, cancel, extend, retry, delete, status, top, workers, timeline, dashboard):
     app.command()(command)
+
+command_line = typer.main.get_command(app)
+"""All of it, built once."""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import __main__ as run
-from benchmarks import server
+from benchmarks import kinds, server
 from benchmarks.figures import Answer
+from benchmarks.goals import GOALS
 from benchmarks.harness import Effort
+from benchmarks.kinds import KINDS, PLAIN
 from benchmarks.plots import draw_all
 from benchmarks.results import Outcome
 from benchmarks.scheduling import CONCURRENCY, SLOTS, filled, shares
-from straggler import SuccessResult
+from producer.cutting import cut
+from protocol.chunks import Calls, decode_chunk
+from straggler import JobSpec, SuccessResult
 from tests.conftest import until
 
 
@@ -47,6 +53,32 @@ def test_the_emptier_worker_counts_while_jobs_are_left() -> None:
     fill, apart = shares([*first, *second, *last])
     assert fill == pytest.approx(0.75)
     assert apart == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_jobs_travels_as_rows_and_is_what_it_is_called(kind: str) -> None:
+    async def first() -> Sequence[JobSpec[Any]]:
+        async for chunk in cut(KINDS[kind](20), 1 << 20):
+            return decode_chunk(0, chunk.encode(), "")
+        raise AssertionError
+
+    jobs = asyncio.run(first())
+    assert (type(jobs), len(jobs)) == (Calls, 20)
+    assert len({job.key for job in jobs}) == (20 if "a key" in kind else 1)
+    assert len({job.timeout for job in jobs}) == (20 if "timeout each" in kind else 1)
+    assert len({job.function for job in jobs}) == (2 if "two functions" in kind else 1)
+
+
+def test_kinds_are_measured_beside_plain_rows_of_the_same_round() -> None:
+    times = {kind: [2.0, 4.0] for kind in KINDS} | {PLAIN: [1.0, 3.0]}
+    row = kinds._row("keywords", times, times, 100)
+    assert row == {
+        "jobs": "keywords", "`submit` alone jobs/s": "33", "of it, to plain rows": "0.62", "end to end jobs/s": "33",
+        "to plain rows": "0.62",
+    }  # fmt: skip
+    assert {goal.figure for goal in GOALS if goal.figure.startswith("kinds")} <= {
+        f"kinds: {name}" for name in kinds.figures_of(times)
+    }
 
 
 def test_commands_are_told_from_those_of_scripts() -> None:
@@ -115,4 +147,4 @@ def test_unknown_questions_are_named(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(sys, "argv", ["benchmarks", "troughput"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "no question troughput: there are throughput, latency" in capsys.readouterr().err
+    assert "no question troughput: there are throughput, kinds, latency" in capsys.readouterr().err

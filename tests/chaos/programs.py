@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.commands import unmeasured
-from workers.vitals.endings import die_with_parent
+from tests.commands import Command, unmeasured
 
 ROOT = Path(__file__).parent.parent.parent
+
+# How often to look what has become of one, s.
+_INTERVAL = 0.02
 
 # How straggler says that there was no Redis at its start; who starts it waits and tries again.
 _NO_REDIS = ("RedisUnavailableError", "no Redis answers")
@@ -32,12 +33,12 @@ class Program:
     def __init__(self, name: str, words: list[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.was_killed = False
-        self._words = words
+        self._module, *self._words = words
         self._log = log
         # Coverage would write its data in the middle of a kill.
         inherited = {name: value for name, value in unmeasured().items() if not name.startswith("STRAGGLER_")}
         self._environment = {**inherited, **environment}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Command | None = None
         self._log_began = 0
 
     @property
@@ -49,22 +50,23 @@ class Program:
     @property
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
         """Start it."""
         self.was_killed = False
         with self._log.open("ab") as output:
             self._log_began = output.tell()
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *self._words,
-                cwd=ROOT, env=self._environment, stdout=output, stderr=output, preexec_fn=die_with_parent,
-            )  # fmt: skip
+            self._process = Command(
+                *self._words, module=self._module, cwd=ROOT, env=self._environment, stdout=output, stderr=output
+            )
 
     async def wait(self) -> int:
         """Wait for its end; returns the exit code."""
         assert self._process is not None
-        return await self._process.wait()
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(_INTERVAL)
+        return code
 
     def send(self, signum: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
@@ -81,14 +83,14 @@ class Program:
         """Kill it on purpose, and wait for its end."""
         if self._process is not None:
             self.kill()
-            await self._process.wait()
+            await self.wait()
 
     async def until_says(self, text: str) -> bool:
         """Wait until its output holds a text; returns whether it did before it ended."""
         while text not in self.output():
             if not self.is_running:
                 return text in self.output()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_INTERVAL)
         return True
 
     def output(self) -> str:

@@ -6,12 +6,14 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 from tests.chaos import collect, plan
 from tests.chaos.findings import Findings
 from tests.chaos.programs import Program, children
+from tests.conftest import until
 
 
 def test_a_plan_is_drawn_from_its_seed_and_read_as_it_was_written(tmp_path: Path) -> None:
@@ -66,12 +68,21 @@ async def test_a_program_tells_its_last_words_and_its_end(tmp_path: Path) -> Non
 async def test_a_program_that_is_killed_knows_it(tmp_path: Path) -> None:
     program = Program("server", ["http.server", "--bind", "127.0.0.1", "0"], tmp_path / "log", {})
     await program.start()
-    assert program.pid in children(os.getpid(), "http.server")
+    assert program.is_running
 
     program.kill()
 
     assert await program.wait() == -signal.SIGKILL
     assert program.was_killed
+
+
+async def test_children_are_found_by_their_command_line() -> None:
+    with subprocess.Popen(["sleep", "63.5"]) as child:  # noqa: S607  # any sleep will do
+        try:
+            await until(lambda: child.pid in children(os.getpid(), "63.5"))  # it has one a moment after it began
+            assert child.pid not in children(os.getpid(), "63.6")
+        finally:
+            child.kill()
 
 
 async def test_a_program_that_ends_silently_is_not_waited_for(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.errors import BatchNotFoundError, ProtocolError
 from straggler import JobSpec
-from tests.conftest import PATIENCE, StartWorker, until_running
+from tests.conftest import PATIENCE, StartWorker, until
 from tests.dashboard.jobs import ATTACK, attack, fail_with, fetch_number, wait_with_a_note
 from tests.jobs import hang, square
 
@@ -297,8 +297,8 @@ async def test_floor_tells_workers_queues_and_what_waits(
 ) -> None:
     assert "No worker is alive" in await text_of(client, "/workers")
     async with worker(concurrency=2) as one:
-        batch = await producer.submit([hang.spec() for _ in range(9)])
-        await until_running(batch, 2)
+        await producer.submit([hang.spec() for _ in range(9)])
+        await until(lambda: one.crew.slots.used == 2)
         await one.crew.leases.beat()
         text = plain(await text_of(client, "/workers"))
     assert one.crew.worker_id in text

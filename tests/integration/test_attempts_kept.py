@@ -15,7 +15,7 @@ import pytest
 from producer.overview.life import find_life
 from producer.producer import Producer
 from protocol import keys
-from protocol.attempts import Attempt
+from protocol.attempts import Attempt, encode_attempt
 from protocol.connection import connect
 from protocol.jobs import JobSpec
 from straggler import BatchLostError, OptionError, ProtocolError, Retry, current_job, job, sync
@@ -25,6 +25,7 @@ from tests.integration.test_scripts import Hand, streamed
 from tests.jobs import fail, hang, square, wait_for_file
 from tests.redis_server import RedisServer
 from workers.crashes import Crash
+from workers.ending.retries import Deferred
 
 SOON: dict[str, Any] = {"retries": 1, "backoff": 0.01}
 
@@ -142,7 +143,7 @@ async def test_a_job_that_is_handed_back_at_shutdown_is_kept(
 ) -> None:
     async with worker(concurrency=1) as one:
         batch = await producer.submit([wait_for_file.spec(door), square.spec(1)], timeout=60)
-        await until_running(batch, 1)
+        await until(lambda: one.crew.slots.used == 1)  # it runs, and is not only held
         worker_id = one.crew.worker_id
     door.touch()
     async with worker():
@@ -195,6 +196,43 @@ async def test_a_failure_told_by_who_no_longer_holds_the_job_is_not_kept(
     await one.leases.release(claimed, "ended")
     assert not lines_of(redis, "b", 0), "it lives"
     assert not lines_of(redis, "b", 1)
+
+
+async def test_of_many_that_run_again_by_one_call_each_is_judged_by_itself(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    one, _ = hands
+    batch = await producer.submit(streamed(fail.map("abcdef")), batch_id="b", retries=3)
+    await producer.submit(streamed(fail.map("ab")), batch_id="c", retries=3)
+    gone = await producer.submit(streamed(fail.map("a")), batch_id="d", retries=3)
+    chunks = {claimed.chunk_id: claimed for claimed in await one.claim()}
+    await one.record(batch, 1)
+    redis.hset(keys.cancelled("b"), "2", "why")  # as the script does, and no more
+    redis.pexpire(keys.cancelled("b"), 60_000)
+    redis.hincrby(keys.batch("b"), "control", 1)
+    await one.retry(chunks["b:0"], 3)
+    await gone.delete()
+
+    def deferred(chunk_id: str, index: int, failures: int, delay: float) -> Deferred:
+        attempt = encode_attempt(attempt=failures, status="failure", worker="a", finished_at=5.0, message="no")
+        return Deferred(chunk_id, chunks[chunk_id].payload, index, failures, delay, attempt)
+
+    some = [
+        deferred("b:0", 0, 1, 100), deferred("c:0", 1, 1, 200), deferred("b:0", 1, 1, 100), deferred("b:0", 2, 1, 100),
+        deferred("d:0", 0, 1, 100), deferred("b:0", 3, 1, 100), deferred("b:0", 4, 1, 300), deferred("b:0", 4, 1, 300),
+    ]  # fmt: skip
+    now = redis.time()[0]
+    for _ in range(2):  # as where the reply is lost
+        await one.retries.write(some)
+        found = redis.zrange(keys.queue("default"), 0, -1, withscores=True)
+        later = {name.decode(): round(due / 1000 - now, -2) for name, due in found if b"+" in name}
+        assert later == {"b:0+0": 100, "c:0+1": 200, "b:0+2": 0, "b:0+3": 0, "b:0+4": 300}
+        assert redis.hgetall(keys.retries("b")) == {b"0": b"1", b"2": b"1", b"3": b"1", b"4": b"1"}
+        assert redis.hgetall(keys.retries("c")) == {b"1": b"1"}
+        assert not redis.exists(keys.retries("d"))
+        assert [len(lines_of(redis, "b", index)) for index in range(6)] == [1, 0, 1, 1, 1, 0]
+        # Of six jobs four are to be taken again, and so is one of two.
+        assert [int(redis.hget(keys.batch(name), "taken")) for name in "bc"] == [2, 1]
 
 
 async def test_how_a_worker_died_takes_the_place_of_its_lapsed_lease(

@@ -111,6 +111,15 @@ async def test_some_jobs_are_cancelled_without_any_worker_and_the_others_run_lat
     assert (status.success, status.cancelled, status.stopped) == (594, 6, None)
 
 
+async def test_cancelled_jobs_that_travel_as_rows_keep_their_keys_and_functions(producer: Producer) -> None:
+    jobs: list[JobSpec[Any]] = [square.spec(1, key="a"), echo.spec(value=2), square.spec(3), square.spec(4, key="d")]
+    for some in (jobs, jobs[::3]):
+        batch = await producer.submit(some)
+        await batch.cancel()
+        found = [(result.status, result.function, result.key) for result in await batch.results()]
+        assert found == [("cancelled", spec.function, spec.key) for spec in some]
+
+
 async def test_status_tells_who_runs_while_others_are_cancelled(
     producer: Producer, worker: StartWorker, door: Path
 ) -> None:

@@ -168,7 +168,7 @@ async def test_a_page_of_chunks_takes_a_few_trips_and_no_call_more_than_a_chunk(
 
     async def count_page(self: OpenJobs, page: Any) -> Any:
         nonlocal pages
-        pages += 1
+        pages += bool(page)  # Redis may find none at a place of its table
         return await find(self, page)
 
     async def count_trip(self: Scripts, calls: list[Call]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from producer.producer import Producer
 from protocol.errors import OptionError
 from straggler import FailureResult, JobSpec, SuccessResult, TimeoutResult, current_job, job
-from tests.conftest import StartProcess, StartWorker, until
-from tests.jobs import hang, nap, plain_square, square
+from tests.conftest import StartProcess, StartWorker, until, until_running
+from tests.jobs import echo, hang, nap, plain_square, square, wait_for_file
 from tests.rough_jobs import hold_in_c, hold_loop, sleep_on
 
 LONG = 60.0
@@ -169,3 +170,14 @@ async def test_a_job_knows_what_remains_of_its_deadline(producer: Producer, work
 def test_a_deadline_that_cannot_be_is_refused_with_its_value(value: Any) -> None:
     with pytest.raises(OptionError, match=f"job 'square': deadline: .* got {value!r}"):
         square.spec(1, deadline=value)
+
+
+async def test_each_job_of_a_chunk_has_its_own_wait(producer: Producer, worker: StartWorker, door: Path) -> None:
+    waits = (LONG, 0.1, LONG, 0.2)
+    async with worker(concurrency=1):
+        first = await producer.submit([wait_for_file.spec(door)])
+        await until_running(first, 1)
+        batch = await producer.submit([echo.spec(wait, queue_timeout=wait) for wait in waits])
+        await asyncio.sleep(0.3)  # what two of them do not wait for
+        door.touch()
+        assert [result.status for result in await batch.results()] == ["success", "timeout", "success", "timeout"]

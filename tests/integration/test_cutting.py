@@ -37,7 +37,7 @@ async def test_jobs_of_a_chunk_that_is_cut_are_those_that_were_submitted(
 
 @pytest.mark.parametrize("rows", [[("],[",), (1,)], [([1], [2]), ([], [3])], [(), ()], [("],[", "],["), ("a", "b")]])
 def test_a_line_break_stands_between_jobs_and_nowhere_else(rows: list[tuple[Any, ...]]) -> None:
-    data = encode_calls("far away", rows, 1000)
+    data = encode_calls("far away", rows)
     assert data is not None
     assert data.count(b",\n") == data.count(b"\n") == len(rows) - 1
     assert list(decode_chunk(0, data, "")) == [JobSpec(function="far away", args=row) for row in rows]

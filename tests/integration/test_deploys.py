@@ -14,22 +14,13 @@ import pytest
 
 from producer.producer import Producer
 from protocol.jobs import JobSpec
-from straggler import job
 from tests.conftest import PATIENCE, StartProcess, until, until_running
-from tests.jobs import append_line
+from tests.jobs import append_and_wait, append_line
 
 pytestmark = pytest.mark.redis
 
 # What a machine that is busy with other things may add, s.
 SLOW = 30.0
-
-
-@job
-async def append_and_wait(path: Path, line: str, door: Path) -> None:
-    """Leave the trace of `append_line`, then run until the door is open."""
-    await append_line(path, line)
-    while not door.exists():  # noqa: ASYNC110  # nobody tells us
-        await asyncio.sleep(0.01)
 
 
 def runs_of(path: Path) -> list[list[str]]:
@@ -97,15 +88,15 @@ async def test_with_the_defaults_a_dead_hosts_jobs_run_elsewhere_within_12_s(
 async def test_a_worker_that_stood_still_for_longer_than_its_lease_stops_what_others_run_by_then(
     producer: Producer, worker_process: StartProcess, tmp_path: Path, door: Path
 ) -> None:
-    trace, jobs = tmp_path / "trace", "tests.integration.test_deploys"
-    first = worker_process(jobs, lease=1, concurrency=2)
+    trace = tmp_path / "trace"
+    first = worker_process(lease=1, concurrency=2)
     batch = await producer.submit([append_and_wait.spec(trace, "here", door)], timeout=60)
     await until(lambda: runs_of(trace))  # what it had not heard of when it stood still it would not lose, but leave
     [worker_id] = await producer.workers()
     pid = int(worker_id.split("-")[-2])
     os.kill(pid, signal.SIGSTOP)
     try:
-        worker_process(jobs, lease=1, concurrency=2)
+        worker_process(lease=1, concurrency=2)
         async with asyncio.timeout(PATIENCE):
             # The other has it, once the first is missed.
             while await producer.redis.get(f"arq:in-progress:{batch.id}:0") in (None, worker_id.encode()):  # noqa: ASYNC110

@@ -41,8 +41,8 @@ def sleep_in_thread(seconds: float) -> None:
 
 async def test_jobs_that_run_have_the_new_time_on_all_workers(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=2), worker(concurrency=2):
-        specs = [nap.spec(1.5), sleep_in_thread.spec(1.5), sleep_on.spec(0.5), nap.spec(1.6)]
-        batch: Any = await producer.submit(specs, deadline=1.0)
+        specs = [nap.spec(3.0), sleep_in_thread.spec(3.0), sleep_on.spec(0.5), nap.spec(3.1)]
+        batch: Any = await producer.submit(specs, deadline=2.5)
         await until_running(batch, 4)
         await batch.extend(deadline=LONG)
         assert [result.status for result in await batch.results()] == ["success"] * 4
@@ -51,7 +51,7 @@ async def test_jobs_that_run_have_the_new_time_on_all_workers(producer: Producer
 
 async def test_what_waits_starts_after_the_old_deadline(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=1):
-        batch: Any = await producer.submit([nap.spec(0.8), square.spec(2)], deadline=0.7)
+        batch: Any = await producer.submit([nap.spec(3.0), square.spec(2)], deadline=2.5)
         await until_running(batch, 1)
         await batch.extend(deadline=LONG)
         assert [result.status for result in await batch.results()] == ["success"] * 2
@@ -71,11 +71,11 @@ async def test_a_collector_waits_on_past_the_old_deadline(producer: Producer, wo
 
 async def test_a_timeout_at_the_new_deadline_names_it(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=1) as started:
-        batch: Any = await producer.submit([hang.spec(), square.spec(2)], deadline=0.8)
+        batch: Any = await producer.submit([hang.spec(), square.spec(2)], deadline=2.5)
         await until(lambda: started.crew.slots.used == 1)
-        await batch.extend(deadline=1.2)
+        await batch.extend(deadline=3.0)
         results = await batch.results()
-    assert batch.options.deadline > 1.1
+    assert batch.options.deadline > 2.9
     for result in results:
         assert isinstance(result, TimeoutResult)
         assert result.phase == "batch"
@@ -103,8 +103,8 @@ async def test_without_a_worker_the_new_deadline_closes_the_batch_too(producer: 
 
 async def test_the_jobs_own_clocks_hold_on(producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        specs = [hang.spec(timeout=0.6), hang.spec(deadline=0.7), hang.spec(heartbeat_timeout=0.5), beat_on.spec(1.2)]
-        batch: Any = await producer.submit(specs, deadline=1.0)
+        specs = [hang.spec(timeout=0.6), hang.spec(deadline=0.7), hang.spec(heartbeat_timeout=0.5), beat_on.spec(3.0)]
+        batch: Any = await producer.submit(specs, deadline=2.5)
         await until_running(batch, 4)
         await batch.extend(deadline=LONG)
         results = await batch.results()
@@ -115,7 +115,7 @@ async def test_the_jobs_own_clocks_hold_on(producer: Producer, worker: StartWork
 
 async def test_a_job_that_promised_heartbeats_has_the_new_time(producer: Producer, worker: StartWorker) -> None:
     async with worker():
-        batch = await producer.submit([beat_on.spec(1.5)], deadline=1.0, heartbeat_timeout=0.8)
+        batch = await producer.submit([beat_on.spec(3.0)], deadline=2.5, heartbeat_timeout=0.8)
         await until_running(batch, 1)
         await batch.extend(deadline=LONG)
         assert [result.status for result in await batch.results()] == ["success"]

@@ -36,8 +36,8 @@ async def test_no_batches_are_no_trip(producer: Producer) -> None:
 
 async def test_floor_tells_how_full_workers_are_and_what_waits(producer: Producer, worker: StartWorker) -> None:
     async with worker(concurrency=3) as one:
-        batch = await producer.submit([hang.spec() for _ in range(20)])
-        await until_running(batch, 3)
+        await producer.submit([hang.spec() for _ in range(20)])
+        await until(lambda: one.crew.slots.used == 3)
         await one.crew.leases.beat()
         [queue] = await read_floor(producer.redis, ["default"], producer.clock.now())
     [state] = queue.workers

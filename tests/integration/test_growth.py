@@ -121,7 +121,7 @@ async def test_deadline_while_a_worker_holds_the_jobs_leaves_nothing(
     producer: Producer, worker: StartWorker, redis: Any
 ) -> None:
     async with worker():
-        batch = await producer.submit([hang.spec()] * 3, deadline=0.3, grace=0, keep_results=1)
+        batch = await producer.submit([hang.spec()] * 3, deadline=2, grace=0, keep_results=1)  # they begin before
         await until_running(batch, 3)
         assert {result.status for result in await batch.results()} == {"timeout"}
         await until(lambda: not of_batches(redis))

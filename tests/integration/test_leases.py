@@ -16,7 +16,7 @@ from producer.producer import Producer
 from protocol import keys
 from protocol.jobs import JobSpec
 from tests.conftest import StartProcess, StartWorker, until, until_running
-from tests.jobs import append_line, hang, square, wait_for_file
+from tests.jobs import append_and_wait, append_line, square, wait_for_file
 
 pytestmark = pytest.mark.redis
 
@@ -61,10 +61,12 @@ async def test_what_is_handed_back_at_a_stop_runs_elsewhere_with_no_attempt_burn
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_hurries(producer: Producer, worker_process: StartProcess, first: signal.Signals) -> None:
+async def test_a_second_signal_hurries(
+    producer: Producer, worker_process: StartProcess, tmp_path: Path, first: signal.Signals
+) -> None:
     worker = worker_process(shutdown_wait=600)
-    batch = await producer.submit([hang.spec()], timeout=900)
-    await until_running(batch, 1)
+    batch = await producer.submit([append_line.spec(tmp_path / "trace", "here", 600.0)], timeout=900)
+    await until((tmp_path / "trace").exists)  # else it has nothing to wait for, and leaves at the first
     os.kill(worker.pid, first)
     await asyncio.to_thread(worker.wait_for_output, "worker stops")
     os.kill(worker.pid, first)
@@ -83,15 +85,16 @@ async def test_an_idle_worker_that_is_told_to_stop_leaves_at_once_and_leaves_not
 
 
 async def test_jobs_of_a_killed_worker_run_again_on_another(
-    producer: Producer, worker_process: StartProcess, tmp_path: Path
+    producer: Producer, worker_process: StartProcess, tmp_path: Path, door: Path
 ) -> None:
     trace = tmp_path / "trace"
     first = worker_process(lease=1)
 
     async def stream() -> AsyncIterator[JobSpec[int]]:  # travels as one chunk
-        for name, seconds in (("quick", 0.0), ("slow", 2.0)):
-            for number in range(3):
-                yield append_line.spec(trace, f"{name}-{number}", seconds)
+        for number in range(3):
+            yield append_line.spec(trace, f"quick-{number}")
+        for number in range(3):
+            yield append_and_wait.spec(trace, f"slow-{number}", door)
 
     batch = await producer.submit(stream())
     await until(lambda: len(trace_of(trace)) == 6)
@@ -99,6 +102,7 @@ async def test_jobs_of_a_killed_worker_run_again_on_another(
         await asyncio.sleep(0.01)
     first.kill()
     worker_process(lease=1)
+    door.touch()
     results = await batch.results()
     assert [result.status for result in results] == ["success"] * 6
     assert {result.attempt for result in results} == {1}, "nobody has seen a crash: a lease has lapsed"

@@ -43,6 +43,18 @@ async def test_a_worker_claims_no_more_plain_jobs_than_it_has_processes_for(
             assert len({result.worker for result in await batch.results()}) == 2
 
 
+async def test_plain_jobs_that_travel_with_others_are_told_from_them_by_the_first_that_is_left(
+    producer: Producer, worker: StartWorker, door: Path
+) -> None:
+    batch: Batch[Any] = await producer.submit([square.spec(3), *(plain_tell.spec(door) for _ in range(10))])
+    async with worker(job_processes=1, concurrency=2) as one:
+        await until(lambda: one.crew.slots.used == 1)
+        await asyncio.sleep(0.3)  # what does not happen is what is tested
+        assert (one.crew.slots.waiting, (await batch.status()).queued) == (0, 9)
+        door.touch()
+        assert (await batch.gather())[0] == 9
+
+
 async def test_jobs_that_need_no_process_pass_those_that_wait_for_one(
     producer: Producer, worker: StartWorker, door: Path
 ) -> None:

@@ -118,7 +118,7 @@ async def test_a_payload_that_is_not_ours_is_dropped_and_the_worker_lives(
         (b"[]", "field 0: no jobs"),
         (b'[{"function":"square"}]', "holds 1 jobs instead of 256"),
         (b"[1,2,3]", "field 0: 0: Input should be an object"),
-        (b'{"function":"square","args":[[1],[2]]}', "holds 2 jobs instead of 256"),
+        (b'{"kinds":[{"function":"square","names":["number"]}],"args":[[1],[2]]}', "holds 2 jobs instead of 256"),
         (None, "field 0 is gone"),
     ],
 )

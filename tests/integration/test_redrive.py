@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from producer.producer import Producer
 from producer.redrives.origins import read_places
 from protocol import keys
+from protocol.chunks import decode_chunk
 from protocol.errors import BatchClosedError, OptionError
 from protocol.jobs import JobSpec
 from straggler import current_job, job
@@ -73,8 +73,8 @@ async def test_jobs_keep_their_arguments_keys_and_options(
         [result] = await again.results()
         assert (result.status, result.key, result.limit, result.attempt) == ("timeout", "k", 0.1, 2)
         assert again.options == batch.options
-        first, second = (json.loads(redis.hget(keys.chunks(name), 0)) for name in (batch.id, again.id))
-        assert first == second
+        first, second = (decode_chunk(0, redis.hget(keys.chunks(name), 0), "") for name in (batch.id, again.id))
+        assert list(first) == list(second)
         door.touch()
         third = await again.retry(timeout=60, retries=0, name=None)
         [result] = await third.results()

@@ -46,10 +46,10 @@ async def test_waits_go_on_among_what_is_left(example: Example) -> None:
 
 async def test_a_batch_gets_more_time(example: Example) -> None:
     async with embedded(Settings()) as producer:
-        batch: Any = await producer.submit(nap.map([1.0]), deadline=0.8)
+        batch: Any = await producer.submit(nap.map([3.0]), deadline=2.5)
         await until_running(batch, 1)
         await example("give_more_time").give_more_time(batch)
-        assert await batch.gather() == [1.0]
+        assert await batch.gather() == [3.0]
 
 
 async def test_the_rest_is_cancelled_after_the_first(example: Example) -> None:

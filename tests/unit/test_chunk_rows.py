@@ -126,7 +126,9 @@ def test_a_job_that_never_started_has_no_start() -> None:
 
 
 def test_no_row_holds_a_line_break_that_joins_rows() -> None:
-    row = row_of(Returned({"a,\n": ",\n"}), key=",\n")
+    row = rows().ended(
+        7, JobSpec(function="echo", key=",\n"), echo, cast("Run", EndedRun(Returned({"a,\n": ",\n"}))), 2
+    )
     assert row is not None
     assert b"\n" not in row[2]
     assert from_json(row[2])["value"] == {"a,\n": ",\n"}

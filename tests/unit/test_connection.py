@@ -13,10 +13,11 @@ import pytest
 from arq.jobs import deserialize_job_raw
 from pydantic_core import from_json
 
-from protocol import connection
+from protocol import reach as reaching
 from protocol.clock import RedisClock
-from protocol.connection import Payload, Scripts, connect, connected, decode_payload, encode_payload, reach
+from protocol.connection import Payload, Scripts, connect, decode_payload, encode_payload
 from protocol.errors import OptionError, ProtocolError, RedisUnavailableError
+from protocol.reach import connected, reach
 
 
 @asynccontextmanager
@@ -77,7 +78,7 @@ async def test_a_redis_without_that_database_asks_for_another_url() -> None:
 
 
 async def test_a_redis_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_LONGEST_REACH", 0.05)
+    monkeypatch.setattr(reaching, "_LONGEST_REACH", 0.05)
     async with answering(b"") as (url, _):
         with pytest.raises(RedisUnavailableError, match=r"\(no reply\)"):
             await reach(url)
@@ -86,7 +87,7 @@ async def test_a_redis_that_says_nothing_is_not_waited_for_long(monkeypatch: pyt
 async def test_a_redis_that_loads_its_data_is_waited_for_and_that_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connection, "_LONGEST_REACH", 0.05)
+    monkeypatch.setattr(reaching, "_LONGEST_REACH", 0.05)
     async with answering(*[b"-LOADING Redis is loading the dataset in memory\r\n"] * 8, b"+PONG\r\n") as (url, asked):
         await reach(url)
         assert len(asked) == 9

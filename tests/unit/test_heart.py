@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.conftest import until
+from tests.unit.test_deadlines import Clocked
 from workers.timing.deadlines import Deadlines
 from workers.vitals import heart as heart_module
 from workers.vitals.heart import Heart
@@ -28,7 +29,7 @@ async def beating(
     try:
         yield heart
     finally:
-        await heart.stop()
+        heart.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,30 @@ async def test_more_left_behind_than_allowed_is_told_and_no_more_is_borne() -> N
     assert set(told) == {3}
 
 
+async def test_clocks_move_where_the_process_stood_still_and_not_twice_where_a_job_held_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heart_module, "_STANDSTILL", 0.05)
+    deadlines = Deadlines()
+    run, culprit = Clocked("a", 60.0), Clocked("b", 60.0)
+    deadlines.watch(run)
+    async with beating(deadlines) as heart:
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # in no job's step
+        await until(lambda: heart.take_lag() > 0.2)
+        assert run.postponed > 0.25
+        deadlines.enter(culprit)
+        time.sleep(0.1)
+        deadlines.leave(culprit)
+        assert deadlines.held > 0.09
+        await until(lambda: heart.take_lag() > 0.09)
+        before = run.postponed
+        deadlines.held += 100.0  # more than any machine adds
+        time.sleep(0.1)
+        await until(lambda: heart.take_lag() > 0.09)
+        assert run.postponed == before
+
+
 async def test_a_supervisor_that_was_gone_before_the_first_beat_is_missed() -> None:
     deadlines = Deadlines()
     deadlines.cells[SUPERVISOR] = os.getpid()  # not our parent
@@ -86,19 +111,22 @@ async def test_its_own_parent_is_not_missed() -> None:
         assert not told
 
 
-def test_a_process_whose_parent_ends_notices() -> None:
+def test_a_process_whose_supervisor_ends_notices() -> None:
     code = """
-import asyncio, sys
+import asyncio, os, sys
 from workers.timing.deadlines import Deadlines
 from workers.vitals.heart import Heart
+from workers.vitals.pulse import SUPERVISOR
 async def main():
     orphaned = asyncio.Event()
-    heart = Heart(Deadlines(), 1, lambda: None, orphaned.set, lambda: None)
+    deadlines = Deadlines()
+    deadlines.cells[SUPERVISOR] = os.getppid()
+    heart = Heart(deadlines, 1, lambda: None, orphaned.set, lambda: None)
     heart.start()
     print("ready", file=sys.stderr, flush=True)
     await asyncio.wait_for(orphaned.wait(), 10)
     print("orphaned", flush=True)
-    await heart.stop()
+    heart.stop()
 asyncio.run(main())
 """
     parent = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from operator import length_hint
 from typing import Any
 
@@ -53,6 +54,26 @@ def test_bytes_of_a_function_that_is_not_at_hand_travel_as_base64() -> None:
     assert from_json(encode_job(JobSpec(function="far away", args=(b"\xff\xfe",)), LIMIT))["args"] == ["__4="]
 
 
+odd_keys = st.sampled_from(["", "é", "k" * 1024, "k" * 1025, b"k", 7, "\ud800", None])
+odd_seconds = st.none() | st.floats() | st.integers() | st.sampled_from([True, "3", 10**400, 1e-300, Decimal(3), 3e9])
+
+
+@given(key=odd_keys, timeout=odd_seconds, queue_timeout=odd_seconds)
+def test_spec_makes_and_refuses_what_jobspec_does(**own: Any) -> None:
+    try:
+        expected = JobSpec[Any](function="f", args=(1,), kwargs={"a": 2}, **own)
+    except ValidationError:
+        with pytest.raises(OptionError):
+            spec("f", (1,), {"a": 2}, own)
+        return
+    made = spec("f", (1,), {"a": 2}, own)
+    assert made == expected
+    assert [type(value) for value in made.__dict__.values()] == [type(value) for value in expected.__dict__.values()]
+    assert list(made.__dict__) == list(JobSpec.model_fields)
+    assert {name for name in own if own[name] is not None} <= made.model_fields_set <= expected.model_fields_set
+    assert JobSpec.model_validate_json(made.model_dump_json()) == made
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -70,7 +91,7 @@ def test_a_job_that_cannot_be_is_refused(fields: dict[str, Any], named: str) -> 
     with pytest.raises(ValidationError, match=named):
         JobSpec(function="f", **fields)
     with pytest.raises(OptionError, match=f"^job 'f': {named}: .*, got ") as raised:
-        spec("f", (), {}, **fields)
+        spec("f", (), {}, fields)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 300
 

@@ -12,7 +12,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from protocol import lua, memory
-from protocol.connection import Scripts, connected
+from protocol.connection import Scripts
+from protocol.reach import connected
 from protocol.settings import Settings
 from straggler import embedded
 from tests.jobs import square

@@ -111,19 +111,25 @@ def test_what_a_killed_process_has_counted_is_told_to_the_last_result(tmp_path: 
 
 def test_results_are_counted_by_function_and_kind(metrics: Metrics, tmp_path: Path) -> None:
     ahead = metrics._clock.at(0.0)
-    alike = [(index, "success", b"1", 101.0 - ahead, 101.02 - ahead) for index in range(3)]
+    alike = [(index, "success", b"1", 101.0 - ahead, 101.02 - ahead, "k", None) for index in range(3)]
+    mixed = [
+        (7 + n, "success", b"1", 101.0 - ahead, 101.5 - ahead, None, called) for n, called in enumerate((None, "more"))
+    ]
     rows = Rows("fetch", metrics._clock, 1000)
     told = [
         rows.failed(3, JobSpec(function="fetch", key='a "started_at":1,"finished_at":2'), ValueError("x")),
         rows.not_started(4, JobSpec(function="other", key="k"), 1.0, "queued", attempt=2),
         (5, "success", b'{"index":5,"status":"success","key":"k","started_at":104,"finished_at":106,"value":{}}'),
     ]
-    metrics.count([group("fetch", alike), group("fetch", told), group("other", [(9, "lost", b"not ours")])])
+    metrics.count(
+        [group("fetch", alike), group("fetch", told), group("lots", mixed), group("other", [(9, "lost", b"not ours")])]
+    )
     found = {row.function: row for row in Ledger(tmp_path).read()[0].rows.values()}
     assert {name: {kind: n for kind, n in found[name].results.items() if n} for name in ("fetch", "other")} == {
         "fetch": {"success": 4, "failure": 1},
         "other": {"timeout": 1, "lost": 1},
     }
+    assert [(found[name].results["success"], sum(found[name].run[:-1])) for name in ("lots", "more")] == [(1, 1)] * 2
     assert found["fetch"].run[-1] == pytest.approx(2.06, abs=1e-3)
     assert found["fetch"].wait[-1] == pytest.approx(7.0, abs=1e-3)
     assert sum(found["other"].run) == 0
@@ -140,7 +146,7 @@ async def test_what_a_process_counted_stays_when_it_is_gone(metrics: Metrics, tm
     ledger = Ledger(tmp_path)
     assert "f" not in ledger.read()[0].rows
     metrics.start()
-    metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5)])])
+    metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5, None, None)])])
     assert ledger.read()[0].rows["f"].results["success"] == 1, "told at once"
     metrics.write()
     assert value(parse(expose(tmp_path)), "straggler_worker_slots") == 5
@@ -154,7 +160,7 @@ async def test_what_a_process_counted_stays_when_it_is_gone(metrics: Metrics, tm
 
 
 def test_exposition_is_as_prometheus_wants_it(metrics: Metrics, tmp_path: Path) -> None:
-    metrics.count([group('odd "name"\n', [(0, "success", b"1", 5.0, 5.5)])])
+    metrics.count([group('odd "name"\n', [(0, "success", b"1", 5.0, 5.5, None, None)])])
     metrics.write()
     found = parse(expose(tmp_path, Counter({("f", "timeout"): 2})))
     assert value(found, "straggler_jobs_total", result="timeout") == 2
@@ -190,7 +196,7 @@ async def names(metrics: Metrics, tmp_path: Path) -> set[str]:
     from producer.overview.metrics import exposition as of_redis  # noqa: PLC0415  # beside the other of that name
     from producer.producer import Producer  # noqa: PLC0415
 
-    metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5)])])
+    metrics.count([group("f", [(0, "success", b"1", 5.0, 5.5, None, None)])])
     metrics.write()
     async with Producer("memory://metrics") as producer:
         told = parse((await of_redis(producer)).decode())

@@ -170,6 +170,21 @@ async def test_a_loop_that_was_held_is_not_taken_for_an_outage(caplog: pytest.Lo
     assert said(caplog) == ["redis.away", "redis.back"]
 
 
+async def test_a_redis_in_this_process_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.patience._PATIENCE", 0.01)
+    calls = 0
+
+    async def reply() -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.1)
+        return "there"
+
+    redis: Any = connect("memory://waited-for")
+    assert await redis.patience.keep_trying(reply) == "there"
+    assert (calls, redis.patience.retries) == (1, 0)
+
+
 async def test_a_call_without_a_reply_is_made_again_and_given_more_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

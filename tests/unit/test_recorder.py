@@ -13,8 +13,9 @@ from redis.exceptions import AuthenticationError
 
 from protocol import keys
 from protocol.clock import RedisClock
-from protocol.connection import ArqRedis, Call, Scripts, connected
+from protocol.connection import ArqRedis, Call, Scripts
 from protocol.entries import decode_entry
+from protocol.reach import connected
 from protocol.recording import OverChunk, Row, encode_common, encode_row
 from tests.conftest import until
 from workers.recorder import Recorder
@@ -258,7 +259,7 @@ async def test_while_other_jobs_run_results_wait_for_company(
 
 
 def success(index: int, value: bytes = b"1") -> Row:
-    return index, "success", value, 1.0 + index, 1.5 + index
+    return index, "success", value, 1.0 + index, 1.5 + index, f"key,\n{index}", "g" if index % 3 else None
 
 
 async def test_successes_that_are_alike_leave_as_columns(recorder: Recorder, redis: Any, batch: str) -> None:
@@ -268,9 +269,8 @@ async def test_successes_that_are_alike_leave_as_columns(recorder: Recorder, red
     await recorder.close()
     [(_, columns), (_, rows)] = redis.xrange(keys.results(batch))
     assert columns[b"indexes"] == b"0-99,200,150"
-    assert {name: len(from_json(columns[name])) for name in (b"started", b"took", b"values")} == {
-        b"started": 102, b"took": 102, b"values": 102,
-    }  # fmt: skip
+    for name in (b"started", b"took", b"values", b"keys", b"functions"):
+        assert len(from_json(columns[name])) == 102
     assert rows[b"indexes"] == b"300"
     assert redis.hmget(keys.batch(batch), "done", "success") == [b"103", b"103"]
     assert [index for index in range(400) if redis.getbit(keys.done(batch), index)] == [*range(100), 150, 200, 300]
@@ -289,6 +289,7 @@ async def test_of_successes_that_are_alike_only_the_first_of_each_job_is_kept(
     for result in results:
         is_first = result.index in (0, 47, 48, 97)
         assert result.unwrap() == "first" if is_first else f"second,\n{result.index}"
+        assert (result.key, result.function) == (f"key,\n{result.index}", "g" if result.index % 3 else "f")
         assert result.duration == pytest.approx(0.5)
         assert result.started_at is not None
     assert redis.hmget(keys.batch(batch), "done", "success") == [b"100", b"100"]

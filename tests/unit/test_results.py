@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +99,11 @@ def test_a_value_that_does_not_fit_the_type_here_names_job_key_and_cure() -> Non
         decode_entry("b", entry(row, common=encode_common("another_version", "w", 1.0)), "the key")
 
 
+def success(index: int, value: bytes, *times: float, key: str | None = None, called: str | None = None) -> Success:
+    started, ended = times or (0.0, 0.0)
+    return index, "success", value, started, ended, key, called
+
+
 def alike(*found: Success, function: str = "fetch", ahead: float = 0.0) -> dict[bytes, bytes]:
     """Give the entry of successes that are alike."""
     return entry_of(record_successes("b", encode_common(function, "w", 1.5), found, ahead))
@@ -105,7 +111,7 @@ def alike(*found: Success, function: str = "fetch", ahead: float = 0.0) -> dict[
 
 def test_successes_that_are_alike_are_what_they_would_be_one_by_one() -> None:
     first, second = decode_entry(
-        "b", alike((3, "success", b"[1]", 10.0, 10.25), (2, "success", b"null", 9.5, 11.0), ahead=1e9), "key"
+        "b", alike(success(3, b"[1]", 10.0, 10.25), success(2, b"null", 9.5, 11.0), ahead=1e9), "key"
     )
     shared: dict[str, Any] = {"function": "fetch", "worker": "w", "enqueued_at": 1.5}
     assert first == SuccessResult(
@@ -123,6 +129,43 @@ def test_successes_that_are_alike_are_what_they_would_be_one_by_one() -> None:
     assert hash(second) == hash(second.model_copy())
 
 
+@given(
+    st.lists(
+        st.tuples(st.none() | texts | st.sampled_from(['","', ",\n", "null"]), st.sampled_from([None, "g", "h"])),
+        min_size=1,
+    )
+)
+def test_keys_and_functions_of_successes_that_are_alike_come_back(own: list[tuple[str | None, str | None]]) -> None:
+    found = [success(index, b"%d" % index, key=key, called=called) for index, (key, called) in enumerate(own)]
+    columns = alike(*found)
+    assert all(text.count(b",\n") == len(own) - 1 for name, text in columns.items() if name in (b"keys", b"functions"))
+    results = decode_entry("b", columns, "key")
+    assert [(result.key, result.function) for result in results] == [(key, called or "fetch") for key, called in own]
+    assert [result.unwrap() for result in results] == list(range(len(own)))
+    assert all(SuccessResult.model_validate_json(result.model_dump_json()) == result for result in results)
+
+
+def test_values_of_several_functions_come_back_as_the_type_that_each_declares() -> None:
+    @job
+    async def odd_seconds() -> timedelta:
+        return timedelta()
+
+    @job
+    async def odd_bytes() -> bytes:
+        return b""
+
+    found = [
+        success(0, b'"PT5S"', called="odd_seconds"),
+        success(1, b'"__4="'),
+        success(2, b'"__4="', called="elsewhere"),
+        success(3, b'"PT6S"', called="odd_seconds"),
+    ]
+    values = [result.unwrap() for result in decode_entry("b", alike(*found, function="odd_bytes"), "key")]
+    assert values == [timedelta(seconds=5), b"\xff\xfe", "__4=", timedelta(seconds=6)]
+    with pytest.raises(ProtocolError, match=r"the value of job b:4 .* 'odd_seconds' .* another version"):
+        decode_entry("b", alike(*found, success(4, b"[]", called="odd_seconds"), function="odd_bytes"), "key")
+
+
 @given(st.lists(st.integers(0, 60), min_size=1))
 def test_indexes_survive_the_trip(indexes: list[int]) -> None:
     assert decode_indexes(encode_indexes(indexes)) == indexes
@@ -134,7 +177,7 @@ def test_indexes_that_follow_each_other_are_a_range() -> None:
 
 
 def test_a_no_op_result_takes_25_bytes() -> None:
-    rows = [(i, "success", b"%d" % i, i / 1e5, i / 1e5 + 3e-6) for i in range(256)]
+    rows = [success(i, b"%d" % i, i / 1e5, i / 1e5 + 3e-6) for i in range(256)]
     assert sum(map(len, alike(*rows).values())) < 25 * 256
 
 
@@ -143,10 +186,10 @@ def test_values_that_are_alike_come_back_as_the_type_their_function_declares() -
     async def some_bytes() -> bytes:
         return b""
 
-    found = [(number, "success", b'"__4="', 0.0, 0.0) for number in range(2)]
+    found = [success(number, b'"__4="') for number in range(2)]
     for function, value in (("some_bytes", b"\xff\xfe"), ("elsewhere", "__4=")):
         assert [result.unwrap() for result in decode_entry("b", alike(*found, function=function), "key")] == [value] * 2
-    odd = alike(*found, (7, "success", b"3", 0.0, 0.0), function="some_bytes")
+    odd = alike(*found, success(7, b"3"), function="some_bytes")
     with pytest.raises(ProtocolError, match=r"'the key': the value of job b:7 .* 'some_bytes' .* another version"):
         decode_entry("b", odd, "the key")
 
@@ -164,19 +207,24 @@ def test_values_that_are_alike_come_back_as_the_type_their_function_declares() -
         entry(encode_row(index=1, status="timeout")),
         entry(encode_row(index="x", status="success", value=1)),
         {b"values": b"[1]"},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"common": b'{"function":"f"}'},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"1-2"},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"one"},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"started": b"[0.5]"},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"took": b"["},
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"values": b"[]"},
+        {**alike(success(1, b"1")), b"common": b'{"function":"f"}'},
+        {**alike(success(1, b"1")), b"indexes": b"1-2"},
+        {**alike(success(1, b"1")), b"indexes": b"one"},
+        {**alike(success(1, b"1")), b"started": b"[0.5]"},
+        {**alike(success(1, b"1")), b"took": b"["},
+        {**alike(success(1, b"1")), b"keys": b"[1]"},
+        {**alike(success(1, b"1")), b"keys": b"[]"},
+        {**alike(success(1, b"1")), b"functions": b'["f","g"]'},
+        {**alike(success(1, b"1")), b"functions": b"f"},
+        {**alike(success(1, b"1", called="g")), b"values": b"[1,2]"},
+        {**alike(success(1, b"1")), b"values": b"[]"},
     ],
 )
 def test_an_entry_that_holds_no_results_is_refused_naming_the_key(broken: dict[bytes, bytes]) -> None:
     with pytest.raises(ProtocolError, match="unreadable data in Redis key 'the key'") as raised:
         decode_entry("b", broken, "the key")
     assert "\n" not in str(raised.value)
-    if broken.get(b"values") != b"[]":  # which is not read by who only counts
+    if broken.get(b"values") not in (b"[]", b"[1,2]"):  # which is not read by who only counts
         with pytest.raises(ProtocolError, match="unreadable data in Redis key 'the key'"):
             decode_facts("b", broken, "the key")
 
@@ -186,7 +234,7 @@ def test_who_counts_refuses_what_cannot_be_a_job(index: int) -> None:
     times = {"started_at": 1.0, "finished_at": 2.0}
     for broken in (
         entry(encode_row(index=index, status="success", value=1, **times)),
-        {**alike((1, "success", b"1", 0.0, 0.0)), b"indexes": b"%d" % index},
+        {**alike(success(1, b"1")), b"indexes": b"%d" % index},
     ):
         with pytest.raises(ProtocolError, match="the key"):
             decode_facts("b", broken, "the key")
@@ -210,8 +258,30 @@ def test_facts_are_what_the_results_tell() -> None:
     )
     [(offset, failed)] = facts.others
     assert (offset, failed.index, failed.status) == (1, 5, "failure")
-    [(columns, _, none)] = decode_facts("b", alike((3, "success", b"[1]", 10.0, 10.25)), "key").successes
+    [(columns, _, none)] = decode_facts("b", alike(success(3, b"[1]", 10.0, 10.25)), "key").successes
     assert (columns.indexes, columns.at, columns.started, columns.took, none) == ([3], 10_000_000, [0], [250_000], None)
+
+
+def test_facts_of_successes_of_several_functions_are_apart() -> None:
+    found = [
+        success(3, b"1", 10.0, 10.25, key="three"),
+        success(5, b"2", 11.0, 11.5, called="other"),
+        success(4, b"3", 12.0, 12.75),
+    ]
+    first, second = decode_facts("b", alike(*found), "key").successes
+    assert (first.columns.function, first.columns.indexes, [*first.offsets], first.keys) == (
+        "fetch",
+        [3, 4],
+        [0, 2],
+        ["three", None],
+    )
+    assert (first.columns.started, first.columns.took) == ([0, 2_000_000], [250_000, 750_000])
+    assert (second.columns.function, second.columns.indexes, [*second.offsets], second.keys) == (
+        "other",
+        [5],
+        [1],
+        [None],
+    )
 
 
 @pytest.mark.parametrize(

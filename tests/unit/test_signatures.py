@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -170,6 +171,29 @@ def greedy(*args: bytes, **kwargs: bytes) -> None: ...
 )
 def test_every_kind_of_parameter_arrives(function: Any, args: Any, kwargs: Any, expected: Any) -> None:
     assert trip(Signature("function", function), *args, **kwargs) == expected
+
+
+class _Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class _Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    number: int = Field(default_factory=itertools.count().__next__)
+
+
+_Pet = Annotated[_Cat | _Dog, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize("is_by_position", [True, False])
+def test_defaults_inside_arguments_travel_with_them(is_by_position: bool) -> None:  # a parameter
+    def feed(pet: _Pet, often: int = 1, /) -> None: ...
+    def feed_by_name(pet: _Pet, often: int = 1) -> None: ...
+
+    signature, dog = Signature("feed", feed if is_by_position else feed_by_name), _Dog()
+    call = from_json(b"{%b}" % signature.encode_arguments((dog,), {}))
+    args, kwargs = signature.decode_arguments(call.get("args", ()), call["kwargs"])
+    assert (args, kwargs) == (((dog,), {}) if is_by_position else ((), {"pet": dog}))
 
 
 def test_a_default_stays_the_functions_own() -> None:

@@ -145,6 +145,25 @@ async def test_the_culprit_is_who_held_the_loop_when_it_was_judged(child: Child)
     child.pulse = Pulse.create(child.path, 1)
 
 
+async def test_who_stood_still_with_its_processes_lets_them_say_first_that_they_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_STANDSTILL", 0.0)  # each look comes later than that
+    supervisor, ledger = supervise(READY + put_current(0, -1) + "time.sleep(60)")
+    ready_for = 0.0
+
+    def was_killed_at_the_first_look() -> bool:
+        nonlocal ready_for
+        ready_for += 0.005 * any(child.is_ready for child in supervisor._children)
+        if ready_for < 0.5:
+            assert not ledger.notes
+        else:
+            monkeypatch.setattr(module, "_STANDSTILL", 60.0)
+        return bool(ledger.notes)
+
+    await run_until(supervisor, was_killed_at_the_first_look)
+
+
 async def test_what_keeps_dying_is_started_again_ever_later() -> None:
     supervisor, _ = supervise("os.kill(os.getpid(), 9)")
     await run_until(supervisor, lambda: supervisor._failures >= 3)

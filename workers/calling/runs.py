@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from protocol.batches import BatchOptions
 from protocol.chunks import Calls
@@ -30,7 +30,7 @@ from workers.timing.clocks import ChunkClocks, Clocks
 from workers.timing.deadlines import Deadlines
 from workers.vitals.pulse import UNNAMED, offset_of
 
-_NO_KEYWORDS: dict[str, Any] = {}
+Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,21 +214,14 @@ class JobRun(Run):
         return CurrentJob(self, self.chunk.batch_id, self.index, self.job.key, self.attempt)
 
 
-def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], tuple[Any, ...] | None]:
+def read_call(jobs: Sequence[JobSpec[Any]], at: int) -> tuple[JobSpec[Any], Arguments | None]:
     """Return a job and what it is called with; its arguments stay where they are if they were read with the others'."""
-    if (
-        isinstance(jobs, Calls)
-        and jobs.arguments is not None
-        and registry.isolation_of(jobs.alike.function) != "process"
-    ):
-        return jobs.alike, jobs.arguments[at]
+    if isinstance(jobs, Calls) and registry.isolation_of(jobs.kind_of(at).function) != "process" and jobs.calls:
+        known, args, kwargs = jobs.calls
+        return known[at], (args[at], kwargs[at])
     return jobs[at], None
 
 
-def read_arguments(
-    function: Job[..., Any, Any], job: JobSpec[Any], known: tuple[Any, ...] | None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def read_arguments(function: Job[..., Any, Any], job: JobSpec[Any], known: Arguments | None) -> Arguments:
     """Return what a job is called with; reads it, where it is not known."""
-    if known is not None:
-        return known, _NO_KEYWORDS
-    return function.signature.decode_arguments(job.args, job.kwargs)
+    return function.signature.decode_arguments(job.args, job.kwargs) if known is None else known

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-
 from protocol.errors import StragglerError
 from protocol.results import TRACEBACK_LIMIT
+from workers.ending.tracebacks import format_error
 
 # A message is for people and for grouping; what a library puts into one (a whole page, say) is not.
 MESSAGE_LIMIT = 2_000
@@ -69,7 +68,7 @@ def _text(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        return _encodable("".join(traceback.format_exception(error)))
+        return _encodable(format_error(error))
     except BaseException as broken:  # noqa: BLE001  # as above
         return f"(its traceback cannot be had: {type(broken).__name__})"
 

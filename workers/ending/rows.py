@@ -103,8 +103,9 @@ class Rows:
             encoded = value.text if isinstance(value, Encoded) else function.encode_value(value, self._result_limit)
         except UnusableValueError as error:
             return self.failed(index, job, error, run, attempt)
-        if attempt == 1 and job.key is None and job.function == self._function:
-            return index, "success", encoded[_VALUE:-1], run.started, run.finished
+        if attempt == 1:
+            called = None if job.function == self._function else job.function
+            return index, "success", encoded[_VALUE:-1], run.started, run.finished, job.key, called
         _, _, row, *_ = self._row(index, job, "success", run, attempt)
         return index, "success", b"%b,%b" % (row[:-1], encoded[1:])
 

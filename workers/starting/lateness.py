@@ -50,7 +50,9 @@ class Lateness:
         """Look again when the first of their clocks runs out."""
         self.close()
         jobs, waiting = self._jobs, self._unstarted.every()
-        specs = [jobs.alike][: len(waiting)] if isinstance(jobs, Calls) else [self._job(index) for index in waiting]
+        if isinstance(jobs, Calls) and not any(kind.has_own_clock for kind in jobs.kinds):
+            waiting = waiting[:1]  # what holds for one holds for all
+        specs = [self._job(index) for index in waiting]
         moment = self._clocks.first_to_run_out(specs) if specs else None
         if moment is not None:
             delay = max(0.0, moment - self._clock.now()) + _AFTER_A_CLOCK

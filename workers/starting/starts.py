@@ -35,7 +35,7 @@ class Starts:
     Args:
         chunk: The chunk.
         clocks: By what clocks its jobs run.
-        jobs: All its jobs.
+        jobs: Its jobs, from the first on that is to run.
     """
 
     def __init__(self, chunk: StartsJobs, clocks: ChunkClocks, jobs: Sequence[JobSpec[Any]]) -> None:
@@ -44,7 +44,7 @@ class Starts:
         self._claimed = chunk.claimed
         self._clocks = clocks
         self._jobs = jobs
-        self._first = chunk.claimed.payload.first
+        self._first = chunk.claimed.payload.start
         self._run_of = chunk.runner.runs_of(clocks.options)
         indexes, places = chunk.claimed.open_jobs(), chunk.runner.processes.places
         self._unstarted = Unstarted(indexes, self._first, jobs, chunk.runner.slots, places)
@@ -156,9 +156,10 @@ class Starts:
             Whether it could, and there are more.
         """
         alike = self._alike
-        if alike is None or not alike.function.awaits or self._runner.recorder.is_full:
+        if alike is None or self._runner.recorder.is_full:
             return False
-        if len(self._unstarted.left) < 2:  # the last one is for `run`, which ends with it
+        left = self._unstarted.left
+        if len(left) < 2 or not alike.awaits(left[-1]):  # the last one is for `run`, which ends with it
             return False
         Lane(self, self._start_alike(alike), self._context)
         return True

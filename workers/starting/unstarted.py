@@ -137,10 +137,13 @@ class Unstarted:
 
 def _plain(indexes: list[int], first: int, jobs: Sequence[JobSpec[Any]]) -> Container[int]:
     """Tell which of some jobs need a process."""
-    if isinstance(jobs, Calls):
-        return range(first, first + len(jobs)) if _is_plain(jobs.alike) else ()
-    return frozenset(index for index in indexes if _is_plain(jobs[index - first]))
+    if not isinstance(jobs, Calls):
+        return frozenset(index for index in indexes if _is_plain(jobs[index - first].function))
+    plain = [_is_plain(kind.function) for kind in jobs.kinds]
+    if all(plain) or not any(plain):
+        return range(first, first + len(jobs)) if any(plain) else ()
+    return frozenset(index for index in indexes if _is_plain(jobs.kind_of(index - first).function))
 
 
-def _is_plain(job: JobSpec[Any]) -> bool:
-    return registry.isolation_of(job.function) == "process"
+def _is_plain(function: str) -> bool:
+    return registry.isolation_of(function) == "process"

@@ -65,6 +65,7 @@ class Deadlines:
         is_fork: Whether this process is a job's fork of the worker.
         on_set: Called when the next time is set, with that time; who interrupts a blocked loop hears it.
         earliest: When the timer is due, on the loop's clock.
+        held: How long, s, jobs have held the loop in steps that moved the others' clocks.
         left_behind: What ignored its cancellation and still goes on. (The loop holds tasks weakly; this holds them.)
 
     Args:
@@ -76,6 +77,7 @@ class Deadlines:
         self.code: Any = None
         self.is_fork = False
         self.on_set: Callable[[float], None] | None = None
+        self.held = 0.0
         self.left_behind: set[Any] = set()
         self.cells = cells if cells is not None else [0.0] * CELLS
         self._since = 0.0
@@ -136,7 +138,17 @@ class Deadlines:
             self._stalled(run, now - self._since)
         return now
 
+    def stood_still(self, seconds: float) -> None:
+        """Move the clocks of all runs, as the process has stood still."""
+        logger.info(
+            "the process stood still for %.1f s: its jobs have that much more time", seconds,
+            extra={"event": "process.stood_still", "seconds": round(seconds, 3)},
+        )  # fmt: skip
+        for run in self._runs:
+            run.postpone(seconds)
+
     def _stalled(self, culprit: Watched, took: float) -> None:
+        self.held += took
         for run in self._runs:
             if run is not culprit:
                 run.postpone(took)

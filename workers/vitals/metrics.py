@@ -12,8 +12,9 @@ import fcntl
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import compress, repeat
 from operator import sub
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,13 @@ class Metrics:
     def _count_successes(self, common: dict[str, Any], rows: Sequence[Any]) -> None:
         ahead = self._clock.at(0.0) - common["enqueued_at"]
         # No step of Python's for each job: this is half of what counting costs.
-        _, _, _, started, ended = zip(*rows, strict=True)
+        _, _, _, started, ended, _, functions = zip(*rows, strict=True)
         run, wait = list(map(sub, ended, started)), list(map(ahead.__add__, started))
-        self._tally.add(common["function"], {"success": len(rows)}, run, wait)
+        found = set(functions)
+        for function in found:
+            own: Iterable[Any] = repeat(1) if len(found) == 1 else [name == function for name in functions]
+            runs = list(compress(run, own))
+            self._tally.add(function or common["function"], {"success": len(runs)}, runs, list(compress(wait, own)))
 
     def _count_rows(self, common: dict[str, Any], rows: Sequence[Any]) -> None:
         usual: str = common["function"]

@@ -1,9 +1,10 @@
-"""That a worker was told to stop: whatever waits meanwhile for something else waits no longer."""
+"""Waits that end: whatever waits when a worker is told to stop waits no longer, nor what has its time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -59,3 +60,10 @@ class Stopping:
             await asyncio.gather(working, stopping, return_exceptions=True)
         if not working.cancelled():
             working.result()
+
+
+async def within(seconds: float, wait: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Wait for something, but no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wait(*args)
