@@ -68,6 +68,7 @@ class Batch(Steering, Generic[R]):
         self._total = total
         watch = Watch(scripts, batch_id, queue, is_there=is_there)
         watch.is_new = is_new and options.deadline is None
+        watch.closed_with = total
         super().__init__(scripts, batch_id, queue, options, watch, limit_bytes)
         self._cursor = Cursor.parse(cursor) if cursor else Cursor()
         self._waiting = Waiting(self._redis, batch_id, self._watch)
@@ -177,8 +178,9 @@ class Batch(Steering, Generic[R]):
         """
         if lineage:
             return await read_lineage(self._scripts, self.id)
-        found = [result async for result in read(self._redis, self.id, Cursor(), self._watch)]
-        return sorted(found, key=lambda result: result.index)
+        # A Redis that is restarted meanwhile without its last writes has some of them recorded again.
+        found = {result.index: result async for result in read(self._redis, self.id, Cursor(), self._watch)}
+        return [found[index] for index in sorted(found)]
 
     async def gather(self, default: Any = RAISE) -> list[R | Any]:
         """Wait for the whole batch and return all values, in order of submission.

@@ -47,6 +47,7 @@ class Watch:
         is_complete: Whether it was complete when it was last seen.
         total: How many jobs it had then; None if it was not seen yet.
         seen: How far it was then.
+        closed_with: How many jobs it has, once it is known to be closed.
     """
 
     def __init__(self, scripts: Scripts, batch_id: str, queue: str, *, is_there: bool) -> None:
@@ -62,6 +63,7 @@ class Watch:
         self.is_complete = False
         self.total: int | None = None
         self.seen: BatchStatus | None = None
+        self.closed_with: int | None = None
 
     async def begin(self) -> None:
         """Make ready for a collector's reads.
@@ -119,8 +121,8 @@ class Watch:
             found = await read_status(self._scripts.redis, self._batch_id)
         except BatchNotFoundError:
             raise self._gone() from None
-        self._is_there, self.is_new = True, False
-        self.total, self.seen = found.total, found
+        self.is_new = False
+        self._take_note(found)
         return found
 
     async def workers(self) -> int:
@@ -146,14 +148,24 @@ class Watch:
         raise_named(alive, workers_key)
         if not header:
             raise self._gone()
-        self._is_there = True
         status = parse_status(self._batch_id, header)
         self._queue = status.queue
-        self.total, self.seen = status.total, status
+        self._take_note(status)
         # Only an early end asks for the options: without one, those that cannot be read are for the workers to report.
         has_end = status.deadline is not None or status.cancelled_at is not None
         options = parse_options(self._batch_id, header) if has_end else BatchOptions()
         return status, options, alive
+
+    def _take_note(self, status: BatchStatus) -> None:
+        self._is_there = True
+        least = self.closed_with if self.seen is None else self.seen.total
+        was_closed = self.closed_with is not None
+        # Its jobs never become fewer, and no batch is opened again.
+        if status.total < (least or 0) or (was_closed and not status.closed):
+            raise BatchLostError(self._batch_id, is_cut_short=True)
+        self.total, self.seen = status.total, status
+        if status.closed:
+            self.closed_with = status.total
 
     def _schedule(self, status: BatchStatus, options: BatchOptions, after: float) -> None:
         """Take note of when the batch is to be looked at next, after a time on Redis' clock."""

@@ -19,7 +19,7 @@ class Orders:
     """What was decided for a chunk's jobs.
 
     Args:
-        version: How many decisions there were by then, as Redis counts them.
+        version: The number of the last decision by then, as Redis numbers them.
         deadline: The batch's, Unix s, if it has one.
         stopped: Why no more of its jobs start; None if they do.
         cancelled_all: Why all its jobs are cancelled, those that run, too; None if they are not.

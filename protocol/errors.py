@@ -86,15 +86,27 @@ class BatchNotFoundError(StragglerError):
 
 
 class BatchLostError(BatchNotFoundError):
-    """The batch was in Redis, and is gone."""
+    """The batch was in Redis, and is gone, or its last jobs are.
 
-    def __init__(self, batch_id: str) -> None:
-        StragglerError.__init__(
-            self,
-            f"batch {batch_id!r} was in this Redis and is gone: Redis has restarted without its data, or the batch was "
-            "deleted, or it is past its lifetime (keep_results). Submit its jobs again; with 'appendonly yes' Redis "
-            "keeps its data over a restart",
-        )
+    Args:
+        batch_id: The batch.
+        is_cut_short: Whether it is there, with fewer jobs than it had, or open again.
+    """
+
+    def __init__(self, batch_id: str, *, is_cut_short: bool = False) -> None:
+        if is_cut_short:
+            message = (
+                f"batch {batch_id!r} had more jobs in this Redis, or was closed: Redis has restarted without its last "
+                "writes. Submit the same jobs with the same batch_id again, which adds what is missing and nothing "
+                "twice; to an open batch add them, and close it"
+            )
+        else:
+            message = (
+                f"batch {batch_id!r} was in this Redis and is gone: Redis has restarted without its data, or the batch "
+                "was deleted, or it is past its lifetime (keep_results). Submit its jobs again; with 'appendonly yes' "
+                "Redis keeps its data over a restart"
+            )
+        StragglerError.__init__(self, message)
         self.batch_id = batch_id
 
 

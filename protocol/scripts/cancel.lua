@@ -2,8 +2,8 @@
 -- All of them: the batch takes no more jobs, too. Safe to call twice: a job that is cancelled already keeps its reason.
 -- Reads and writes: KEYS 1 header, 2 cancelled, 3 done, 4 chunks; of a batch that ends its results, holders, crashes, ...
 -- ARGV 1 lifetime of an open batch ms, 2 reason, then indexes in ascending order, at most 250; none for all
--- Returns {decisions so far, jobs of these that have no result, then for each of those the first of its chunk (-1: it is
---      gone)}, or {-1} if there is no such batch, {-2} if it is complete
+-- Returns {number of the last decision, jobs of these that have no result, then for each of those the first of its chunk (-1:
+--      it is gone)}, or {-1} if there is no such batch, {-2} if it is complete
 -- @include orders
 -- @include ending
 local fields = redis.call('HMGET', KEYS[1], 'total', 'done', 'finished_at', 'control')

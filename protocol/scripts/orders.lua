@@ -1,5 +1,5 @@
 -- orders: what other scripts include to decide something about a batch after its submission, and to tell it to its workers.
--- The header's field `control` counts such decisions; `stopped` says why no more jobs start, `deadline` when time is up.
+-- The header's field `control` numbers such decisions; `stopped` says why no more jobs start, `deadline` when time is up.
 -- batch:<id>:cancelled holds index -> reason, or "*" -> reason for all jobs; batch:<id>:heard chunk -> the last decision of
 -- which the worker that holds the chunk knows.
 
@@ -10,9 +10,12 @@ local function hint(header)
   redis.pcall('PUBLISH', 'straggler:control', cjson.encode({batch = string.sub(header, #'straggler:batch:' + 1)}))
 end
 
--- Count a decision, and hint to all workers that there is one: what it is they read here.
+-- Number a decision, and hint to all workers that there is one: what it is they read here. The number is the time, in ms: a
+-- Redis that was restarted without its last writes would count to one again of which workers have heard already.
 local function announce(header)
-  local version = redis.call('HINCRBY', header, 'control', 1)
+  local time, last = redis.call('TIME'), tonumber(redis.call('HGET', header, 'control') or '') or 0
+  local version = math.max(last + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('HSET', header, 'control', string.format('%.0f', version))
   hint(header)
   return version
 end

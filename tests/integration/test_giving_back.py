@@ -257,6 +257,31 @@ async def test_a_chunk_under_which_a_worker_has_died_is_not_cut(
     assert jobs_of(redis, "b:0") == 30
 
 
+async def test_who_hears_that_a_chunk_is_others_does_not_spoil_the_status(
+    producer: Producer, hands: tuple[Hand, Hand], redis: Any
+) -> None:
+    one, other = hands
+    await other.leases.beat()
+    await one.leases.beat()
+    batch = await producer.submit(streamed(square.map(range(30))), batch_id="b")
+    [claimed] = await one.claim()
+    redis.delete(f"{keys.ARQ_IN_PROGRESS}b:0")
+    redis.zadd(keys.queue("default"), {"b:0": 1})
+    redis.hset(keys.holders("b"), "b:0", "?a")  # missed for long enough
+    [taken] = await other.claim()
+    redis.hdel(keys.crashes("b"), "b:0")  # as if its worker had said that it lives
+    assert await one.leases.give_back(claimed, 12, b"") == -1
+    assert await other.leases.give_back(taken, 3, b"") == 1
+    await other.leases.release(taken.cut(3), "again")
+    assert {chunk.chunk_id: chunk.payload.count for chunk in await one.claim()} == {"b:0": 3, "b:3": 27}
+    status = await batch.status()
+    assert (status.queued, status.running) == (0, 30)
+    # Its first run of b:0, which still thinks of 30 jobs, lets go of what came again meanwhile.
+    await one.leases.release(claimed, "again")
+    status = await batch.status()
+    assert (status.queued, status.running) == (3, 27)
+
+
 async def test_a_redrive_finds_jobs_that_were_given_back(hoard: Any, worker: StartWorker, door: Path) -> None:
     jobs = [*wait_for_file.map([door] * 10), *fail.map("abcdefghij")]
     async with hoard(jobs) as (one, batch), worker(concurrency=40):

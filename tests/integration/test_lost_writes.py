@@ -18,7 +18,7 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.connection import connect
-from straggler import current_job, job
+from straggler import BatchLostError, current_job, job
 from tests.conftest import PATIENCE, StartProcess, StartWorker, until, until_running
 from tests.forgetting import Forgetting
 from tests.integration.test_arq_cli import ARQ, READY
@@ -297,6 +297,121 @@ async def test_arqs_own_worker_does_not_take_a_chunk_for_done_that_was_put_back(
     door.touch()
     results = await batch.results()
     assert [(result.index, result.value_or(None)) for result in results] == [(n, 1) for n in range(COUNT)]
+
+
+async def test_results_are_those_of_each_job_once(
+    producer: Producer, worker: StartWorker, server: RedisServer, jobs: list[Any], door: Path, tmp_path: Path
+) -> None:
+    async with worker(concurrency=COUNT):
+        batch = await producer.submit(jobs, batch_id="b")
+        await until_running(batch, COUNT)
+        server.remember()
+        collecting = asyncio.create_task(batch.results())
+        completed = batch.as_completed()
+        (tmp_path / "own door").touch()
+        assert (await anext(completed)).index == 0
+        await asyncio.to_thread(server.forget)
+        door.touch()
+        assert [result.index for result in await collecting] == list(range(COUNT))
+        assert sorted([result.index async for result in completed]) == list(range(COUNT)), (
+            "whoever goes on gets it again"
+        )
+
+
+async def test_a_cancel_after_one_that_was_lost_reaches_the_worker(
+    producer: Producer, worker: StartWorker, server: RedisServer, jobs: list[Any], door: Path, tmp_path: Path
+) -> None:
+    async with worker(concurrency=COUNT) as one:
+        batch = await producer.submit(jobs, batch_id="b")
+        await until_running(batch, COUNT)
+        server.remember()
+        await batch.cancel([1])
+        await asyncio.to_thread(server.forget)
+        await batch.cancel([2])
+        await until(lambda: sum(len(chunk.job_tasks) for chunk in one.crew.chunks.values()) == COUNT - 2)
+        for path in (door, tmp_path / "own door"):
+            path.touch()
+        results = await batch.results()
+    assert [result.index for result in results if result.status == "cancelled" and result.index != 1] == [2]
+    assert len(results) == COUNT
+
+
+# ---- what a producer was told
+
+
+async def test_a_producer_whose_last_jobs_are_gone_is_told_and_submits_them_again(
+    producer: Producer, server: RedisServer, worker: StartWorker, redis: Any
+) -> None:
+    gate = asyncio.Event()
+
+    async def some() -> AsyncIterator[Any]:
+        for number in range(COUNT):
+            if number == 4:
+                await gate.wait()
+            yield square.spec(number)
+
+    submitting = asyncio.create_task(producer.submit(some(), batch_id="b"))
+    await until(lambda: redis.hget(keys.batch("b"), "total") == b"4")
+    server.remember()
+    gate.set()
+    batch = await submitting
+    await asyncio.to_thread(server.forget)
+    async with worker():
+        for call in (batch.status, batch.results, batch.workers):
+            with pytest.raises(BatchLostError, match="the same batch_id again"):
+                await call()
+        with pytest.raises(BatchLostError, match="the same batch_id again"):
+            _ = [result async for result in batch.as_completed()]
+        gate.set()
+        again = await producer.submit(some(), batch_id="b")
+        assert await again.gather() == [number**2 for number in range(COUNT)]
+
+
+async def test_a_producer_that_submits_meanwhile_is_told(producer: Producer, server: RedisServer, redis: Any) -> None:
+    gate = asyncio.Event()
+
+    async def some() -> AsyncIterator[Any]:
+        for number in range(COUNT):
+            if number in (2, 4):
+                await gate.wait()
+                gate.clear()
+            yield square.spec(number)
+
+    submitting = asyncio.create_task(producer.submit(some(), batch_id="b"))
+    await until(lambda: redis.hget(keys.batch("b"), "total") == b"2")
+    server.remember()
+    gate.set()
+    await until(lambda: redis.hget(keys.batch("b"), "total") == b"4")
+    await asyncio.to_thread(server.forget)
+    gate.set()
+    with pytest.raises(BatchLostError):
+        await submitting
+    gate.set()
+    assert (await producer.attach("b")).id == "b"
+
+
+async def test_who_closed_a_batch_or_saw_more_jobs_in_it_is_told_that_it_is_not_so(
+    producer: Producer, server: RedisServer
+) -> None:
+    batch = await producer.open_batch(batch_id="b")
+    await batch.add(square.map(range(3)))
+    server.remember()
+    await batch.add(square.map(range(3)))
+    assert (await batch.status()).total == 6
+    await asyncio.to_thread(server.forget)
+    with pytest.raises(BatchLostError, match="add them, and close it"):
+        await batch.status()
+    batch = await producer.attach("b")
+    server.remember()
+    await batch.close()
+    assert (await batch.status()).closed
+    await asyncio.to_thread(server.forget)
+    with pytest.raises(BatchLostError, match="add them, and close it"):
+        await batch.status()
+    await (await producer.attach("b")).close()
+
+
+# ---- any scripts at all
 
 
 @job
