@@ -62,6 +62,16 @@ async def append_line(path: Path, line: str, seconds: float = 0.0) -> int:
 
 
 @job
+async def run_until_open(trace: Path, door: Path) -> int:
+    """Leave the job's index as a trace, then run until the door is open; returns the attempt."""
+    with trace.open("a") as file:
+        file.write(f"{current_job().index}\n")
+    while not door.exists():  # noqa: ASYNC110  # nobody tells us
+        await asyncio.sleep(0.01)
+    return current_job().attempt
+
+
+@job
 async def append_and_wait(path: Path, line: str, door: Path) -> int:
     """Leave the trace of `append_line`, then run until the door is open."""
     await append_line(path, line)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Self
 
 from protocol import lua
+from tests.relay import Relay
 
 
-class Tap:
+class Tap(Relay):
     """Carry bytes between clients on a unix socket and a server on another, and hold one call of its kind.
 
     Args:
@@ -27,28 +27,15 @@ class Tap:
     """
 
     def __init__(self, upstream: Path, script: str, word: str, *, before: bool, nth: int = 1) -> None:
-        self.path = upstream.with_suffix(".tap")
-        self.url = f"unix://{self.path}"
+        super().__init__(upstream)
         self.is_there = asyncio.Event()
         self.calls = 0
         self.passed = asyncio.Event()
-        self._upstream = upstream
         self._words = lua.sha(script).encode(), word.encode()
         self._before = before
         self._nth = nth
         self._opened = asyncio.Event()
         self._held: asyncio.StreamWriter | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._accept, self.path)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def open(self) -> None:
         """Let what is held go on."""
@@ -60,41 +47,10 @@ class Tap:
         self._held.transport.abort()
         self._opened.set()
 
-    async def _accept(self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            reader, server = await asyncio.open_unix_connection(self._upstream)
-            try:
-                await self._serve(client_reader, client, reader, server)
-            finally:
-                server.transport.abort()
-        except (OSError, asyncio.CancelledError):  # asyncio's server logs what its callback lets through
-            pass
-        finally:
-            self._tasks.discard(task)
-            client.transport.abort()
-
-    async def _serve(
-        self,
-        client_reader: asyncio.StreamReader,
-        client: asyncio.StreamWriter,
-        reader: asyncio.StreamReader,
-        server: asyncio.StreamWriter,
-    ) -> None:
-        up = asyncio.create_task(self._carry_up(client_reader, server, client))
-        down = asyncio.create_task(self._carry_down(reader, client))
-        try:
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (up, down):
-                task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
-
-    async def _carry_up(
+    async def carry_up(
         self, source: asyncio.StreamReader, to: asyncio.StreamWriter, client: asyncio.StreamWriter
     ) -> None:
+        """Hold the call, if that is wanted."""
         while data := await source.read(1 << 16):
             if all(word in data for word in self._words):
                 self.calls += 1
@@ -106,7 +62,8 @@ class Tap:
             await to.drain()
             self._note(client)
 
-    async def _carry_down(self, source: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def carry_down(self, source: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Hold its reply, if that is wanted."""
         while data := await source.read(1 << 16):
             if client is self._held and not self._before:
                 await self._hold()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from producer.overview.life import find_life
 from producer.producer import Producer
 from protocol import keys
 from protocol.attempts import Attempt, encode_attempt
-from protocol.connection import connect
 from protocol.jobs import JobSpec
 from straggler import BatchLostError, OptionError, ProtocolError, Retry, current_job, job, sync
 from tests.commands import straggler
 from tests.conftest import ROOT, StartProcess, StartWorker, until, until_running
-from tests.integration.test_scripts import Hand, streamed
+from tests.hand import Hand, streamed
 from tests.jobs import fail, hang, square, wait_for_file
 from tests.redis_server import RedisServer
 from workers.crashes import Crash
@@ -36,13 +35,6 @@ def told(attempts: list[Attempt]) -> list[tuple[int, str]]:
 
 def lines_of(redis: Any, batch_id: str, index: int) -> list[bytes]:
     return list((redis.hget(keys.attempts(batch_id), str(index)) or b"").splitlines())
-
-
-@pytest.fixture
-async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
-    redis = connect(redis_url)
-    yield Hand(redis, "a"), Hand(redis, "b")
-    await redis.aclose(close_connection_pool=True)
 
 
 # ---- what they end in

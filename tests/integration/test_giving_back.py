@@ -15,11 +15,10 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
 from protocol.chunks import decode_chunk
-from protocol.connection import connect
 from protocol.jobs import JobSpec
 from straggler import CancelledResult, SuccessResult, TimeoutResult
 from tests.conftest import StartWorker, until
-from tests.integration.test_scripts import Hand, streamed
+from tests.hand import Hand, streamed
 from tests.jobs import fail, square, wait_for_file
 from tests.rough_jobs import hold_loop
 from workers.claims import Claimed
@@ -217,13 +216,6 @@ async def test_a_job_of_a_chunk_that_was_cut_behind_it_runs_again(
         results = await batch.results()
     assert (results[0].status, results[0].attempt) == ("failure", 2)
     assert {result.status for result in results[1:]} == {"success"}
-
-
-@pytest.fixture
-async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
-    redis = connect(redis_url)
-    yield Hand(redis, "a"), Hand(redis, "b")
-    await redis.aclose(close_connection_pool=True)
 
 
 async def test_a_chunk_is_not_cut_in_front_of_a_job_that_has_left_it_to_run_again(

@@ -22,16 +22,15 @@ from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys, lua
 from protocol.errors import BatchLostError
-from straggler import current_job, job
 from tests.conftest import PATIENCE, StartProcess, StartWorker, WorkerProcess, until
 from tests.integration.test_redis_away import restart_after_a_crash
+from tests.jobs import run_until_open
 from tests.redis_server import RedisServer
 from tests.tap import Tap
 from workers.worker import StragglerWorker
 
 pytestmark = pytest.mark.redis
 
-JOBS = "tests.integration.test_giving_back_faults"
 COUNT = 30
 LEASE = 2.0
 
@@ -51,15 +50,6 @@ def at(*moments: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("chunk", "before"), [pytest.param(*MOMENTS[moment], id=moment) for moment in moments]
     )
-
-
-@job
-async def run_until_open(trace: Path, door: Path) -> None:
-    """Leave a trace, then run until the door is open."""
-    with trace.open("a") as file:
-        file.write(f"{current_job().index}\n")
-    while not door.exists():  # noqa: ASYNC110  # nobody tells us
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -136,7 +126,7 @@ async def scene(
     batch: Batch[Any] = await producer.submit(run_until_open.starmap([(trace, door)] * COUNT), batch_id="b", grace=0.5)
     # In a thread: the tap carries its bytes on this loop.
     options = {"concurrency": 2, "lease": LEASE, "shutdown_wait": 0.2, "redis_url": tap.url}
-    first = await asyncio.to_thread(worker_process, f"tests.hoarding,{JOBS}", **options)
+    first = await asyncio.to_thread(worker_process, "tests.hoarding,tests.jobs", **options)
     await until(trace.exists)
     [worker_id] = redis.zrange(keys.workers("default"), 0, -1)
     pid = int(redis.hget(keys.worker(worker_id.decode()), "pid"))

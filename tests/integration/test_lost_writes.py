@@ -17,13 +17,12 @@ import pytest
 from producer.batch import Batch
 from producer.producer import Producer
 from protocol import keys
-from protocol.connection import connect
 from straggler import BatchLostError, current_job, job
 from tests.conftest import PATIENCE, StartProcess, StartWorker, until, until_running
 from tests.forgetting import Forgetting
+from tests.hand import Hand, streamed
 from tests.integration.test_arq_cli import ARQ, READY
-from tests.integration.test_scripts import Hand, streamed
-from tests.jobs import square
+from tests.jobs import run_until_open, square
 from tests.redis_server import RedisServer
 from workers.claims import Claimed
 
@@ -36,13 +35,6 @@ COUNT = 10
 def redis_url(server: RedisServer) -> str:
     """Let producers and workers of a test work with its own server."""
     return server.url
-
-
-@pytest.fixture
-async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
-    redis = connect(redis_url)
-    yield Hand(redis, "a"), Hand(redis, "b")
-    await redis.aclose(close_connection_pool=True)
 
 
 # ---- what is lost between the claim of a chunk and its end
@@ -242,16 +234,6 @@ async def test_results_of_jobs_that_redis_no_longer_has_are_not_those_of_others(
 # ---- workers at their work
 
 
-@job
-async def wait_at(door: Path, trace: Path) -> int:
-    """Leave a trace, then run until the door is open."""
-    with trace.open("a") as file:
-        file.write(f"{current_job().index}\n")
-    while not door.exists():  # noqa: ASYNC110  # nobody tells us
-        await asyncio.sleep(0.01)
-    return current_job().attempt
-
-
 async def until_success(batch: Batch[Any]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not (await batch.status()).success:  # noqa: ASYNC110  # nobody tells us
@@ -262,7 +244,7 @@ async def until_success(batch: Batch[Any]) -> None:
 def jobs(door: Path, tmp_path: Path) -> list[Any]:
     """Make jobs of which the first has a door of its own."""
     doors = [tmp_path / "own door", *[door] * (COUNT - 1)]
-    return [wait_at.spec(door, tmp_path / "trace") for door in doors]
+    return [run_until_open.spec(tmp_path / "trace", door) for door in doors]
 
 
 async def test_a_worker_that_goes_on_runs_again_what_redis_has_forgotten(
@@ -284,7 +266,7 @@ async def test_a_worker_that_goes_on_runs_again_what_redis_has_forgotten(
 async def test_arqs_own_worker_does_not_take_a_chunk_for_done_that_was_put_back(
     producer: Producer, worker_process: StartProcess, redis: Any, jobs: list[Any], door: Path, tmp_path: Path
 ) -> None:
-    worker_process("tests.integration.test_lost_writes", command=ARQ, ready=READY)
+    worker_process(command=ARQ, ready=READY)
     batch = await producer.submit(jobs, batch_id="b")
     await until_running(batch, COUNT)
     (tmp_path / "own door").touch()

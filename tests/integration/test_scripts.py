@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from random import Random
 from typing import Any
@@ -13,7 +13,6 @@ import fakeredis
 import pytest
 from redis.exceptions import ResponseError
 
-from producer.batch import Batch
 from producer.producer import Producer
 from producer.redrives.origins import Selection, write_selection
 from producer.redrives.redrive import Redrive
@@ -21,88 +20,17 @@ from producer.submission import submit_call
 from protocol import keys, memory
 from protocol.attempts import encode_attempt
 from protocol.batches import BatchOptions
-from protocol.clock import RedisClock
-from protocol.connection import Call, Scripts, connect, encode_payload
-from protocol.jobs import JobSpec
+from protocol.connection import encode_payload
 from protocol.lua import source
-from protocol.recording import Over, encode_common, encode_row, record_rows
+from protocol.recording import encode_common, encode_row, record_rows
 from protocol.settings import Settings
 from tests.conftest import until
+from tests.hand import Hand, streamed
 from tests.jobs import fail, report, square
-from workers.claims import Claimed, Claims
+from workers.claims import Claimed
 from workers.crashes import Crash
-from workers.ending.retries import Deferred, Retries
-from workers.leases import Leases
 
 LIFETIME_MS = int(keys.OPEN_BATCH_LIFETIME * 1000)
-
-
-async def streamed(jobs: Iterable[JobSpec[Any]]) -> AsyncIterator[JobSpec[Any]]:
-    """Yield jobs as a stream, which travels in as few chunks as can be."""
-    for job in jobs:
-        yield job
-
-
-class TwiceScripts(Scripts):
-    """Send the next call of a script a second time, as if its first reply had been lost.
-
-    Attributes:
-        between: What happens between the two; None sends each call once.
-        replies: Both replies.
-    """
-
-    between: Callable[[], Awaitable[None]] | None = None
-    replies: tuple[list[Any], list[Any]]
-
-    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        first = await super().run_all(calls)
-        if self.between is None:
-            return first
-        between, self.between = self.between, None
-        await between()
-        second = await super().run_all(calls)
-        self.replies = first, second
-        return second
-
-
-class Hand:
-    """A worker's hand on the queue: what it says to Redis, and no jobs."""
-
-    def __init__(self, redis: Any, name: str, lease: float = 10.0) -> None:
-        self.name = name
-        self.scripts = TwiceScripts(redis)
-        clock = RedisClock()
-        self.claims = Claims(self.scripts, "default", name, clock, lease)
-        self.leases = Leases(self.scripts, "default", name, clock, dict, lambda _: None, lease)
-        self.retries = Retries(self.scripts, "default", name)
-
-    async def claim(self, room: int = 100) -> list[Claimed]:
-        return (await self.claims._run(self.claims._call(room, room, room, may_exceed=False))).chunks
-
-    async def record(
-        self,
-        batch: Batch[Any],
-        *indexes: int,
-        status: str = "success",
-        over: Sequence[tuple[str, int, str]] = (),
-        place: str = "",
-    ) -> int:
-        rows = [encode_row(index=index, status=status, value=index) for index in indexes]
-        common = encode_common("square", self.name, 1.0)
-        leaving = Over("default", self.name, [(*chunk, place) for chunk in over]) if over else None
-        call = record_rows(batch.id, common, indexes, [status] * len(rows), rows, over=leaving)
-        return int(await self.scripts.run(*call))
-
-    async def retry(self, claimed: Claimed, index: int, failures: int = 1, delay: float = 0) -> None:
-        attempt = encode_attempt(attempt=failures, status="failure", worker=self.name, finished_at=5.0, message="no")
-        await self.retries.write([Deferred(claimed.chunk_id, claimed.payload, index, failures, delay, attempt)])
-
-
-@pytest.fixture
-async def hands(redis_url: str) -> AsyncIterator[tuple[Hand, Hand]]:
-    redis = connect(redis_url)
-    yield Hand(redis, "a"), Hand(redis, "b")
-    await redis.aclose(close_connection_pool=True)
 
 
 def snapshot(redis: Any) -> dict[str, Any]:
