@@ -65,6 +65,17 @@ def unnamed() -> None:
     raise OwnError
 
 
+class MuteError(Exception):
+    """An error that cannot say itself."""
+
+    def __str__(self) -> str:
+        raise OwnError("no text")
+
+
+def mute() -> None:
+    raise MuteError
+
+
 def many_lines() -> None:
     raise OwnError("one\ntwo\n")
 
@@ -74,7 +85,7 @@ def compiled() -> None:
 
 
 RAISING = [
-    deep, with_cause, with_context, without_context, with_note, group, misspelt, unnamed, many_lines, compiled,
+    deep, with_cause, with_context, without_context, with_note, group, misspelt, unnamed, mute, many_lines, compiled,
 ]  # fmt: skip
 
 

@@ -48,7 +48,11 @@ def _frames(trace: TracebackType | None) -> Iterator[str]:
 
 
 def _last_line(error: BaseException) -> list[str]:
-    kind, text = type(error), str(error)
+    kind = type(error)
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001  # the job's own; Python writes the same
+        text = "<exception str() failed>"
     name = (
         kind.__qualname__ if kind.__module__ in ("__main__", "builtins") else f"{kind.__module__}.{kind.__qualname__}"
     )
