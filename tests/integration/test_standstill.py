@@ -75,12 +75,21 @@ def wait_for(path: str, count: int) -> None:
         time.sleep(0.01)
 
 
+def is_waiting(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop is the platform's own, and clocks run on")
 @pytest.mark.parametrize("name", ["standing_nap", "standing_plain_nap"])
 def test_ctrl_z_for_longer_than_timeout_and_lease_costs_no_job_anything(name: str) -> None:
     options = ("--timeout", "4", "--concurrency", "4", "--out", "r.jsonl", "--json")
     pipe = subprocess.PIPE
     with Command("run", f"jobs.py:{name}", "numbers.txt", *options, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         wait_for("trace", 3)
+        while not is_waiting(
+            process.pid
+        ):  # stopped in the midst of a job's code it would take that for the job's doing
+            time.sleep(0.001)
         process.send_signal(signal.SIGSTOP)
         time.sleep(6.0)
         process.send_signal(signal.SIGCONT)
