@@ -23,8 +23,10 @@ local function let_go()
     local lease, payload = unpack(redis.call('MGET', 'arq:in-progress:' .. chunk, 'arq:job:' .. chunk))
     if lease == ARGV[6] or holds(ARGV[6], lease, (read_holder(KEYS[1], chunk))) then
       local is_all_here = payload and ARGV[at + 3] ~= '' and string.find(payload, ARGV[at + 3], 1, true)
-      if is_all_here or not put_back_if_open(KEYS[4], chunk, KEYS[1], payload, ARGV[2]) then
+      if is_all_here then
         finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2])
+      else
+        put_back_or_finish(KEYS[4], chunk, KEYS[1], ARGV[at + 1], ARGV[at + 2], payload, ARGV[2])
       end
     else
       -- Taken for dead when its lease lapsed, it lives: that was no crash.

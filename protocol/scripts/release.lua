@@ -69,8 +69,8 @@ for at = 3, #ARGV, 5 do
     -- The chunk of a batch that was deleted is forgotten, whatever became of its jobs.
     if (crash or is_again) and redis.call('EXISTS', header) == 1 then
       run_again(chunk, header, payload, tonumber(ARGV[at + 3]))
-    elseif not put_back_if_open(KEYS[1], chunk, header, payload, lifetime) then
-      finish(KEYS[1], chunk, header, ARGV[at + 2], outcome)
+    else
+      put_back_or_finish(KEYS[1], chunk, header, ARGV[at + 2], outcome, payload, lifetime)
     end
   elseif crash then
     correct_crash(header, chunk, crash)

@@ -231,6 +231,18 @@ async def test_results_of_jobs_that_redis_no_longer_has_are_not_those_of_others(
     assert sorted(index for chunk in chunks for index in chunk.open_jobs()) == [0, 1, 2, 5, 6, 7]
 
 
+async def test_what_a_job_was_that_runs_again_is_kept_whatever_the_worker_says_that_lets_go_of_its_chunk(
+    producer: Producer, hands: tuple[Hand, Hand]
+) -> None:
+    one, _ = hands
+    batch = await producer.submit(streamed(square.map(range(3))), batch_id="b", retries=1)
+    [claimed] = await one.claim()
+    await one.retry(claimed, 1)  # as another did; so the one that lets go does not know
+    await one.record(batch, 0, 2, over=[(claimed.chunk_id, 0, "succeeded")])
+    [again] = await one.claim()
+    assert [job.kwargs for job in again.read()[1]] == [{"number": 1}]
+
+
 # ---- workers at their work
 
 
@@ -364,6 +376,8 @@ async def test_a_producer_that_submits_meanwhile_is_told(producer: Producer, ser
     server.remember()
     gate.set()
     await until(lambda: redis.hget(keys.batch("b"), "total") == b"4")
+    for _ in range(20):  # it hears of that: who has not submits them again
+        await asyncio.sleep(0.01)
     await asyncio.to_thread(server.forget)
     gate.set()
     with pytest.raises(BatchLostError):
