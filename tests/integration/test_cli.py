@@ -263,8 +263,9 @@ def test_run_ends_at_the_deadline_of_its_batch_and_collects_what_it_has() -> Non
         code = process.wait(PATIENCE)
         assert process.stderr is not None
         said = process.stderr.read()
-    [late] = [row for row in rows_of("r.jsonl") if row["status"] == "timeout"]
-    assert late["phase"] == "batch"
+    # The batch is closed a moment after its jobs have timed out: a row that comes in between is one of them.
+    late = [(row["phase"], row["stopped"]) for row in rows_of("r.jsonl") if row["status"] == "timeout"]
+    assert late in ([("batch", "cancelled")], [("batch", "cancelled"), ("batch", "not started")])
     assert "timed out" in said
     # Where all was over before the row came, nobody has read it.
     assert code == (
